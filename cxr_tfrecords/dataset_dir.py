@@ -1,0 +1,266 @@
+"""A dataset directory: shards by split and class, TFDS metadata, and our manifest.
+
+    DATA/
+      cxr-train_viral_pneumonia.tfrecord-00000-of-00004   one set of shards per split and class
+      dataset_info.json, features.json, …                  what TFDS reads
+      manifest.json                                        what it was built from, and how
+      sources.csv                                          every source file and its fate
+
+`load` reads the manifest alone: counts, priors and steps are never found by reading shards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.splits import SPLITS
+
+NAME = "cxr"
+FORMAT = "cxr-tfrecords/1"
+MANIFEST = "manifest.json"
+SOURCES = "sources.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One TFRecord file, all of one split and one class.
+
+    Attributes:
+      path: full path.
+      split: `train`, `validation` or `test`.
+      label: class index.
+      num_examples, num_bytes: as written.
+      digest: hex SHA-256 over the records' bytes in order.
+    """
+
+    path: str
+    split: str
+    label: int
+    num_examples: int
+    num_bytes: int = 0
+    digest: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetDir:
+    """What the metadata say of a dataset directory.
+
+    Attributes:
+      path: the directory.
+      class_names: true names; a label is an index into them.
+      class_slugs: their form in file and TFDS split names.
+      image_size: pixels; images are square.
+      channels: 1 (gray) or 3 (RGB).
+      encoding: `png`, `raw` or `jpeg`.
+      counts: split -> number of examples of each class.
+      fingerprint: hex digest of all records and of how to read them.
+      mean, std: per channel, over the training split, in pixel units 0..255.
+      shards: sorted by split (train, validation, test), label and number.
+    """
+
+    path: str
+    class_names: tuple[str, ...]
+    class_slugs: tuple[str, ...]
+    image_size: int
+    channels: int
+    encoding: str
+    counts: dict[str, tuple[int, ...]]
+    fingerprint: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shards: tuple[Shard, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def num_examples(self, split: str) -> int:
+        return sum(self.counts[split])
+
+    def split_shards(self, split: str, label: int | None = None) -> tuple[Shard, ...]:
+        """Shards of a split (and class) in canonical order: by label, then number."""
+        return tuple(s for s in self.shards if s.split == split and label in (None, s.label))
+
+
+def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
+    """File and split names of classes: lower case, other characters than a-z 0-9 as `_`.
+
+    Raises:
+      UserError: two classes would share a name, or one would have none.
+    """
+    result = tuple(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in class_names)
+    for index, slug in enumerate(result):
+        if not slug or slug in result[:index]:
+            raise UserError(
+                f"class folder {class_names[index]!r} becomes the file name {slug!r}, which is "
+                "empty or taken by another class: rename the folder"
+            )
+    return result
+
+
+def shard_name(split: str, slug: str, number: int, total: int) -> str:
+    """File name of a shard, in the pattern that TFDS expects."""
+    return f"{NAME}-{split}_{slug}.tfrecord-{number:05d}-of-{total:05d}"
+
+
+def dataset_fingerprint(
+    class_names: Sequence[str], image: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
+) -> str:
+    """Hex digest of what a trainer sees: the records, and how to read them."""
+    content = {
+        "class_names": list(class_names),
+        "image": dict(image),
+        "shards": [[s["file"], s["digest"]] for s in shards],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: str, content: Any) -> None:
+    """Writes JSON under a temporary name and renames it; keys sorted, so bytes repeat."""
+    import tensorflow as tf
+
+    temporary = f"{path}.tmp-{os.getpid()}"
+    with tf.io.gfile.GFile(temporary, "w") as file:
+        file.write(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """Returns the manifest of a finished build.
+
+    Raises:
+      UserError: no such directory, no manifest, or one that cannot be read.
+    """
+    import tensorflow as tf
+
+    file_name = os.path.join(path, MANIFEST)
+    if not tf.io.gfile.exists(file_name):
+        state = "holds no finished build" if tf.io.gfile.exists(path) else "does not exist"
+        raise UserError(
+            f"{path} {state} ({MANIFEST} is missing): make one with "
+            f"`python -m beam_pipelines.build --output_dir={path}`, or name another --data_dir"
+        )
+    try:
+        with tf.io.gfile.GFile(file_name) as file:
+            manifest = json.loads(file.read())
+        found = manifest.get("format")
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file_name} is damaged ({error}): build again with --overwrite"
+        ) from error
+    if found != FORMAT:
+        raise UserError(f"{file_name} has format {found!r}, this version reads {FORMAT!r}")
+    return manifest
+
+
+def load(path: str) -> DatasetDir:
+    """Loads a dataset directory's metadata and checks that its shards are there.
+
+    Raises:
+      UserError: not a finished build, or a shard is missing or of another size.
+    """
+    import tensorflow as tf
+
+    manifest = read_manifest(path)
+    names = tuple(manifest["class_names"])
+    sizes = {}
+    for name in tf.io.gfile.listdir(path):
+        if ".tfrecord-" in name:
+            sizes[name] = tf.io.gfile.stat(os.path.join(path, name)).length
+    shards = []
+    for entry in manifest["shards"]:
+        size = sizes.get(entry["file"])
+        if size != entry["num_bytes"]:
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise UserError(
+                f"shard {os.path.join(path, entry['file'])} {state}, expected "
+                f"{entry['num_bytes']} bytes: run the build again to mend it"
+            )
+        shards.append(
+            Shard(
+                os.path.join(path, entry["file"]),
+                entry["split"],
+                names.index(entry["class"]),
+                entry["num_examples"],
+                entry["num_bytes"],
+                entry["digest"],
+            )
+        )
+    return DatasetDir(
+        path=path,
+        class_names=names,
+        class_slugs=tuple(manifest["class_slugs"]),
+        image_size=manifest["image"]["size"],
+        channels=manifest["image"]["channels"],
+        encoding=manifest["image"]["encoding"],
+        counts={s: tuple(manifest["counts"][s][n] for n in names) for s in SPLITS},
+        fingerprint=manifest["fingerprint"],
+        mean=tuple(manifest["pixels"]["mean"]),
+        std=tuple(manifest["pixels"]["std"]),
+        shards=tuple(shards),
+    )
+
+
+def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
+    """Writes what `tfds.builder_from_directory(path)` needs, beside the shards."""
+    import tensorflow_datasets as tfds
+
+    size, channels = manifest["image"]["size"], manifest["image"]["channels"]
+    encoding = manifest["image"]["encoding"]
+    shape = (size, size, channels)
+    features = tfds.features
+    if encoding == "raw":
+        encoded: Any = features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
+    else:
+        encoded = features.Image(shape=shape, encoding_format=encoding)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=path,
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        dataset_name=NAME,
+        filetype_suffix="tfrecord",
+    )
+    by_split: dict[str, list[Mapping[str, Any]]] = {}
+    for shard in manifest["shards"]:
+        by_split.setdefault(shard["file"].split(".")[0].removeprefix(f"{NAME}-"), []).append(shard)
+    tfds.folder_dataset.write_metadata(
+        data_dir=path,
+        features=features.FeaturesDict(
+            {
+                "image": {
+                    "encoded": encoded,
+                    "class": {
+                        "label": features.ClassLabel(names=list(manifest["class_names"])),
+                        "text": features.Text(),
+                    },
+                    "filename": features.Text(),
+                    "group": features.Text(),
+                    "key": {"sha256": features.Text()},
+                    "source": {
+                        "format": features.Text(),
+                        "height": features.Scalar(dtype=np.int64),
+                        "width": features.Scalar(dtype=np.int64),
+                    },
+                }
+            }
+        ),
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=name,
+                shard_lengths=[s["num_examples"] for s in shards],
+                num_bytes=sum(s["num_bytes"] for s in shards),
+                filename_template=template,
+            )
+            for name, shards in by_split.items()
+        ],
+        description="Chest radiographs by split and class; see manifest.json.",
+        check_data=False,
+    )

@@ -1,0 +1,43 @@
+"""Mistakes that a user can mend, and how every command of ours reports them."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+
+class UserError(Exception):
+    """Says what is wrong, where (file, value) and which flag mends it, in one message.
+
+    Entry modules print it as `error: …` and exit with 2; anything else that is raised is a
+    bug of ours and keeps its stack trace.
+    """
+
+
+def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = False) -> None:
+    """Runs an entry point under absl; a user's mistake becomes one line and exit code 2.
+
+    Args:
+      main: gets the arguments that are not flags (the program's name first), returns the exit
+        code; None is 0.
+      known_only: leave unknown flags among main's arguments instead of refusing them.
+    """
+
+    def parse_flags(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv, known_only=known_only)
+        except flags.Error as error:
+            print(f"error: {error}. --help explains the flags", file=sys.stderr)
+            sys.exit(2)
+
+    def reported(argv: list[str]) -> int:
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted: run the same command again to go on", file=sys.stderr)
+            return 130
+
+    app.run(reported, argv=sys.argv, flags_parser=parse_flags)

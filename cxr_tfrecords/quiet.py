@@ -1,0 +1,46 @@
+"""Keeps the start-up chatter of TensorFlow's C++ side away from the user's terminal."""
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+
+_CHATTER = (
+    b"All log messages before absl::InitializeLog()",
+    b"oneDNN custom operations are on",
+    b"This TensorFlow binary is optimized to use available CPU instructions",
+    b"To enable the following instructions",
+    b"Could not find cuda drivers",
+    b"Unable to register cu",
+    b"TF-TRT Warning",
+)
+
+
+def quiet_tensorflow() -> None:
+    """Imports TensorFlow without its notices; call it before anything else that imports it.
+
+    The oneDNN and absl notices are written by C++ before any log level is read (TensorFlow
+    2.21), so standard error is held back during the import and let go again without them:
+    whatever else was said still shows. Set TF_CPP_MIN_LOG_LEVEL=0 to see everything.
+    """
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
+        return
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"keras\..*")
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            for line in held:
+                if not any(known in line for known in _CHATTER):
+                    os.write(2, line)

@@ -1,0 +1,95 @@
+"""The directory's contract: records round trip, metadata is enough, TFDS reads it."""
+
+import os
+import re
+
+import pytest
+import tensorflow as tf
+
+from cxr_tfrecords import dataset_dir, records
+from cxr_tfrecords.errors import UserError
+from tests.helpers import COUNTS, write_dataset
+
+
+@pytest.mark.parametrize(("encoding", "channels"), [("png", 1), ("raw", 3), ("jpeg", 1)])
+def test_tfds_and_our_parser_read_the_same(tmp_path, encoding, channels):
+    import tensorflow_datasets as tfds
+
+    data = write_dataset(tmp_path / "set", encoding=encoding, channels=channels)
+    dataset_dir.write_tfds_metadata(data.path, dataset_dir.read_manifest(data.path))
+    builder = tfds.builder_from_directory(data.path)
+    sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+    assert sizes == {
+        f"{split}_{slug}": count
+        for split, counts in COUNTS.items()
+        for slug, count in zip(data.class_slugs, counts, strict=True)
+    }
+    by_tfds = {
+        example["image"]["filename"].decode(): example["image"]
+        for example in tfds.as_numpy(builder.as_dataset(split="train_covid+train_viral_pneumonia"))
+    }
+    ours = [
+        records.parse_example(serialized, data)
+        for shard in (*data.split_shards("train", 0), *data.split_shards("train", 3))
+        for serialized in tf.data.TFRecordDataset(shard.path)
+    ]
+    assert len(ours) == len(by_tfds) == 12
+    for example in ours:
+        theirs = by_tfds[example["id"].numpy().decode()]
+        assert (example["image"].numpy() == theirs["encoded"]).all()
+        assert example["label"] == theirs["class"]["label"]
+
+
+def test_load_needs_no_shard_to_be_read(tmp_path):
+    data = write_dataset(tmp_path / "set")
+    for shard in data.shards:  # same size, no content
+        with open(shard.path, "r+b") as file:
+            file.write(b"\0" * shard.num_bytes)
+    again = dataset_dir.load(data.path)
+    assert again.counts == COUNTS
+    assert again.num_examples("train") == 44
+    assert [s.label for s in again.split_shards("test")] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_record_round_trip_is_deterministic():
+    record = records.Record(b"\x00pixels", 2, "Normal", "a/ü.png", "ab", "cd", 299, 301, "PNG")
+    data = records.serialize_example(record)
+    assert records.parse_record(data) == record
+    assert data == records.serialize_example(records.parse_record(data))
+    with pytest.raises(ValueError, match="not a radiograph record"):
+        records.parse_record(b"\xff\xff")
+
+
+def test_an_error_while_writing_leaves_no_file(tmp_path):
+    def broken():
+        yield b"one"
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        records.write_shard(str(tmp_path / "shard"), broken())
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no manifest", "damaged manifest"])
+def test_a_damaged_directory_is_named(tmp_path, damage):
+    data = write_dataset(tmp_path / "set")
+    shard, manifest = data.shards[0].path, tmp_path / "set" / "manifest.json"
+    expected = shard
+    if damage == "missing":
+        os.remove(shard)
+    elif damage == "truncated":
+        os.truncate(shard, data.shards[0].num_bytes - 3)
+    elif damage == "no manifest":
+        manifest.unlink()
+        expected = "manifest.json is missing"
+    else:
+        manifest.write_text("{")
+        expected = "manifest.json is damaged"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        dataset_dir.load(data.path)
+
+
+def test_slugs():
+    assert dataset_dir.slugs(["COVID", "Viral Pneumonia"]) == ("covid", "viral_pneumonia")
+    with pytest.raises(UserError, match="taken by another"):
+        dataset_dir.slugs(["Viral Pneumonia", "viral_pneumonia"])

@@ -1,0 +1,90 @@
+"""Small data sets for tests, written without Beam."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cxr_tfrecords import dataset_dir, images, records
+
+CLASS_NAMES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+COUNTS = {"train": (8, 12, 20, 4), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}
+
+
+def tiny_image(label: int, rng: np.random.Generator, size: int, channels: int) -> np.ndarray:
+    """A noisy square whose place tells the class: learnable, not trivial."""
+    image = rng.normal(90, 25, (size, size, channels))
+    half = size // 2
+    row, column = divmod(label % 4, 2)
+    image[row * half : (row + 1) * half, column * half : (column + 1) * half] += 50
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def write_dataset(
+    directory: str | os.PathLike[str],
+    counts: Mapping[str, Sequence[int]] = COUNTS,
+    *,
+    image_size: int = 32,
+    channels: int = 1,
+    encoding: str = "png",
+    num_shards: int = 2,
+    seed: int = 0,
+) -> dataset_dir.DatasetDir:
+    """Writes a valid dataset directory of tiny learnable images and loads it."""
+    path = os.fspath(directory)
+    os.makedirs(path, exist_ok=True)
+    names = CLASS_NAMES[: len(next(iter(counts.values())))]
+    class_slugs = dataset_dir.slugs(names)
+    rng = np.random.default_rng(seed)
+    shards = []
+    for split, split_counts in counts.items():
+        for label, count in enumerate(split_counts):
+            parts = np.array_split(np.arange(count), min(num_shards, max(count, 1)))
+            for number, part in enumerate(parts):
+                serialized = []
+                for index in part:
+                    pixels = tiny_image(label, rng, image_size, channels)
+                    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+                    serialized.append(
+                        records.serialize_example(
+                            records.Record(
+                                encoded=images.encode(pixels, encoding),
+                                label=label,
+                                class_name=names[label],
+                                filename=f"{names[label]}/{split}-{index}.png",
+                                sha256=digest,
+                                group=digest,
+                                source_height=image_size,
+                                source_width=image_size,
+                                source_format="PNG",
+                            )
+                        )
+                    )
+                name = dataset_dir.shard_name(split, class_slugs[label], number, len(parts))
+                records.write_shard(os.path.join(path, name), serialized)
+                shards.append(
+                    {
+                        "file": name,
+                        "split": split,
+                        "class": names[label],
+                        "num_examples": len(part),
+                        "num_bytes": os.path.getsize(os.path.join(path, name)),
+                        "digest": hashlib.sha256(b"".join(serialized)).hexdigest(),
+                    }
+                )
+    image = {"size": image_size, "channels": channels, "encoding": encoding}
+    manifest = {
+        "format": dataset_dir.FORMAT,
+        "class_names": list(names),
+        "class_slugs": list(class_slugs),
+        "image": image,
+        "counts": {s: dict(zip(names, c, strict=True)) for s, c in counts.items()},
+        "fingerprint": dataset_dir.dataset_fingerprint(names, image, shards),
+        "pixels": {"mean": [100.0] * channels, "std": [35.0] * channels},
+        "shards": shards,
+    }
+    dataset_dir.write_json(os.path.join(path, dataset_dir.MANIFEST), manifest)
+    return dataset_dir.load(path)
