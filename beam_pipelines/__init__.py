@@ -1,0 +1,1 @@
+"""Radiographs to TFRecord shards, on any Apache Beam runner."""

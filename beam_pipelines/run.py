@@ -1,0 +1,100 @@
+"""Runs one pass on a Beam runner, with a progress bar and one-line errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from tqdm import tqdm
+
+from beam_pipelines.beam_flags import runs_locally
+from beam_pipelines.workdir import present
+from cxr_tfrecords.errors import UserError
+
+_REFRESH_SECONDS = 0.25
+
+
+def run_pass(
+    title: str,
+    items: Sequence[Any],
+    dofn: beam.DoFn,
+    options: PipelineOptions,
+    *,
+    done_folder: str,
+    weights: Mapping[str, int],
+    initial: int,
+) -> None:
+    """Feeds items to a DoFn on the runner that the options name, and waits.
+
+    Args:
+      title: names the pass, in Beam's job graph and before the progress bar.
+      items: the work, one element a DoFn call.
+      done_folder: where the DoFn leaves one file for each finished item. Beam's own counters
+        arrive only at the end, on most runners; these files are there on all of them.
+      weights: name of such a file -> the number of images it stands for.
+      initial: images that an earlier run has finished.
+
+    Raises:
+      UserError: what the DoFn raised as one, taken out of Beam's wrapping.
+    """
+    if not items:
+        return
+    total = initial + sum(weights.values())
+    stop = threading.Event()
+    with tqdm(total=total, initial=initial, desc=title, unit=" images", smoothing=0.1) as bar:
+        watcher = threading.Thread(
+            target=_watch, args=(bar, stop, done_folder, weights, initial), daemon=True
+        )
+        watcher.start()
+        try:
+            _run(title, items, dofn, options)
+        finally:
+            stop.set()
+            watcher.join()
+
+
+def _run(title: str, items: Sequence[Any], dofn: beam.DoFn, options: PipelineOptions) -> None:
+    runner: Any = options.view_as(StandardOptions).runner
+    if runs_locally(options):
+        # The class behind --runner=DirectRunner: asked for by name, Beam would first try to
+        # download its Prism runner, and hang where there is no network.
+        from apache_beam.runners.portability.fn_api_runner import fn_runner
+
+        runner = fn_runner.FnApiRunner()
+    try:
+        pipeline = beam.Pipeline(runner=runner, options=options)
+        _ = (
+            pipeline
+            | f"{title}Work" >> beam.Create(items)
+            | f"{title}Spread" >> beam.Reshuffle()
+            | title >> beam.ParDo(dofn)
+        )
+        result = pipeline.run()
+        result.wait_until_finish()
+    except Exception as error:
+        found = re.search(r"UserError: (.*?)(?: \[while running|\n|$)", str(error), re.DOTALL)
+        if isinstance(error, UserError) or found:
+            message = found.group(1) if found else str(error).split(" [while running")[0]
+            raise UserError(message.strip()) from error
+        raise
+
+
+def _watch(
+    bar: tqdm, stop: threading.Event, folder: str, weights: Mapping[str, int], initial: int
+) -> None:
+    finished = False
+    while not finished:
+        finished = stop.wait(_REFRESH_SECONDS)  # one last look after the pass has ended
+        names = present(folder)
+        bar.n = initial + sum(weights[name] for name in names & weights.keys())
+        bar.refresh()
+
+
+def default_threads(options: PipelineOptions) -> int:
+    """All cores for the local runner; elsewhere the runner itself fills the cores."""
+    return os.cpu_count() or 1 if runs_locally(options) else 1

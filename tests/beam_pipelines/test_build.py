@@ -1,0 +1,278 @@
+"""The build through its library call: what is written, kept, refused and resumed."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from beam_pipelines import beam_flags, job, sources
+from beam_pipelines.config import BuildConfig
+from cxr_tfrecords import dataset_dir, records, verify
+from cxr_tfrecords.errors import UserError
+from tests.beam_pipelines.radiographs import add_bad_files, add_copies, write_radiographs
+
+CONFIG = BuildConfig(image_size=24, num_shards=2, max_pixels=100_000)
+LOCAL = ["--runner=DirectRunner"]
+
+
+def build(root, output, config=CONFIG, beam=(), **options):
+    settings = {"overwrite": False, "resume": True, "max_bad_fraction": 0.5, "threads": 1}
+    return job.build(
+        sources.find_sources(str(root)),
+        str(output),
+        config,
+        beam_flags.parse([*LOCAL, *beam], []),
+        **{**settings, **options},
+    )
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def radiographs(tmp_path):
+    return write_radiographs(tmp_path / "in")
+
+
+def test_every_file_is_accounted_for(radiographs, tmp_path):
+    add_copies(radiographs)
+    expected = add_bad_files(radiographs / "Normal" / "images")
+    manifest = build(radiographs, tmp_path / "out").manifest
+    found = {os.path.basename(one["file"]): one["reason"] for one in manifest["rejected"]}
+    assert found.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in found[name]
+    assert manifest["sources"]["found"] == 50
+    assert manifest["sources"]["written"] == 43
+    assert sum(sum(c.values()) for c in manifest["counts"].values()) == 43
+    with open(tmp_path / "out" / dataset_dir.SOURCES) as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 50
+    assert all(bool(row["split"]) != bool(row["reason"]) for row in rows)
+    assert verify.verify(str(tmp_path / "out")).faults == []
+
+
+def test_copies_share_a_split_and_conflicts_are_named(radiographs, tmp_path):
+    add_copies(radiographs)
+    for seed in range(4):
+        config = BuildConfig(image_size=24, seed=seed)
+        manifest = build(radiographs, tmp_path / f"out{seed}", config).manifest
+        groups = manifest["duplicates"]["groups"]
+        assert sorted(len(own) for own in groups.values()) == [2, 2, 2]
+        conflicts = [groups[key] for key in manifest["duplicates"]["label_conflicts"]]
+        assert conflicts == [["COVID/images/COVID-2.png", "Normal/images/conflict.png"]]
+        with open(tmp_path / f"out{seed}" / dataset_dir.SOURCES) as file:
+            split = {row["filename"]: row["split"] for row in csv.DictReader(file)}
+        for own in groups.values():
+            assert len({split[name] for name in own}) == 1
+        assert manifest["split_proof"]["groups_in_two_splits"] == 0
+
+
+def test_pixels_and_labels_are_those_of_the_source(radiographs, tmp_path):
+    from cxr_tfrecords import images
+
+    build(radiographs, tmp_path / "out")
+    data = dataset_dir.load(str(tmp_path / "out"))
+    assert data.class_names == ("COVID", "Normal", "Viral Pneumonia")
+    seen = 0
+    for shard in data.shards:
+        for serialized in tf.data.TFRecordDataset(shard.path):
+            record = records.parse_record(serialized.numpy())
+            source = (radiographs / record.filename).read_bytes()
+            assert record.filename.split("/")[0] == data.class_names[shard.label]
+            assert record.sha256 == hashlib.sha256(source).hexdigest()
+            pixels = images.resize(images.to_channels(images.decode(source).pixels, 1), 24)
+            stored = images.decode_stored(record.encoded, "png", 24, 1)
+            assert (stored == pixels).all()
+            seen += 1
+    assert seen == 40
+
+
+def test_mean_and_deviation_are_those_of_the_training_pixels(radiographs, tmp_path):
+    import numpy as np
+
+    build(radiographs, tmp_path / "out", BuildConfig(image_size=24, channels=3, encoding="raw"))
+    data = dataset_dir.load(str(tmp_path / "out"))
+    pixels = np.stack(
+        [
+            records.parse_example(serialized, data)["image"].numpy()
+            for shard in data.split_shards("train")
+            for serialized in tf.data.TFRecordDataset(shard.path)
+        ]
+    ).astype(np.float64)
+    np.testing.assert_allclose(data.mean, pixels.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(data.std, pixels.std((0, 1, 2)), atol=1e-5)
+
+
+def test_same_bytes_whatever_threads_runner_mode_and_folder(radiographs, tmp_path):
+    add_copies(radiographs)
+    build(radiographs, tmp_path / "one")
+    first = digests(tmp_path / "one")
+    assert first
+    build(radiographs, tmp_path / "two", threads=4)
+    assert digests(tmp_path / "two") == first
+    moved = radiographs.rename(tmp_path / "elsewhere")
+    beam = ("--direct_running_mode=multi_threading", "--direct_num_workers=2")
+    build(moved, tmp_path / "three", beam=beam)
+    assert digests(tmp_path / "three") == first
+
+
+def test_a_second_run_writes_nothing(radiographs, tmp_path):
+    build(radiographs, tmp_path / "out")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    again = build(radiographs, tmp_path / "out")
+    assert (again.inspected, again.written_shards) == (0, 0)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+
+
+def test_only_missing_and_damaged_shards_are_written_again(radiographs, tmp_path):
+    first = build(radiographs, tmp_path / "out")
+    before = digests(tmp_path / "out")
+    shards = sorted((tmp_path / "out").glob("*.tfrecord-*"))
+    shards[0].unlink()
+    os.truncate(shards[1], 10)
+    untouched = {p: p.stat().st_mtime_ns for p in shards[2:]}
+    again = build(radiographs, tmp_path / "out")
+    assert again.written_shards == 2
+    assert {p: p.stat().st_mtime_ns for p in shards[2:]} == untouched
+    assert digests(tmp_path / "out") == before
+    assert again.manifest == first.manifest
+
+
+def test_an_interrupted_build_goes_on(radiographs, tmp_path, monkeypatch):
+    from beam_pipelines import write
+
+    build(radiographs, tmp_path / "whole")
+    written = []
+    real = write.records.write_shard
+
+    def fails_on_the_fifth(path, serialized):
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return real(path, serialized)
+
+    monkeypatch.setattr(write.records, "write_shard", fails_on_the_fifth)
+    with pytest.raises(UserError, match="No space left on device"):
+        build(radiographs, tmp_path / "out")
+    monkeypatch.undo()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    result = build(radiographs, tmp_path / "out")
+    assert (result.inspected, result.written_shards) == (0, 18 - 4)
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_another_configuration_is_refused_with_the_difference(radiographs, tmp_path):
+    build(radiographs, tmp_path / "out")
+    before = digests(tmp_path / "out")
+    other = BuildConfig(image_size=32, num_shards=2, max_pixels=100_000)
+    with pytest.raises(UserError, match="--image_size: 24 -> 32"):
+        build(radiographs, tmp_path / "out", other)
+    with pytest.raises(UserError, match="--resume goes on"):
+        build(radiographs, tmp_path / "out", resume=False)
+    assert digests(tmp_path / "out") == before
+    replaced = build(radiographs, tmp_path / "out", other, overwrite=True)
+    assert replaced.manifest["image"]["size"] == 32
+    assert verify.verify(str(tmp_path / "out")).faults == []
+
+
+def test_a_failed_overwrite_keeps_the_old_build(radiographs, tmp_path):
+    build(radiographs, tmp_path / "out")
+    before = digests(tmp_path / "out")
+    add_bad_files(radiographs / "COVID" / "images")
+    with pytest.raises(UserError, match="more than --max_bad_fraction"):
+        build(radiographs, tmp_path / "out", overwrite=True, max_bad_fraction=0.01)
+    after = {k: v for k, v in digests(tmp_path / "out").items() if not k.startswith(".build")}
+    assert after == before
+
+
+def test_changed_sources_are_refused(radiographs, tmp_path):
+    build(radiographs, tmp_path / "out")
+    image = radiographs / "COVID" / "images" / "COVID-3.png"
+    kept = image.read_bytes()
+    image.unlink()
+    with pytest.raises(UserError, match="are not those it was made of"):
+        build(radiographs, tmp_path / "out")
+    swapped = bytearray(kept)
+    swapped[-1] ^= 1  # same size, other bytes
+    image.write_bytes(bytes(swapped))
+    with pytest.raises(UserError, match="have changed since"):
+        build(radiographs, tmp_path / "out")
+    image.write_bytes(kept)  # newer, but the same
+    assert build(radiographs, tmp_path / "out").written_shards == 0
+
+
+def test_foreign_files_are_never_mixed_with(radiographs, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"thesis\.docx"):
+            build(radiographs, tmp_path / "out", overwrite=overwrite)
+    assert os.listdir(tmp_path / "out") == ["thesis.docx"]
+
+
+def test_a_class_without_an_image_in_a_split_is_an_error(tmp_path):
+    root = write_radiographs(tmp_path / "in", {"COVID": 10, "Normal": 10, "Rare": 1})
+    with pytest.raises(UserError, match=r"class 'Rare' has no image in the \w+ split"):
+        build(root, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.tfrecord*"))
+
+
+def test_layouts_and_what_is_passed_over(tmp_path):
+    root = write_radiographs(tmp_path / "in")
+    (root / "COVID" / "masks").mkdir()
+    (root / "COVID" / "images" / ".DS_Store").write_text("x")
+    (root / ".git").mkdir()
+    (root / "README.txt").write_text("x")
+    nested = sources.find_sources(str(root))
+    assert len(nested.files) == 40
+    assert nested.ignored == (".git", "COVID/images/.DS_Store", "COVID/masks")
+    flat = sources.find_sources(str(write_radiographs(tmp_path / "flat", nested=False)))
+    assert len(flat.files) == 40
+    assert flat.files[0].filename == "COVID/COVID-0.png"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "is not a folder"),
+        (lambda root: root.mkdir(), "holds 0 class folder"),
+        (lambda root: (root / "COVID").mkdir(parents=True), "at least 2 are needed"),
+        (
+            lambda root: [(root / n).mkdir(parents=True) for n in "ab"],
+            "holds no file",
+        ),
+    ],
+)
+def test_hopeless_inputs(tmp_path, make, message):
+    make(tmp_path / "in")
+    with pytest.raises(UserError, match=message):
+        sources.find_sources(str(tmp_path / "in"))
+
+
+def test_manifest_holds_no_path_and_its_versions(radiographs, tmp_path):
+    build(radiographs, tmp_path / "out")
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert str(tmp_path) not in text
+    versions = json.loads(text)["versions"]
+    assert {"cxr_tfrecords", "opencv-python-headless", "pillow"} <= versions.keys()
+
+
+def test_bad_settings_name_their_flag():
+    for settings, flag in (({"test_fraction": 1.0}, "--test_fraction=1.0"),):
+        with pytest.raises(UserError, match=flag):
+            BuildConfig(**settings)
+    with pytest.raises(UserError, match="did you mean --direct_num_workers"):
+        beam_flags.parse([*LOCAL, "--direct_num_worker=2"], [])
+    assert beam_flags.runs_locally(beam_flags.parse([], []))
+    remote = beam_flags.parse(["--runner=FlinkRunner", "--parallelism=7"], [])
+    assert not beam_flags.runs_locally(remote)
