@@ -1,0 +1,59 @@
+"""Package metadata; Beam workers install the project from it through --setup_file=./setup.py."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+?)"', (HERE / "cxr_tfrecords" / "__init__.py").read_text()
+).group(1)
+
+# What a Beam worker needs, whatever TensorFlow build it has; see the extras for that.
+BUILD = [
+    "absl-py>=2.1",
+    "apache-beam>=2.77,<3",
+    "numpy>=2.0,<3",
+    "opencv-python-headless>=4.10",
+    "pillow>=11",
+    "simplejpeg>=1.8",
+    "tabulate>=0.9",
+    "tensorflow-datasets>=4.9.10",
+    "tqdm>=4.66",
+]
+TRAIN = [
+    "keras>=3.10,<4",
+    "matplotlib>=3.9",
+    "scikit-learn>=1.5",
+    "tensorboard>=2.19",
+]
+
+setup(
+    name="cxr-balance",
+    version=VERSION,
+    description="Does balancing the classes help? Distributed training on imbalanced radiographs",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["cxr_tfrecords*", "beam_pipelines*", "trainer*"]),
+    python_requires=">=3.10,<3.13",
+    install_requires=BUILD + TRAIN,
+    extras_require={
+        # TensorFlow comes by extra, because its builds exclude each other: take exactly one.
+        "cpu": ["tensorflow-cpu>=2.20,<2.22"],
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        # From libtpu 0.0.46 on the entry points that TensorFlow 2.20 calls are gone.
+        "tpu": ["tensorflow-tpu==2.20.0", "libtpu<=0.0.43.2"],
+        "gcp": ["apache-beam[gcp]>=2.77,<3"],
+        "dask": ["apache-beam[dask]>=2.77,<3"],
+        "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)
