@@ -1,0 +1,108 @@
+"""Small tensors and a small training on them, for tests of the parts below the loop.
+
+Run as a command it does that training on virtual devices, which a process cannot change once
+TensorFlow runs: `python -m tests.trainer.toy NUM_REPLICAS` prints the outcome as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+NUM_CLASSES = 4
+BATCH = 16
+
+
+def images_and_labels(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [count, size, size, 1] with a bright quarter that tells the int32 [count] class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, NUM_CLASSES, count).astype(np.int32)
+    images = rng.integers(0, 150, (count, size, size, 1)).astype(np.uint8)
+    half = size // 2
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[row * half : (row + 1) * half, column * half : (column + 1) * half] += 60
+    return images, labels
+
+
+def distributed(strategy, *arrays, batch: int = BATCH):
+    """Arrays as a distributed data set, in order, without the last part of a batch."""
+    import tensorflow as tf
+
+    per_replica = batch // strategy.num_replicas_in_sync
+    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(per_replica, drop_remainder=True)
+    return strategy.distribute_datasets_from_function(lambda context: dataset)
+
+
+def train_toy(strategy, *, momentum: float = 0.9, policy: str = "adapt", epochs: int = 3) -> dict:
+    """Trains `tiny` on 96 toy images and evaluates those, in both modes."""
+    import tensorflow as tf
+
+    from trainer import batch_norm, evaluation, model, steps
+
+    images, labels = images_and_labels(96)
+    with strategy.scope():
+        network = model.create_model("tiny", image_size=32, channels=1, num_classes=NUM_CLASSES)
+        for layer in batch_norm.find_layers(network):
+            layer.momentum = momentum
+        batch_norm.apply_policy(network, policy, strategy.num_replicas_in_sync)
+        optimizer = steps.create_optimizer("sgd", 0.02, network)
+        meters = steps.Meters(NUM_CLASSES)
+    train_steps = steps.make_train_steps(strategy, network, optimizer, meters, BATCH)
+    losses = []
+    for _ in range(epochs):
+        meters.reset()
+        train_steps(iter(distributed(strategy, images, labels)), tf.constant(6))
+        losses.append(meters.read().loss)
+    if policy == "adapt":
+        moments = batch_norm.MomentEstimator(strategy, network)
+        moments.estimate(iter(distributed(strategy, images, labels)), 6)
+
+    # Three padded rows at the end, in batches of 16: 93 real ones.
+    order = np.argsort(labels[:93], kind="stable")
+    index = np.full(96, -1, np.int32)
+    index[:93][order] = np.arange(93)
+    weights = (index >= 0).astype(np.float32)
+    predictions = evaluation.predict(
+        steps.make_predict_step(strategy, network),
+        distributed(strategy, images, labels, weights, index),
+        np.bincount(labels[:93], minlength=NUM_CLASSES).tolist(),
+    )
+    copies = [
+        np.ptp([copy.numpy() for copy in getattr(variable.value, "values", [variable.value])], 0)
+        for layer in batch_norm.find_layers(network)
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+    training_mode = [
+        steps.cross_entropy(labels[i : i + BATCH], network(images[i : i + BATCH], training=True))
+        for i in range(0, 96, BATCH)
+    ]
+    return {
+        "losses": losses,
+        "confusion": meters.read().confusion.tolist(),
+        "logits": predictions.logits.tolist(),
+        "evaluation_loss": predictions.loss,
+        "training_mode_loss": float(np.mean(training_mode)),
+        "spread_over_replicas": float(max(spread.max() for spread in copies)),
+    }
+
+
+def train_toy_replicated(num_replicas: int) -> dict:
+    """`train_toy` on so many virtual devices, in a process of its own."""
+    command = [sys.executable, "-m", "tests.trainer.toy", str(num_replicas)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    from trainer import strategies
+
+    mirrored = strategies.create_strategy("mirrored", virtual_devices=int(sys.argv[1]))
+    print(json.dumps(train_toy(mirrored)))

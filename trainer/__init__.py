@@ -1,0 +1,1 @@
+"""Reads shards, balances the training stream, trains, evaluates exactly and reports."""

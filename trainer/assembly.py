@@ -1,0 +1,185 @@
+"""Everything that a run makes once, put together: data, model, steps, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cxr_tfrecords.dataset_dir import DatasetDir
+from trainer import (
+    batch_norm,
+    checkpoints,
+    evaluation,
+    input_pipeline,
+    run_directory,
+    samplers,
+    steps,
+    strategies,
+)
+from trainer.config import TrainConfig
+from trainer.model import create_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """Everything that is made once in a run: the model, its steps, its checkpoints."""
+
+    config: TrainConfig
+    data: DatasetDir
+    strategy: tf.distribute.Strategy
+    model: keras.Model
+    optimizer: keras.Optimizer
+    meters: steps.Meters
+    train_steps: Any
+    predict_step: Any
+    moments: batch_norm.MomentEstimator | None
+    natural_plan: samplers.EpochPlan
+    sources: dict[str, input_pipeline.SplitSource]
+    checkpoints: checkpoints.Checkpoints
+    chief: bool
+
+
+def create_trainer(
+    config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
+) -> Trainer:
+    """Builds model, optimizer and steps.
+
+    Raises:
+      UserError: batch size, weights or layer names do not fit.
+    """
+    strategies.check_batch_size(config.batch_size, strategy)
+    with strategy.scope():
+        model = create_model(
+            config.backbone,
+            image_size=data.image_size,
+            channels=data.channels,
+            num_classes=data.num_classes,
+            weights=config.weights,
+            trainable=config.trainable,
+            head_units=config.head_units,
+            dropout=config.dropout,
+            mixed_precision=config.mixed_precision,
+            seed=config.seed,
+        )
+        batch_norm.apply_policy(model, config.batch_norm, strategy.num_replicas_in_sync)
+        optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
+        meters = steps.Meters(data.num_classes)
+    adapt = config.batch_norm == "adapt"
+    return Trainer(
+        config=config,
+        data=data,
+        strategy=strategy,
+        model=model,
+        optimizer=optimizer,
+        meters=meters,
+        train_steps=steps.make_train_steps(strategy, model, optimizer, meters, config.batch_size),
+        predict_step=steps.make_predict_step(strategy, model),
+        moments=batch_norm.MomentEstimator(strategy, model) if adapt else None,
+        natural_plan=_natural_plan(config, data),
+        sources={
+            split: input_pipeline.SplitSource(
+                data, split, cache=config.cache, cache_mb=config.cache_mb
+            )
+            for split in data.counts
+        },
+        checkpoints=checkpoints.Checkpoints(
+            os.path.join(config.run_dir, run_directory.CHECKPOINTS),
+            model,
+            optimizer,
+            config.checkpoint_keep,
+        ),
+        chief=strategies.is_chief(strategy),
+    )
+
+
+def predict(trainer: Trainer, split: str, *, with_ids: bool = True) -> evaluation.Predictions:
+    """Predictions of the current weights on every example of a split, each exactly once."""
+    ids = trainer.sources[split].ids() if with_ids else None
+    batches = evaluation_batches(trainer, split)
+    return evaluation.predict(trainer.predict_step, batches, trainer.data.counts[split], ids)
+
+
+def plan_epoch(config: TrainConfig, data: DatasetDir, epoch: int) -> samplers.EpochPlan:
+    """The records of an epoch (from 0), in order: a function of config and metadata alone.
+
+    Raises:
+      UserError: it has no full batch, or its sampler lacks a class.
+    """
+    return samplers.plan_epoch(
+        config.sampler,
+        data.counts["train"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epoch=epoch,
+        flip=config.flip,
+        target=config.target_shares(data.class_names),
+        resample_each_epoch=config.resample_each_epoch,
+        class_names=data.class_names,
+    )
+
+
+def count_samples(config: TrainConfig, data: DatasetDir) -> dict[str, list[int]]:
+    """Training examples of each class: natural, planned, and in the first epoch as drawn."""
+    natural = data.counts["train"]
+    plan = plan_epoch(config, data, epoch=0)
+    classes = range(data.num_classes)
+    target = config.target_shares(data.class_names)
+    planned = samplers.expected_counts(config.sampler, natural, target, data.class_names)
+    return {
+        "natural": list(natural),
+        "planned": [int(n) for n in planned],
+        "realised": [int((plan.labels == c).sum()) for c in classes],
+        "unique": [len(np.unique(plan.ordinals[plan.labels == c])) for c in classes],
+    }
+
+
+def training_batches(trainer: Trainer, plan: samplers.EpochPlan) -> Iterator:
+    """Distributed (images, labels) of the plan's steps, in its order."""
+
+    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return trainer.sources["train"].training(plan, batch_size=plan.batch_size, context=context)
+
+    return iter(trainer.strategy.distribute_datasets_from_function(of_host))
+
+
+def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
+    """Distributed (images, labels, weights, index) of a split, the last batch padded."""
+
+    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return trainer.sources[split].evaluation(
+            batch_size=trainer.config.batch_size, context=context
+        )
+
+    return iter(trainer.strategy.distribute_datasets_from_function(of_host))
+
+
+def estimate_moments(trainer: Trainer) -> None:
+    """`--batch_norm=adapt`: sets the moving statistics from natural training images."""
+    if trainer.moments is not None and trainer.moments.layers:
+        plan = trainer.natural_plan
+        trainer.moments.estimate(training_batches(trainer, plan), plan.steps)
+
+
+def _natural_plan(config: TrainConfig, data: DatasetDir) -> samplers.EpochPlan:
+    """Whole batches of about `bn_examples` training images, as rare as they are."""
+    plan = samplers.plan_epoch(
+        "none",
+        data.counts["train"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epoch=0,
+        flip=False,
+    )
+    examples = slice(-(-config.bn_examples // plan.batch_size) * plan.batch_size)
+    return dataclasses.replace(
+        plan,
+        labels=plan.labels[examples],
+        ordinals=plan.ordinals[examples],
+        flips=plan.flips[examples],
+    )

@@ -1,0 +1,118 @@
+"""BatchNormalization policies, and moments re-estimated before every evaluation.
+
+keras.applications ship a momentum of 0.99 to 0.999: after a few hundred steps of fine-tuning the
+moving statistics are still those of ImageNet, training looks fine and evaluation is garbage.
+`adapt` replaces them by the training images' own moments ("precise BatchNorm", Wu and Johnson,
+Rethinking "Batch" in BatchNorm, 2021, section 3): layer by layer, with the layers before it
+normalising by their batch as they do in training. Those images come at natural prevalence: a
+balanced training stream would leave the moments of a balanced world, and evaluation is not one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer.model import features_model
+
+
+def find_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """All BatchNormalization layers, those of nested models too, in the order of the model."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            found.append(layer)
+        elif isinstance(layer, keras.Model):
+            found += find_layers(layer)
+    return found
+
+
+def apply_policy(model: keras.Model, policy: str, num_replicas: int = 1) -> None:
+    """Sets the layers up for `adapt`, `train` or `frozen`.
+
+    `frozen` makes them constants. The others normalise by the moments of the *global* batch:
+    moments of each replica's part alone would make results depend on the number of replicas,
+    and leave a different moving mean on each.
+    """
+    for layer in find_layers(model):
+        if policy == "frozen":
+            layer.trainable = False
+        # Not for one replica: Keras then takes another, less exact formula for the variance.
+        layer.synchronized = num_replicas > 1
+
+
+class MomentEstimator:
+    """Sets the moving statistics to the moments over given batches, exactly.
+
+    With momentum 0 a training-mode step leaves each batch's moments in the moving statistics.
+    Their means E[m] and E[v + m^2] over equal batches and replicas give the moments over all
+    images: mean E[m], variance E[v + m^2] - E[m]^2. Only the part of the model up to the pooled
+    features runs, so dropout in the head neither acts nor advances its random state.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+        """Call it under no strategy scope, after `apply_policy`."""
+        self._strategy = strategy
+        self.layers = [layer for layer in find_layers(model) if layer.trainable]
+        with strategy.scope():
+            self._features = features_model(model)
+            self._means = [_sum_variable(layer.moving_mean.shape) for layer in self.layers]
+            self._squares = [_sum_variable(layer.moving_mean.shape) for layer in self.layers]
+        self._accumulate = self._make_accumulate()
+
+    def estimate(self, batches: Iterator, steps: int) -> None:
+        """Re-estimates from `steps` distributed (images, labels) batches of equal size."""
+        if not self.layers:
+            return
+        for variable in (*self._means, *self._squares):
+            variable.assign(tf.zeros(variable.shape))
+        with _momentum(self.layers, 0.0):
+            self._accumulate(batches, tf.constant(steps))
+        for layer, mean_sum, square_sum in zip(
+            self.layers, self._means, self._squares, strict=True
+        ):
+            mean = mean_sum.read_value() / steps
+            variance = tf.maximum(square_sum.read_value() / steps - tf.square(mean), 0.0)
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)
+
+    def _make_accumulate(self) -> Callable:
+        def replica_step(images: tf.Tensor, _: tf.Tensor) -> None:
+            self._features(images, training=True)
+            for layer, means, squares in zip(self.layers, self._means, self._squares, strict=True):
+                mean = tf.convert_to_tensor(layer.moving_mean)
+                means.assign_add(mean)
+                squares.assign_add(tf.convert_to_tensor(layer.moving_variance) + tf.square(mean))
+
+        @tf.function
+        def accumulate(batches: Iterator, steps: tf.Tensor) -> None:
+            for _ in tf.range(steps):
+                self._strategy.run(replica_step, args=next(batches))
+
+        return accumulate
+
+
+def _sum_variable(shape: Sequence[int]) -> tf.Variable:
+    # MEAN: reading outside of the replicas gives the mean over them.
+    return tf.Variable(
+        tf.zeros(shape),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.MEAN,
+    )
+
+
+@contextlib.contextmanager
+def _momentum(layers: Sequence[keras.layers.BatchNormalization], value: float) -> Iterator[None]:
+    """Momentum is a Python number that tracing bakes in, so it is set around every call."""
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = value
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.momentum = momentum

@@ -1,0 +1,207 @@
+"""Every setting of a training run, as one frozen value that is written beside its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_tfrecords.errors import UserError
+
+STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu")
+BACKBONES = ("resnet50", "mobilenet_v2", "tiny")
+SAMPLERS = ("none", "undersample", "oversample", "rejection", "weighted")
+BATCH_NORMS = ("adapt", "train", "frozen")
+OPTIMIZERS = ("adamax", "adam", "sgd")
+MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
+PRECISIONS = ("float32", "bfloat16")
+CACHES = ("auto", "memory", "none")
+
+# Where and how fast a run computes, not what: these may change when a run is resumed. Data are
+# compared by fingerprint, so that a moved directory is still the same data. (--cache is not among
+# them: streamed, other records of a class fill the same places than from memory.)
+_MAY_CHANGE = (
+    "data_dir",
+    "run_dir",
+    "strategy",
+    "tpu",
+    "virtual_devices",
+    "steps_per_loop",
+    "checkpoint_keep",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What `trainer.main` runs; its flags' help texts explain each value.
+
+    Attributes:
+      data_dir: dataset directory; run_dir: where everything that the run makes goes.
+      weights: `imagenet`, `none` or a weights file. `auto` becomes `none` for `tiny` and
+        `imagenet` for the others.
+      trainable: `all`, `head` or `from:<layer>`.
+      head_units: widths of the dense layers between backbone and logits.
+      batch_norm: `adapt`, `train` or `frozen`, see `trainer.batch_norm`.
+      bn_examples: natural training images that `adapt` re-estimates the moments from, at most.
+      target_distribution: (class, share) pairs for `weighted` and `rejection`; empty: uniform.
+      image_size: 0, or the side in pixels that the data set must have.
+      batch_size: global, over all replicas.
+      reduce_lr_factor: a plateau multiplies the learning rate by it.
+      monitor: the history column that decides on best weights, stopping and plateaus.
+      cache_mb: largest decoded split kept in memory, in MiB.
+      steps_per_loop: steps in one call to the device. 0: chosen from the steps of an epoch.
+      checkpoint_keep: epoch checkpoints kept on disk; the best weights are kept besides.
+    """
+
+    data_dir: str
+    run_dir: str = ""
+    strategy: str = "cpu"
+    tpu: str = "local"
+    virtual_devices: int = 0
+    backbone: str = "tiny"
+    weights: str = "auto"
+    trainable: str = "all"
+    head_units: tuple[int, ...] = ()
+    dropout: float = 0.2
+    batch_norm: str = "adapt"
+    bn_examples: int = 512
+    sampler: str = "none"
+    target_distribution: tuple[tuple[str, float], ...] = ()
+    resample_each_epoch: bool = False
+    flip: bool = True
+    image_size: int = 0
+    optimizer: str = "adamax"
+    learning_rate: float = 0.001
+    batch_size: int = 32
+    epochs: int = 20
+    early_stopping_patience: int = 3
+    reduce_lr_patience: int = 1
+    reduce_lr_factor: float = 0.1
+    monitor: str = "validation_loss"
+    mixed_precision: str = "float32"
+    seed: int = 0
+    cache: str = "auto"
+    cache_mb: int = 2048
+    steps_per_loop: int = 0
+    checkpoint_keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.weights == "auto":
+            object.__setattr__(self, "weights", "none" if self.backbone == "tiny" else "imagenet")
+        if not self.run_dir:
+            name = f"{self.backbone}-{self.sampler}-seed{self.seed}"
+            object.__setattr__(self, "run_dir", os.path.join("runs", name))
+        _check_choice(self, "strategy", STRATEGIES)
+        _check_choice(self, "backbone", BACKBONES)
+        _check_choice(self, "sampler", SAMPLERS)
+        _check_choice(self, "batch_norm", BATCH_NORMS)
+        _check_choice(self, "optimizer", OPTIMIZERS)
+        _check_choice(self, "monitor", MONITORS)
+        _check_choice(self, "mixed_precision", PRECISIONS)
+        _check_choice(self, "cache", CACHES)
+        _check_trainable(self.trainable)
+        for name in ("batch_size", "epochs", "bn_examples", "checkpoint_keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout={self.dropout} must lie within [0, 1)")
+        if not self.learning_rate > 0:
+            raise UserError(f"--learning_rate={self.learning_rate} must be above 0")
+        if not 0 < self.reduce_lr_factor < 1:
+            raise UserError(f"--reduce_lr_factor={self.reduce_lr_factor} must lie within (0, 1)")
+        if any(units < 1 for units in self.head_units):
+            raise UserError(f"--head_units={list(self.head_units)}: each must be at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict; `from_json` gives back an equal config."""
+        return {
+            name: _listed(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> TrainConfig:
+        values = dict(content)
+        values["head_units"] = tuple(values["head_units"])
+        values["target_distribution"] = tuple((n, s) for n, s in values["target_distribution"])
+        return cls(**values)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """`--flag: theirs, now ours` for each setting that a resumed run may not change."""
+        own = self.to_json()
+        return [
+            f"--{name}: {other.get(name, 'absent')} there, {own.get(name, 'absent')} here"
+            for name in sorted((own.keys() | other.keys()) - set(_MAY_CHANGE))
+            if own.get(name) != other.get(name)
+        ]
+
+    def target_shares(self, class_names: Sequence[str]) -> tuple[float, ...] | None:
+        """The wanted share of each class, summing to 1, in label order; None means uniform.
+
+        Raises:
+          UserError: a class is unknown, left out, or has a negative share.
+        """
+        if not self.target_distribution:
+            return None
+        shares = dict(self.target_distribution)
+        wrong = sorted(set(shares) ^ set(class_names))
+        if wrong:
+            raise UserError(
+                f"--target_distribution must name each class of the data set once; "
+                f"{', '.join(map(repr, wrong))} unknown or left out "
+                f"(classes: {', '.join(class_names)})"
+            )
+        total = sum(shares.values())
+        if min(shares.values()) < 0 or total <= 0:
+            raise UserError(f"--target_distribution={shares}: shares must be 0 or more, not all 0")
+        return tuple(shares[name] / total for name in class_names)
+
+
+def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:
+    """`["256", "64"]` to `(256, 64)`.
+
+    Raises:
+      UserError: an item is not a whole number.
+    """
+    try:
+        return tuple(int(item) for item in items if item.strip())
+    except ValueError as error:
+        raise UserError(f"--head_units={','.join(items)} must be whole numbers") from error
+
+
+def parse_distribution(items: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`["COVID=0.4", "Normal=0.6"]` to `(("COVID", 0.4), ("Normal", 0.6))`.
+
+    Raises:
+      UserError: an item is not class=share, or names a class twice.
+    """
+    pairs: dict[str, float] = {}
+    for item in items:
+        name, _, share = item.rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = None
+        if not name or value is None or name in pairs:
+            raise UserError(
+                f"--target_distribution: {item!r} is not class=share, or names its class twice"
+            )
+        pairs[name] = value
+    return tuple(pairs.items())
+
+
+def _check_choice(config: TrainConfig, name: str, choices: Sequence[str]) -> None:
+    if getattr(config, name) not in choices:
+        raise UserError(f"--{name}={getattr(config, name)} is none of {', '.join(choices)}")
+
+
+def _check_trainable(value: str) -> None:
+    if value not in ("all", "head") and not value.removeprefix("from:").strip():
+        raise UserError("--trainable=from: lacks the layer's name")
+    if value not in ("all", "head") and not value.startswith("from:"):
+        raise UserError(f"--trainable={value} is none of all, head, from:<layer>")
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value

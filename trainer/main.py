@@ -1,0 +1,199 @@
+"""Trains a classifier of radiographs on a dataset directory and evaluates it exactly.
+
+  python -m trainer.main --data_dir=DATA --run_dir=RUN --strategy=cpu --backbone=mobilenet_v2 \\
+      --weights=FILE.h5 --sampler=oversample
+
+Without flags it trains the small `tiny` network on the embedded synthetic radiographs. The run
+directory gets the model (model.keras), every prediction on validation and test, the metrics
+computed from them, the history, pictures and report.md. The same command on the same --run_dir
+goes on after the last finished epoch, with results as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from absl import flags, logging
+
+from cxr_tfrecords.errors import UserError, run_main
+from trainer import config as settings
+
+FLAGS = flags.FLAGS
+DEFAULT_DATA = "data/synthetic-tfrecords"
+
+# Data and where results go
+flags.DEFINE_string(
+    "data_dir", DEFAULT_DATA, "Dataset directory that beam_pipelines.build has written."
+)
+flags.DEFINE_string(
+    "run_dir",
+    "",
+    "Where everything goes. Empty: runs/<backbone>-<sampler>-seed<seed>. An unfinished run there "
+    "is resumed, a finished one is reported; a run with other flags is refused.",
+)
+flags.DEFINE_integer(
+    "image_size",
+    0,
+    "A check: the side in pixels that the data set must have. 0: whatever it has. Images are "
+    "resized when a data set is built, not here.",
+    lower_bound=0,
+)
+# Where it runs
+flags.DEFINE_enum(
+    "strategy",
+    "cpu",
+    settings.STRATEGIES,
+    "cpu: this machine's processor, reproducible bit for bit. mirrored: all its GPUs, or "
+    "--virtual_devices. multi_worker: the machines named in TF_CONFIG. tpu: a TPU, see --tpu.",
+)
+flags.DEFINE_string("tpu", "local", "local: the TPU of this TPU VM. Else a TPU's name or address.")
+flags.DEFINE_integer(
+    "virtual_devices",
+    0,
+    "With mirrored: rehearse on the CPU split in so many devices. 0: use GPUs.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "mixed_precision",
+    "float32",
+    settings.PRECISIONS,
+    "float32. bfloat16: compute in it, keep weights and logits in float32 (TPUs, newer GPUs).",
+)
+# The model
+flags.DEFINE_enum(
+    "backbone",
+    "tiny",
+    settings.BACKBONES,
+    "tiny: four convolutions, to try things out. mobilenet_v2, resnet50: as in keras.applications.",
+)
+flags.DEFINE_string(
+    "weights",
+    "auto",
+    "Start of the backbone. imagenet: downloaded once. none: random. FILE: a weights file (.h5) of "
+    "the backbone without its top. auto: none for tiny, imagenet for the others.",
+)
+flags.DEFINE_string(
+    "trainable",
+    "all",
+    "all: every layer learns. head: only what follows the backbone. from:LAYER: also the "
+    "backbone from that layer on.",
+)
+flags.DEFINE_list(
+    "head_units",
+    [],
+    "Widths of dense layers before the output, as 256,64. Empty: none, the output follows pooling.",
+)
+flags.DEFINE_float("dropout", 0.2, "Share dropped before each dense layer. 0: none.")
+flags.DEFINE_enum(
+    "batch_norm",
+    "adapt",
+    settings.BATCH_NORMS,
+    "adapt: before every evaluation the moving statistics are set to the moments of --bn_examples "
+    "natural training images, so that evaluation agrees with training. train: the momentum that "
+    "the backbone ships with (0.999 in MobileNetV2: wrong for some thousand steps). frozen: "
+    "statistics and scales stay as the weights file has them.",
+)
+flags.DEFINE_integer("bn_examples", 512, "Images for --batch_norm=adapt, at most.", lower_bound=1)
+# The training stream
+flags.DEFINE_enum(
+    "sampler",
+    "none",
+    settings.SAMPLERS,
+    "Balances the training images only. none: as they are. undersample: every class cut to the "
+    "smallest. oversample: class c repeated round(max/n_c) times. rejection: images of frequent "
+    "classes refused at random. weighted: each image's class drawn from --target_distribution.",
+)
+flags.DEFINE_list(
+    "target_distribution",
+    [],
+    "For weighted and rejection: share of each class, as COVID=0.5,Normal=0.5; scaled to sum 1. "
+    "Empty: equal shares.",
+)
+flags.DEFINE_bool("resample_each_epoch", False, "undersample: choose anew in every epoch.")
+flags.DEFINE_bool("flip", True, "Mirror half of the training images left to right, at random.")
+flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", lower_bound=1)
+flags.DEFINE_enum(
+    "cache",
+    "auto",
+    settings.CACHES,
+    "Decoded images in memory. auto: when a split fits in --cache_mb. memory: always. none: "
+    "decode in every epoch.",
+)
+flags.DEFINE_integer("cache_mb", 2048, "Largest decoded split that auto keeps, MiB.", lower_bound=0)
+# Optimization
+flags.DEFINE_enum(
+    "optimizer",
+    "adamax",
+    settings.OPTIMIZERS,
+    "adamax, adam: as in Keras. sgd: with momentum 0.9.",
+)
+flags.DEFINE_float("learning_rate", 0.001, "At the start.")
+flags.DEFINE_integer("epochs", 20, "At most.", lower_bound=1)
+flags.DEFINE_enum(
+    "monitor",
+    "validation_loss",
+    settings.MONITORS,
+    "Column of history.csv that decides on the best weights, early stopping and the learning "
+    "rate. validation_loss is the cross-entropy at natural prevalence, whatever the sampler.",
+)
+flags.DEFINE_integer(
+    "early_stopping_patience", 3, "Epochs without improvement before stopping. 0: never.", 0
+)
+flags.DEFINE_integer(
+    "reduce_lr_patience",
+    1,
+    "Epochs without improvement before the learning rate is lowered. 0: never.",
+    lower_bound=0,
+)
+flags.DEFINE_float("reduce_lr_factor", 0.1, "What lowering multiplies the learning rate by.")
+flags.DEFINE_integer("seed", 0, "Of initial weights, sampling, flips and dropout.")
+flags.DEFINE_integer(
+    "steps_per_loop",
+    0,
+    "Steps between two looks of the host (and moves of the bar). 0: a twentieth of an epoch, at "
+    "most 100.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "checkpoint_keep", 2, "Epoch checkpoints kept on disk, besides the best weights.", lower_bound=1
+)
+
+
+def config_from_flags() -> settings.TrainConfig:
+    """The flags as one value; the only place that reads them."""
+    parsed: dict[str, Any] = {
+        "head_units": settings.parse_head_units(FLAGS.head_units),
+        "target_distribution": settings.parse_distribution(FLAGS.target_distribution),
+    }
+    names = settings.TrainConfig.__dataclass_fields__
+    plain: dict[str, Any] = {name: FLAGS[name].value for name in names if name not in parsed}
+    return settings.TrainConfig(**plain, **parsed)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    config = config_from_flags()
+    if config.data_dir == DEFAULT_DATA and not os.path.exists(DEFAULT_DATA):
+        raise UserError(
+            f"no --data_dir, and {DEFAULT_DATA} does not exist: make it with "
+            "`python -m beam_pipelines.build`"
+        )
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # TensorFlow logs every checkpoint's sharding
+    # Imported late: --help and a mistyped flag answer at once.
+    from cxr_tfrecords import dataset_dir
+    from trainer import experiment, strategies
+
+    strategy = strategies.create_strategy(
+        config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
+    )
+    experiment.run(config, dataset_dir.load(config.data_dir), strategy)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,91 @@
+"""What a run has done so far: its history, best epoch, patience and learning rate.
+
+Plain values, saved inside every checkpoint, so that a resumed run decides as if never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+# Keras' ReduceLROnPlateau: a smaller gain than this counts as none.
+_PLATEAU_MIN_DELTA = 1e-4
+
+
+@dataclasses.dataclass
+class Progress:
+    """State after a whole number of epochs.
+
+    Attributes:
+      epoch, step: epochs and optimizer steps done.
+      learning_rate: of the next epoch.
+      history: one row an epoch, the columns of history.csv.
+      best_epoch: epoch of the best monitored value, 0 before the first; best_value: that value.
+      epochs_since_best: for early stopping.
+      plateau_best, plateau_epochs: for the learning rate, which has a threshold of its own.
+      stopped: early stopping has ended the training.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    learning_rate: float = 0.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best_epoch: int = 0
+    best_value: float | None = None
+    epochs_since_best: int = 0
+    plateau_best: float | None = None
+    plateau_epochs: int = 0
+    stopped: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        return cls(**json.loads(text))
+
+    def finish_epoch(
+        self,
+        value: float,
+        *,
+        maximize: bool,
+        early_stopping_patience: int,
+        reduce_lr_patience: int,
+        reduce_lr_factor: float,
+    ) -> bool:
+        """Counts an epoch and applies the rules of Keras' EarlyStopping and ReduceLROnPlateau.
+
+        Args:
+          value: the monitored value after this epoch.
+          maximize: larger is better.
+          early_stopping_patience, reduce_lr_patience: epochs without improvement; 0 never
+            stops and never reduces.
+
+        Returns:
+          Whether this epoch is the best so far.
+        """
+        self.epoch += 1
+        improved = _better(value, self.best_value, maximize, 0.0)
+        if improved:
+            self.best_value, self.best_epoch, self.epochs_since_best = value, self.epoch, 0
+        else:
+            self.epochs_since_best += 1
+        self.stopped = 0 < early_stopping_patience <= self.epochs_since_best
+        if _better(value, self.plateau_best, maximize, _PLATEAU_MIN_DELTA):
+            self.plateau_best, self.plateau_epochs = value, 0
+        else:
+            self.plateau_epochs += 1
+            if 0 < reduce_lr_patience <= self.plateau_epochs:
+                self.learning_rate *= reduce_lr_factor
+                self.plateau_epochs = 0
+        return improved
+
+
+def _better(value: float, best: float | None, maximize: bool, margin: float) -> bool:
+    if not math.isfinite(value):
+        return False
+    if best is None:
+        return True
+    return value > best + margin if maximize else value < best - margin

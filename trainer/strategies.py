@@ -1,0 +1,138 @@
+"""Where a training runs: this CPU, its GPUs, several machines, or a TPU slice."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+
+from cxr_tfrecords.errors import UserError
+
+
+def create_strategy(name: str, *, virtual_devices: int = 0, tpu: str = "local"):
+    """Returns the `tf.distribute.Strategy`; call it before anything else touches a device.
+
+    Args:
+      name: `cpu`, `mirrored` (all GPUs of this machine), `multi_worker` (the cluster that the
+        environment variable TF_CONFIG describes) or `tpu`.
+      virtual_devices: `mirrored` only: split the CPU in so many devices instead of using GPUs.
+      tpu: `tpu` only: `local` on a TPU VM, else a TPU's name or grpc:// address.
+
+    Raises:
+      UserError: the devices that were asked for are not there.
+    """
+    if name == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.experimental.enable_op_determinism()
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return _mirrored(virtual_devices)
+    if name == "multi_worker":
+        return _multi_worker()
+    return _tpu(tpu)
+
+
+def check_batch_size(batch_size: int, strategy) -> None:
+    """Raises UserError unless the global batch divides evenly over the replicas."""
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        nearest = max(1, round(batch_size / replicas)) * replicas
+        raise UserError(
+            f"--batch_size={batch_size} is the batch over all {replicas} replicas and must divide "
+            f"by {replicas}: use --batch_size={nearest}"
+        )
+
+
+def is_chief(strategy) -> bool:
+    """Whether this process writes the run directory (always, unless there are several)."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    return resolver.task_type == "chief" or (
+        resolver.task_type == "worker"
+        and resolver.task_id == 0
+        and "chief" not in resolver.cluster_spec().jobs
+    )
+
+
+def wait_for_all(strategy) -> None:
+    """Returns once every worker process has got here; at once if there is only one."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
+
+    def replica() -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
+
+    strategy.run(tf.function(replica))
+
+
+def describe(strategy) -> str:
+    """`CPU`, `4 replicas: CPU:0 … CPU:3`, …"""
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1 and not isinstance(strategy, tf.distribute.TPUStrategy):
+        return "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+    kind = type(strategy).__name__.removesuffix("V1").removesuffix("Strategy")
+    return f"{replicas} replicas ({kind})"
+
+
+def _mirrored(virtual_devices: int):
+    if virtual_devices:
+        tf.config.set_visible_devices([], "GPU")
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration()] * virtual_devices
+        try:
+            tf.config.set_logical_device_configuration(cpu, devices)
+        except RuntimeError as error:
+            raise UserError(
+                f"--virtual_devices={virtual_devices}: TensorFlow already runs in this process"
+            ) from error
+        tf.config.experimental.enable_op_determinism()
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(virtual_devices)])
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        raise UserError(
+            "--strategy=mirrored finds no GPU: use --strategy=cpu, or --virtual_devices=N to "
+            "rehearse on N parts of the CPU"
+        )
+    return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(len(gpus))])
+
+
+def _multi_worker():
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        content = json.loads(text or "{}")
+        complete = bool(content["cluster"]) and "index" in content["task"]
+    except (ValueError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise UserError(
+            "--strategy=multi_worker needs the environment variable TF_CONFIG, as "
+            '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}; '
+            f"it is {text!r}"
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    communication = tf.distribute.experimental.CommunicationImplementation
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            implementation=communication.AUTO if gpus else communication.RING
+        )
+    )
+
+
+def _tpu(tpu: str):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+        tf.config.experimental_connect_to_cluster(resolver)
+        topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (tf.errors.OpError, ValueError, OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
+        raise UserError(
+            f"--strategy=tpu finds no TPU at --tpu={tpu} ({reason}): run on a TPU VM with "
+            "tensorflow-tpu installed, or use --strategy=cpu or mirrored"
+        ) from error
+    strategy = tf.distribute.TPUStrategy(resolver)
+    shape = "x".join(str(n) for n in getattr(topology, "mesh_shape", ()))
+    print(f"TPU {tpu}: topology {shape}, {strategy.num_replicas_in_sync} cores", flush=True)
+    return strategy
