@@ -69,12 +69,16 @@ def wait_for_all(strategy) -> None:
 
 
 def describe(strategy) -> str:
-    """`CPU`, `4 replicas: CPU:0 … CPU:3`, …"""
+    """`CPU`, `GPU`, `4 devices`, `8 TPU cores`, …"""
     replicas = strategy.num_replicas_in_sync
     if replicas == 1 and not isinstance(strategy, tf.distribute.TPUStrategy):
         return "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
-    kind = type(strategy).__name__.removesuffix("V1").removesuffix("Strategy")
-    return f"{replicas} replicas ({kind})"
+    kinds = {
+        tf.distribute.TPUStrategy: "TPU cores",
+        tf.distribute.MultiWorkerMirroredStrategy: "devices of several workers",
+    }
+    kind = next((name for cls, name in kinds.items() if isinstance(strategy, cls)), "devices")
+    return f"{replicas} {kind}"
 
 
 def _mirrored(virtual_devices: int):

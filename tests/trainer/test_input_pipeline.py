@@ -284,7 +284,7 @@ def test_damaged_shard_is_named_with_what_to_do(how, cache, tmp_path):
     shard = data.split_shards("train", 2)[1].path
     damage(shard, how)
     with (
-        pytest.raises(UserError, match="cxr_tfrecords.verify") as caught,
+        pytest.raises(UserError, match=r"cxr_tfrecords\.verify") as caught,
         input_pipeline.explained_reads(data),
     ):
         read(SplitSource(data, "train", cache=cache).training(plan(), batch_size=8))

@@ -1,7 +1,8 @@
 """Small tensors and a small training on them, for tests of the parts below the loop.
 
-Run as a command it does that training on virtual devices, which a process cannot change once
-TensorFlow runs: `python -m tests.trainer.toy NUM_REPLICAS` prints the outcome as JSON.
+Run as a command it trains on virtual devices, whose number a process cannot change once
+TensorFlow runs: `python -m tests.trainer.toy NUM_REPLICAS` prints `train_toy`'s outcome as JSON;
+with a config as JSON after that, it does that run.
 """
 
 from __future__ import annotations
@@ -92,17 +93,32 @@ def train_toy(strategy, *, momentum: float = 0.9, policy: str = "adapt", epochs:
 
 def train_toy_replicated(num_replicas: int) -> dict:
     """`train_toy` on so many virtual devices, in a process of its own."""
-    command = [sys.executable, "-m", "tests.trainer.toy", str(num_replicas)]
+    return json.loads(_run_toy(str(num_replicas)).splitlines()[-1])
+
+
+def run_replicated(config, num_replicas: int) -> None:
+    """`experiment.run` on so many virtual devices, in a process of its own."""
+    _run_toy(str(num_replicas), json.dumps(config.to_json()))
+
+
+def _run_toy(*arguments: str) -> str:
+    command = [sys.executable, "-m", "tests.trainer.toy", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return result.stdout
 
 
 if __name__ == "__main__":
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    from trainer import strategies
+    from cxr_tfrecords import dataset_dir
+    from trainer import experiment, strategies
+    from trainer.config import TrainConfig
 
     mirrored = strategies.create_strategy("mirrored", virtual_devices=int(sys.argv[1]))
-    print(json.dumps(train_toy(mirrored)))
+    if len(sys.argv) > 2:
+        run_config = TrainConfig.from_json(json.loads(sys.argv[2]))
+        experiment.run(run_config, dataset_dir.load(run_config.data_dir), mirrored)
+    else:
+        print(json.dumps(train_toy(mirrored)))

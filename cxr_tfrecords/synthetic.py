@@ -1,0 +1,184 @@
+"""Deterministic chest-like radiographs, in the public data set's layout and class ratio.
+
+  python -m cxr_tfrecords.synthetic --output_dir=DIR --synthetic_scale=0.05
+
+They are drawn, not learned, and mean nothing clinically: they exercise the whole job where no
+data may be downloaded. Opacity strengths reach near zero, so no classifier can be perfect.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+from absl import flags
+
+from cxr_tfrecords.errors import UserError, run_main
+
+FULL_COUNTS = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}
+VERSION = 1
+_MARKER = "synthetic.json"
+_COPY_EVERY = 85  # about 1.2% exact copies of the first class, as in the public data set
+
+
+def synthetic_counts(scale: float) -> dict[str, int]:
+    """Images of each class at a scale; 1.0 is exactly the public data set, 8 are the least."""
+    return {name: max(8, round(count * scale)) for name, count in FULL_COUNTS.items()}
+
+
+def render(
+    class_name: str, index: int, seed: int = 0, image_size: int = 299
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one radiograph, a pure function of its arguments.
+
+    Returns:
+      The image and its lung mask (0 or 255), both uint8 [image_size, image_size].
+    """
+    if class_name == "COVID" and index % _COPY_EVERY == 1:
+        index -= 1  # a copy of the image before it
+    key = zlib.crc32(f"{VERSION}/{class_name}/{seed}/{index}".encode())
+    rng = np.random.Generator(np.random.Philox(key))
+    y, x = np.mgrid[-1 : 1 : image_size * 1j, -1 : 1 : image_size * 1j].astype(np.float32)
+    angle = rng.normal(0, 0.05)
+    x, y = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
+    x, y = (x - rng.normal(0, 0.04)) / rng.uniform(0.9, 1.08), y - rng.normal(0, 0.04)
+    body = _soft((x / 0.92) ** 4 + ((y - 0.15) / 1.15) ** 4, 1.0, 0.08)
+    sides = [_lung(x, y, side, rng) for side in (-1, 1)]
+    heart = _soft(((x - 0.12) / 0.34) ** 2 + ((y - 0.42) / 0.36) ** 2, 1.0, 0.25)
+    lungs = np.maximum(*sides) * (1 - 0.9 * heart)
+    image = 0.66 * body - rng.uniform(0.36, 0.46) * lungs + 0.1 * heart
+    image += 0.16 * body * np.exp(-((x / 0.1) ** 2))  # spine and mediastinum
+    ribs = np.cos(
+        (y + 0.35 * x * x * rng.uniform(0.8, 1.3)) * rng.uniform(20, 26) + rng.uniform(0, 6)
+    )
+    image += 0.05 * body * np.clip(ribs, 0, 1)
+    image += _opacity(class_name, x, y, lungs, sides, rng)
+    image += rng.normal(0, 0.05) * x + rng.normal(0, 0.05) * y
+    image = image * rng.uniform(0.85, 1.15) + rng.normal(0, 0.03)
+    image += cv2.GaussianBlur(rng.standard_normal(image.shape, np.float32), (3, 3), 0) * 0.05
+    picture = np.clip(image * 255, 0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        place = (int(image_size * 0.05), int(image_size * 0.12))
+        cv2.putText(picture, "R", place, cv2.FONT_HERSHEY_SIMPLEX, image_size / 400, 235, 2)
+    return picture, np.where(lungs > 0.5, 255, 0).astype(np.uint8)
+
+
+def _soft(distance: np.ndarray, edge: float, width: float) -> np.ndarray:
+    return 1 / (1 + np.exp(np.clip((distance - edge) / width * 4, -30, 30)))
+
+
+def _lung(x: np.ndarray, y: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    centre, width = side * rng.uniform(0.38, 0.46), rng.uniform(0.26, 0.33)
+    top = rng.uniform(0.6, 0.72)
+    u = (x - centre) / (width * (1 + 0.25 * np.clip(y, -1, 1)))
+    return _soft(u**2 + np.abs((y + 0.05) / top) ** 2.6, 1.0, 0.12)
+
+
+def _opacity(
+    class_name: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    lungs: np.ndarray,
+    sides: list[np.ndarray],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """What tells the classes apart; its strength comes from a wide distribution."""
+    strength = rng.gamma(3.0, 0.085) * (class_name != "Normal")
+    if class_name == "Lung_Opacity":  # one dense consolidation, in one lobe
+        side = rng.integers(2)
+        cx, cy = (-0.42, 0.42)[side] + rng.normal(0, 0.06), rng.uniform(-0.35, 0.4)
+        blob = np.exp(-(((x - cx) / 0.2) ** 2 + ((y - cy) / 0.17) ** 2))
+        return 1.3 * strength * blob * sides[side]
+    coarse = rng.standard_normal((9, 9)).astype(np.float32)
+    texture = cv2.resize(coarse, x.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    if class_name == "COVID":  # bilateral, peripheral, lower zones, ground glass
+        where = _soft(-np.abs(x), -0.36, 0.2) * _soft(-y, 0.05, 0.4)
+        return strength * lungs * where * np.clip(0.75 + 0.5 * texture, 0, 1.6)
+    fine = rng.standard_normal((60, 60)).astype(np.float32)
+    streaks = cv2.resize(fine, x.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    hilar = np.exp(-(((np.abs(x) - 0.25) / 0.25) ** 2 + (y / 0.6) ** 2))
+    if class_name == "Viral Pneumonia":  # diffuse, reticular, around the hila
+        return strength * lungs * (0.5 * hilar + 0.45 * np.abs(streaks))
+    return 0.05 * lungs * texture
+
+
+def write_synthetic(
+    root: str,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+    image_size: int = 299,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Writes `<root>/<Class>/images/*.png` with `masks/` beside, whole or not at all.
+
+    Args:
+      workers: threads; the files do not depend on their number.
+      progress: called with (done, total) now and then.
+
+    Returns:
+      Images of each class.
+
+    Raises:
+      UserError: `root` exists and is not this set.
+    """
+    counts = synthetic_counts(scale)
+    wanted = {"version": VERSION, "seed": seed, "image_size": image_size, "counts": counts}
+    if os.path.exists(root):
+        marker = os.path.join(root, _MARKER)
+        found = None
+        if os.path.exists(marker):
+            with open(marker) as file:
+                found = json.load(file)
+        if found != wanted:
+            raise UserError(f"{root} exists and is not this synthetic set: remove or rename it")
+        return counts
+    temporary = f"{root.rstrip('/')}.tmp-{os.getpid()}"
+    tasks = [(name, index) for name, count in counts.items() for index in range(count)]
+    for name in counts:
+        for folder in ("images", "masks"):
+            os.makedirs(os.path.join(temporary, name, folder))
+
+    def write(task: tuple[str, int]) -> None:
+        name, index = task
+        for folder, pixels in zip(
+            ("images", "masks"), render(name, index, seed, image_size), strict=True
+        ):
+            path = os.path.join(temporary, name, folder, f"{name}-{index + 1}.png")
+            if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+                raise UserError(f"cannot write {path}: is the disk full?")
+
+    try:
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            for done, _ in enumerate(pool.map(write, tasks), 1):
+                if progress and (done % 16 == 0 or done == len(tasks)):
+                    progress(done, len(tasks))
+        with open(os.path.join(temporary, _MARKER), "w") as file:
+            json.dump(wanted, file)
+        os.rename(temporary, root)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return counts
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    counts = write_synthetic(
+        flags.FLAGS.output_dir, scale=flags.FLAGS.synthetic_scale, seed=flags.FLAGS.seed
+    )
+    print(f"{flags.FLAGS.output_dir}: {counts}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("output_dir", "data/synthetic-radiographs", "Where the images go.")
+    flags.DEFINE_float("synthetic_scale", 1.0, "1.0: 3616/6012/10192/1345 images.")
+    flags.DEFINE_integer("seed", 0, "Another seed draws other images.")
+    run_main(main)

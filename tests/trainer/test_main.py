@@ -1,0 +1,172 @@
+"""The command as a user runs it: real processes, whole runs on a tiny data set."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tests import helpers
+from trainer import evaluation
+from trainer.input_pipeline import SplitSource
+
+COUNTS = {"train": (12, 18, 30, 6), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
+FLAGS = ["--sampler=oversample", "--batch_size=8", "--epochs=3", "--steps_per_loop=1"]
+# Twelve, eighteen, thirty and six, times 3 (12 * 2.5 rounds up), 2, 1 and 5: 132 images.
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
+
+
+def _command(data, run_dir, *flags, module=("trainer.main",)):
+    command = [sys.executable, "-m", *module, f"--data_dir={data.path}", f"--run_dir={run_dir}"]
+    return subprocess.run(
+        [*command, *FLAGS, *flags], capture_output=True, text=True, check=False, timeout=180
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """An uninterrupted run: its directory and what the process said."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    result = _command(data, run_dir)
+    assert result.returncode == 0, result.stderr
+    return run_dir, result
+
+
+def _history(run_dir):
+    """Rows without the columns that measure time."""
+    with open(run_dir / "history.csv", newline="") as file:
+        timed = ("seconds", "images_per_second")
+        return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
+
+
+def _results(run_dir):
+    names = ["predictions_validation.csv", "predictions_test.csv", "metrics.json"]
+    return [(run_dir / name).read_bytes() for name in names]
+
+
+def test_run_directory_holds_everything_and_the_process_says_no_more_than_it_must(finished, data):
+    run_dir, result = finished
+    assert result.stderr == ""
+    assert [row["epoch"] for row in _history(run_dir)] == ["1", "2", "3"]
+    assert [row["step"] for row in _history(run_dir)] == [str(STEPS * e) for e in (1, 2, 3)]
+    assert len([line for line in result.stdout.splitlines() if line.startswith("epoch")]) == 3
+    for word in ("balanced accuracy", "recall Viral Pneumonia", str(run_dir)):
+        assert word in result.stdout
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["config"]["sampler"] == "oversample"
+    assert config["dataset"]["fingerprint"] == data.fingerprint
+    assert config["dataset"]["counts"]["test"] == list(COUNTS["test"])
+    samples = json.loads((run_dir / "sampler_counts.json").read_text())
+    assert samples["natural"] == list(COUNTS["train"])
+    assert samples["planned"] == [36, 36, 30, 30]
+    assert sum(samples["realised"]) == STEPS * 8
+    left_over = [name for name in os.listdir(run_dir) if "tmp" in name]
+    assert left_over == []
+    assert os.listdir(run_dir / "tensorboard")
+
+
+def test_metrics_can_be_computed_again_from_the_predictions(finished, data):
+    run_dir, _ = finished
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    for split in ("validation", "test"):
+        predictions = evaluation.read_predictions(str(run_dir / f"predictions_{split}.csv"))
+        assert len(predictions.ids) == len(set(predictions.ids)) == data.num_examples(split)
+        assert np.bincount(predictions.labels).tolist() == list(COUNTS[split])
+        assert evaluation.compute_metrics(predictions, data.class_names) == metrics[split]
+    best = min(float(row["validation_loss"]) for row in _history(run_dir))
+    assert metrics["validation"]["log_loss"] == best
+
+
+def test_saved_model_gives_the_stored_predictions(finished, data):
+    run_dir, _ = finished
+    model = keras.models.load_model(run_dir / "model.keras")
+    source = SplitSource(data, "test")
+    (images, labels, _, _), *_ = source.evaluation(batch_size=27).as_numpy_iterator()
+    stored = evaluation.read_predictions(str(run_dir / "predictions_test.csv"))
+    np.testing.assert_array_equal(stored.labels, labels)
+    assert stored.ids == source.ids()
+    np.testing.assert_allclose(model(images), stored.logits, atol=1e-5)
+
+
+def test_finished_run_is_reported_and_not_trained_again(finished, data):
+    run_dir, first = finished
+    before = {name: os.stat(run_dir / name).st_mtime_ns for name in os.listdir(run_dir)}
+    again = _command(data, run_dir)
+    assert again.returncode == 0
+    assert "is finished: nothing to train" in again.stdout
+    assert again.stdout.splitlines()[-10:] == first.stdout.splitlines()[-10:]
+    assert {name: os.stat(run_dir / name).st_mtime_ns for name in os.listdir(run_dir)} == before
+
+
+def test_other_flags_are_refused_with_both_values(finished, data):
+    run_dir, _ = finished
+    result = _command(data, run_dir, "--dropout=0.4", "--seed=5")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "--dropout: 0.2 there, 0.4 here; --seed: 0 there, 5 here" in result.stderr
+
+
+def test_kill_9_in_mid_epoch_changes_nothing(finished, data, tmp_path):
+    whole, _ = finished
+    run_dir = tmp_path / "killed"
+    killed = _command(data, run_dir, module=("tests.trainer.killed_run", str(STEPS + STEPS // 2)))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(_history(run_dir)) == 1
+    assert not (run_dir / "metrics.json").exists()
+
+    resumed = _command(data, run_dir)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after epoch 1 (16 steps)" in resumed.stdout
+    assert _history(run_dir) == _history(whole)
+    assert _results(run_dir) == _results(whole)
+    weights = [keras.models.load_model(d / "model.keras").get_weights() for d in (whole, run_dir)]
+    for first, second in zip(*weights, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path):
+    for flags, words in (
+        (["--data_dir=/no/such"], "beam_pipelines.build --output_dir=/no/such"),
+        (["--sampler=smote"], "none|undersample|oversample|rejection|weighted"),
+        (["stray"], "stray"),
+        ([], "`python -m beam_pipelines.build`"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "trainer.main", *flags],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.getcwd()},
+        )
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert words in result.stderr
+
+
+def test_help_explains_every_choice():
+    result = subprocess.run(
+        [sys.executable, "-m", "trainer.main", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for word in (
+        "oversample: class c",
+        "adapt: before every evaluation",
+        "Empty: runs/",
+        "0: never",
+    ):
+        assert word in " ".join(result.stdout.split())
