@@ -6,6 +6,7 @@ the same once more. Matplotlib is imported where it is needed, so that training 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,7 @@ def _mark_epochs(axes: Axes, history: Sequence[dict[str, float]], best: int) -> 
     axes.annotate(
         "best", (best, 1), (3, -2), xycoords=("data", "axes fraction"), color="black", **edge
     )
-    for before, after in zip(history, history[1:], strict=False):
+    for before, after in itertools.pairwise(history):
         if after["learning_rate"] < before["learning_rate"]:
             between = after["epoch"] - 0.5
             axes.axvline(between, color=_GRAY, lw=1, ls=":")

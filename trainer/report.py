@@ -1,78 +1,230 @@
-"""report.md: a run on one page, from the files in its directory and from nothing else."""
+"""One page of Markdown on a finished run: what was run, on what, with what outcome and limits."""
 
 from __future__ import annotations
 
-import csv
-import json
+import itertools
 import os
+import shlex
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tabulate import tabulate
+import numpy as np
+
+from trainer.config import TrainConfig
+from trainer.finished_run import SPLITS, FinishedRun, read_run
+
+# Always part of the command, even where they are the defaults: what a reader asks first.
+_SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "seed")
 
 
 def write_report(run_dir: str) -> str:
-    """Writes report.md beside the pictures and returns its path."""
+    """Writes report.md into a run directory, from its files, and returns its path.
 
-    def read(name: str) -> dict[str, Any]:
-        with open(os.path.join(run_dir, name)) as file:
-            return json.load(file)
-
-    run, metrics, counts = read("config.json"), read("metrics.json"), read("sampler_counts.json")
-    config, dataset = run["config"], run["dataset"]
-    with open(os.path.join(run_dir, "history.csv"), newline="") as file:
-        history = list(csv.DictReader(file))
-    names = dataset["class_names"]
-    sampled = [
-        [name, *(counts[key][i] for key in ("natural", "realised", "unique"))]
-        for i, name in enumerate(names)
-    ]
-    lines = [
-        f"# {config['backbone']}, sampler {config['sampler']}, seed {config['seed']}",
-        "",
-        f"Weights {config['weights']}, trainable {config['trainable']}, BatchNormalization "
-        f"{config['batch_norm']}, batch {config['batch_size']}, {len(history)} of at most "
-        f"{config['epochs']} epochs. All flags and versions are in `config.json`.",
-        "",
-        f"Data set `{dataset['fingerprint'][:16]}`.",
-        "",
-        _table(sampled, ["class", "training split", "one epoch", "distinct images in it"]),
-        "",
-        "![class counts](class_counts.png)",
-        "",
-        "![training curves](training_curves.png)",
-    ]
-    for split, values in metrics.items():
-        lines += ["", f"## {split.capitalize()}", "", *_results(values), ""]
-        lines.append(f"![confusion matrix](confusion_matrix_{split}.png)")
-    lines += [
-        "",
-        "## To recompute",
-        "",
-        "`predictions_validation.csv` and `predictions_test.csv` hold one row an image: its id, "
-        "true label, logits and probabilities. Every figure above follows from them.",
-        "Both splits keep the natural prevalence; only the training stream was resampled. "
-        "Identical images never lie in two splits; patients are not known to the split.",
-        "",
+    Raises:
+      UserError: the run directory lacks a file.
+    """
+    run = read_run(run_dir)
+    parts = [
+        f"# {run.config.backbone}, sampler {run.config.sampler}, seed {run.config.seed}",
+        _summarize(run),
+        "## Results",
+        _results_table(run),
+        *(f"![Confusion matrix of {s}](confusion_matrix_{s}.png)" for s in reversed(SPLITS)),
+        "By class, test split:",
+        _class_table(run, "test"),
+        "By class, validation split:",
+        _class_table(run, "validation"),
+        "## What was run",
+        "```\n" + describe_command(run.config) + "\n```",
+        _describe_training(run),
+        "![Training curves](training_curves.png)",
+        "## Data",
+        _describe_data(run),
+        _counts_table(run),
+        "![Training images of each class before and after sampling](class_counts.png)",
+        "## What these figures do not say",
+        "\n".join(f"- {note}" for note in _notes(run)),
+        "## Computing them again",
+        _recompute(run),
     ]
     path = os.path.join(run_dir, "report.md")
-    with open(path, "w") as file:
-        file.write("\n".join(lines))
+    temporary = f"{path}.tmp-{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write("\n\n".join(parts) + "\n")
+    os.replace(temporary, path)
     return path
 
 
-def _table(rows: list[list[Any]], headers: list[str]) -> str:
-    return tabulate(rows, headers, tablefmt="github", floatfmt=".3f", intfmt=",")
+def describe_command(config: TrainConfig) -> str:
+    """The command that gives this run: its main flags and all that differ from the defaults."""
+    usual = TrainConfig(data_dir="", backbone=config.backbone).to_json()
+    flags = []
+    for name, value in config.to_json().items():
+        if name not in _SHOWN and value == usual[name]:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no{name}")
+            continue
+        if name == "target_distribution":
+            value = ",".join(f"{class_name}={share:g}" for class_name, share in value)
+        elif isinstance(value, list):
+            value = ",".join(map(str, value))
+        flags.append(shlex.quote(f"--{name}={value}"))
+    lines = [" ".join(flags[i : i + 3]) for i in range(0, len(flags), 3)]
+    return " \\\n    ".join(["python -m trainer.main", *lines])
 
 
-def _results(values: dict[str, Any]) -> list[str]:
+def _summarize(run: FinishedRun) -> str:
+    test = run.metrics["test"]
+    return (
+        f"On {_total(run, 'test'):,} test images at natural prevalence: accuracy "
+        f"**{test['accuracy']:.1%}** ({_interval(test)}), balanced accuracy "
+        f"**{test['balanced_accuracy']:.1%}** ({len(run.class_names)} classes, chance is "
+        f"{1 / len(run.class_names):.0%})."
+    )
+
+
+def _interval(metrics: dict[str, Any]) -> str:
+    """Wilson's interval of the accuracy (Wilson 1927), images taken as independent."""
+    import scipy.stats
+
+    confusion = np.array(metrics["confusion_matrix"])
+    result = scipy.stats.binomtest(int(np.trace(confusion)), int(confusion.sum()))
+    low, high = result.proportion_ci(method="wilson")
+    return f"95% interval {low:.1%} to {high:.1%}"
+
+
+def _results_table(run: FinishedRun) -> str:
+    shown = {
+        "accuracy": "accuracy",
+        "balanced accuracy (mean recall)": "balanced_accuracy",
+        "AUROC, mean over classes": "auroc_macro",
+        "cross-entropy, nats": "log_loss",
+    }
+    rows: list[list[str]] = [["images", *(f"{_total(run, s):,}" for s in SPLITS)]]
+    for title, key in shown.items():
+        decimals = 4 if key in ("auroc_macro", "log_loss") else None
+        rows.append([title, *(_number(run.metrics[s][key], decimals) for s in SPLITS)])
+    return _table(["", *SPLITS], rows)
+
+
+def _class_table(run: FinishedRun, split: str) -> str:
     columns = ("recall", "precision", "specificity", "f1", "auroc")
     rows = [
-        [name, *(own[column] for column in columns), int(own["support"])]
-        for name, own in values["per_class"].items()
+        [name, f"{values['support']:,}", *(_number(values[column]) for column in columns)]
+        for name, values in run.metrics[split]["per_class"].items()
     ]
-    return [
-        f"Accuracy {values['accuracy']:.3f}, balanced accuracy {values['balanced_accuracy']:.3f}, "
-        f"macro AUROC {values['auroc_macro']:.3f}, log loss {values['log_loss']:.3f}.",
-        "",
-        _table(rows, ["class", *columns, "images"]),
+    return _table(["class", "n", "recall", "precision", "specificity", "F1", "AUROC"], rows)
+
+
+def _counts_table(run: FinishedRun) -> str:
+    splits = list(run.dataset["counts"])
+    rows = [
+        [
+            name,
+            *(f"{run.dataset['counts'][split][c]:,}" for split in splits),
+            f"{run.samples['planned'][c]:,}",
+            f"{run.samples['unique'][c]:,}",
+        ]
+        for c, name in enumerate(run.class_names)
     ]
+    columns = [list(map(_whole, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
+    rows.append(["all", *(f"{sum(column):,}" for column in columns)])
+    sampled = [f"train, after {run.config.sampler}", "different images in epoch 1"]
+    return _table(["class", *splits, *sampled], rows)
+
+
+def _describe_training(run: FinishedRun) -> str:
+    config, rates = run.config, [row["learning_rate"] for row in run.history]
+    falls = sum(after < before for before, after in itertools.pairwise(rates))
+    last = run.history[-1]
+    epochs = int(last["epoch"])
+    ended = "stopped early" if epochs < config.epochs else "all that were asked for"
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return (
+        f"{epochs} epochs ({ended}), {int(last['step']):,} steps of {config.batch_size}, "
+        f"{sum(row['seconds'] for row in run.history) / 60:.1f} minutes with validation; "
+        f"{config.optimizer}, learning rate {rates[0]:g}"
+        + (f", lowered {falls}× to {rates[-1]:g}" if falls else "")
+        + f". Weights are those of epoch {int(run.best['epoch'])}, the best by "
+        f"{config.monitor.replace('_', ' ')} ({run.best[config.monitor]:.4f}). "
+        f"BatchNormalization: {config.batch_norm}. Versions: {versions}."
+    )
+
+
+def _describe_data(run: FinishedRun) -> str:
+    data = run.dataset
+    size = f"{data['image_size']} px, " if "image_size" in data else ""
+    return (
+        f"`{data['path']}`, {size}fingerprint `{data['fingerprint'][:16]}`. Validation and test "
+        "keep the natural prevalence; the sampler acts on the training images alone, after the "
+        "split."
+    )
+
+
+def _notes(run: FinishedRun) -> Iterable[str]:
+    yield (
+        "Images whose pixels are identical lie in one split "
+        f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). Near-duplicates "
+        "and several images of one patient are not known here and may lie in two: the figures "
+        "hold for images, not for patients, and may be too good."
+    )
+    yield (
+        f"The epoch was chosen by {run.config.monitor.replace('_', ' ')}, so the validation "
+        "figures are too good by nature. The test split was read once, at the end; choosing "
+        "among runs by their test figures would undo that."
+    )
+    support = {n: v["support"] for n, v in run.metrics["test"]["per_class"].items() if v["support"]}
+    rarest = min(support, key=lambda name: support[name])
+    yield (
+        f"{rarest} has {support[rarest]:,} test images: one of them is "
+        f"{100 / support[rarest]:.1f} points of its recall."
+    )
+    yield (
+        "This is one seed. Another one gives other figures, and the interval above holds only "
+        "for the choice of test images: two methods are not told apart by two such pages."
+    )
+    natural, planned = (np.array(run.samples[key]) for key in ("natural", "planned"))
+    if np.abs(natural / natural.sum() - planned / planned.sum()).max() > 0.01:
+        yield (
+            f"The sampler ({run.config.sampler}) changed the class mix, so the probabilities are "
+            "those of that mix and not of the natural prevalence. Recalibrate them before they "
+            "are read as risks, and report both (TRIPOD+AI, item 13)."
+        )
+    yield (
+        "No other hospital, scanner or period was tested. Classes that come from different "
+        "sources can be told apart by their source. This is no medical device."
+    )
+
+
+def _recompute(run: FinishedRun) -> str:
+    return (
+        "`predictions_validation.csv` and `predictions_test.csv` hold id, true class, logits and "
+        "probabilities of every image once; all figures above come from them:\n\n"
+        "```python\n"
+        "from trainer import evaluation\n\n"
+        'predictions = evaluation.read_predictions("predictions_test.csv")\n'
+        f"print(evaluation.compute_metrics(predictions, {run.class_names!r}))\n"
+        "```"
+    )
+
+
+def _total(run: FinishedRun, split: str) -> int:
+    return int(np.sum(run.metrics[split]["confusion_matrix"]))
+
+
+def _number(value: float | None, decimals: int | None = None) -> str:
+    """Percent with one decimal, or a plain number; a dash where a metric is undefined."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if decimals is None else f"{value:.{decimals}f}"
+
+
+def _whole(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: text left, numbers right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
