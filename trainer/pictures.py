@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_LIGHT_BLUE, _GRAY = "#6FB1D9", "#8C8C8C"
 _STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -33,8 +34,6 @@ _STYLE = {
     "figure.dpi": 150,
     "hatch.linewidth": 0.6,
     "hatch.color": "white",
-    # An image of a report must not change when nothing else does.
-    "svg.hashsalt": "cxr",
 }
 
 
@@ -71,38 +70,34 @@ def _new_figure(width: float, height: float) -> Figure:
 
 
 def _draw_class_counts(run: FinishedRun) -> Figure:
-    natural, planned, unique = (
-        np.array(run.samples[key]) for key in ("natural", "planned", "unique")
+    natural, planned, realised, unique = (
+        np.array(run.samples[key]) for key in ("natural", "planned", "realised", "unique")
     )
-    unique = np.minimum(unique, planned)
+    # The first epoch leaves out its last, partial batch; its share of repeats is what counts.
+    different = planned * unique / np.maximum(realised, 1)
+    repeats = planned - different
     rows = np.arange(len(natural))
-    figure = _new_figure(8, 1.5 + 0.75 * len(rows))
+    figure = _new_figure(8, 1.7 + 0.72 * len(rows))
     axes = figure.add_subplot()
-    bar = {"height": 0.36, "linewidth": 0}
+    bar: Any = {"height": 0.36, "linewidth": 0}
     axes.barh(rows - 0.2, natural, color=_GRAY, label="before: the training split", **bar)
-    axes.barh(rows + 0.2, unique, color=_BLUE, label="after: different images", **bar)
-    if (planned > unique).any():
-        axes.barh(
-            rows + 0.2,
-            planned - unique,
-            left=unique,
-            color="#6FB1D9",
-            hatch="////",
-            label="after: repeats of them",
-            **bar,
-        )
-    for row in rows:
-        _label_bar(axes, natural[row], row - 0.2, f"{natural[row]:,}")
-        share = f"{planned[row]:,}  ({planned[row] / max(planned.sum(), 1):.0%})"
-        _label_bar(axes, planned[row], row + 0.2, share)
+    axes.barh(rows + 0.2, different, color=_BLUE, label="after: different images", **bar)
+    if repeats.max() > 0.5:
+        style: Any = {"color": _LIGHT_BLUE, "hatch": "////", "label": "after: the same again"}
+        axes.barh(rows + 0.2, repeats, left=different, **style, **bar)
+    for offset, lengths in ((-0.2, natural), (0.2, planned)):
+        for row, length in enumerate(lengths):
+            share = length / max(lengths.sum(), 1)
+            _label_bar(axes, length, row + offset, f"{length:,}  ({share:.0%})")
     axes.set_yticks(rows, run.class_names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlim(0, 1.14 * max(natural.max(), planned.max()))
+    axes.set_xlim(0, 1.16 * max(natural.max(), planned.max()))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("images in an epoch")
     axes.set_title(
-        f"Training images before and after sampling ({run.config.sampler}): "
-        f"n = {natural.sum():,} → {planned.sum():,}"
+        f"Training split before and after sampling\n"
+        f"sampler {run.config.sampler}, n = {natural.sum():,} → {planned.sum():,}"
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -115,76 +110,79 @@ def _label_bar(axes: Axes, length: int, row: float, text: str) -> None:
 
 
 def _draw_training_curves(run: FinishedRun) -> Figure:
-    epochs = [int(row["epoch"]) for row in run.history]
-    best = int(run.best["epoch"])
-    figure = _new_figure(9.5, 4.2)
-    panels = figure.subplots(1, 2)
-    lines = {
-        "loss": (("loss", "validation_loss"), "cross-entropy (nats)"),
-        "accuracy": (("accuracy", "validation_accuracy", "validation_balanced_accuracy"), ""),
-    }
     styles = {
         "loss": (_ORANGE, "o", "-", f"training (sampler {run.config.sampler})"),
         "validation_loss": (_BLUE, "s", "-", "validation (natural prevalence)"),
         "validation_balanced_accuracy": (_GREEN, "^", "--", "validation, balanced accuracy"),
     }
     styles["accuracy"], styles["validation_accuracy"] = styles["loss"], styles["validation_loss"]
-    for axes, (title, (columns, unit)) in zip(panels, lines.items(), strict=True):
+    epochs = [int(row["epoch"]) for row in run.history]
+    best = int(run.best["epoch"])
+    figure = _new_figure(9.5, 4.2)
+    left, right = figure.subplots(1, 2)
+    panels = {
+        left: ("loss", "validation_loss"),
+        right: ("accuracy", "validation_accuracy", "validation_balanced_accuracy"),
+    }
+    for axes, columns in panels.items():
         for column in columns:
             color, marker, dashes, label = styles[column]
             values = [row[column] for row in run.history]
-            axes.plot(
-                epochs, values, color=color, marker=marker, ls=dashes, ms=4, lw=1.6, label=label
-            )
-        axes.set_title(f"{title.capitalize()}")
+            line = {"color": color, "marker": marker, "ls": dashes, "ms": 4, "lw": 1.6}
+            axes.plot(epochs, values, label=label, **line)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(unit or "share of images")
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        _mark_epochs(axes, run.history, best)
+    left.set_title("Loss (cross-entropy, nats)")
+    right.set_title("Accuracy")
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    # Losses fall and accuracies rise, so these corners are the empty ones.
+    _mark_epochs(left, run.history, best, height=0.99)
+    _mark_epochs(right, run.history, best, height=0.01)
     train, validation = (sum(run.dataset["counts"][s]) for s in ("train", "validation"))
     figure.suptitle(
         f"{run.config.backbone}, seed {run.config.seed}: {train:,} training and {validation:,} "
         f"validation images, best epoch {best} by {run.config.monitor.replace('_', ' ')}",
         fontsize=11,
     )
-    handles, labels = panels[1].get_legend_handles_labels()
+    handles, labels = right.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def _mark_epochs(axes: Axes, history: Sequence[dict[str, float]], best: int) -> None:
-    """Marks the best epoch, and where the learning rate fell."""
-    edge = {"textcoords": "offset points", "fontsize": 8, "va": "top"}
-    axes.axvline(best, color="black", lw=1)
-    axes.annotate(
-        "best", (best, 1), (3, -2), xycoords=("data", "axes fraction"), color="black", **edge
-    )
+def _mark_epochs(
+    axes: Axes, history: Sequence[dict[str, float]], best: int, *, height: float
+) -> None:
+    """Marks the best epoch and where the learning rate fell, with labels at a height in 0..1."""
+    marks: list[tuple[float, str, str, str]] = [(best, "best epoch", "-", "black")]
     for before, after in itertools.pairwise(history):
         if after["learning_rate"] < before["learning_rate"]:
-            between = after["epoch"] - 0.5
-            axes.axvline(between, color=_GRAY, lw=1, ls=":")
-            axes.annotate(
-                f"LR {after['learning_rate']:g}",
-                (between, 1),
-                (2, -14),
-                xycoords=("data", "axes fraction"),
-                color="#555555",
-                rotation=90,
-                **edge,
-            )
+            rate = f"{after['learning_rate']:.0e}".replace("e-0", "e-")
+            marks.append((after["epoch"] - 0.5, f"learning rate {rate}", ":", "#555555"))
+    for epoch, text, dashes, color in marks:
+        axes.axvline(epoch, color=color, lw=1, ls=dashes, zorder=1)
+        axes.annotate(
+            text,
+            (epoch, height),
+            (3, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            rotation=90,
+            va="top" if height > 0.5 else "bottom",
+            color=color,
+            fontsize=8,
+        )
 
 
 def _draw_confusion(run: FinishedRun, split: str) -> Figure:
     metrics: dict[str, Any] = run.metrics[split]
     counts = np.array(metrics["confusion_matrix"])
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, np.newaxis]
     names = run.class_names
-    side = 2.6 + 1.05 * len(names)
-    figure = _new_figure(side, side - 0.6)
+    figure = _new_figure(2.2 + 1.05 * len(names), 1.6 + 0.85 * len(names))
     axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(*counts.shape):
         axes.text(
             column,
@@ -195,17 +193,19 @@ def _draw_confusion(run: FinishedRun, split: str) -> Figure:
             color="white" if shares[row, column] > 0.55 else "#222222",
             fontweight="bold" if row == column else "normal",
         )
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=20, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [f"{n}\n(n = {t:,})" for n, t in zip(names, totals[:, 0], strict=True)])
-    axes.grid(visible=False)
+    ticks = np.arange(len(names))
+    axes.set_xticks(ticks, [name.replace(" ", "\n").replace("_", "_\n") for name in names])
+    axes.set_yticks(ticks, [f"{n}\nn = {t:,}" for n, t in zip(names, totals, strict=True)])
     axes.tick_params(length=0)
-    axes.set_xlabel("predicted class")
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    for line in ticks[1:] - 0.5:
+        axes.axvline(line, color="white", lw=2)
+        axes.axhline(line, color="white", lw=2)
+    axes.set_xlabel("predicted class (images, share of the true class)")
     axes.set_ylabel("true class")
     axes.set_title(
         f"Confusion matrix, {split} split, n = {counts.sum():,}\n"
         f"accuracy {metrics['accuracy']:.1%}, balanced {metrics['balanced_accuracy']:.1%}"
     )
-    scale = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-    scale.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return figure
