@@ -132,8 +132,9 @@ DEFAULT_OUTPUT = "data/synthetic-tfrecords"
 
 
 def _synthetic(scale: float) -> str:
-    from cxr_tfrecords.synthetic import write_synthetic
     from tqdm import tqdm
+
+    from cxr_tfrecords.synthetic import write_synthetic
 
     folder = f"data/synthetic-radiographs-{scale:g}"
     if not os.path.exists(folder):
