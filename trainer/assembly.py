@@ -39,7 +39,7 @@ class Trainer:
     train_steps: Any
     predict_step: Any
     moments: batch_norm.MomentEstimator | None
-    natural_plan: samplers.EpochPlan
+    moments_plan: samplers.EpochPlan
     sources: dict[str, input_pipeline.SplitSource]
     checkpoints: checkpoints.Checkpoints
     chief: bool
@@ -70,7 +70,7 @@ def create_trainer(
         batch_norm.apply_policy(model, config.batch_norm, strategy.num_replicas_in_sync)
         optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
         meters = steps.Meters(data.num_classes)
-    adapt = config.batch_norm == "adapt"
+    adapt = config.batch_norm.startswith("adapt")
     return Trainer(
         config=config,
         data=data,
@@ -81,7 +81,7 @@ def create_trainer(
         train_steps=steps.make_train_steps(strategy, model, optimizer, meters, config.batch_size),
         predict_step=steps.make_predict_step(strategy, model),
         moments=batch_norm.MomentEstimator(strategy, model) if adapt else None,
-        natural_plan=_natural_plan(config, data),
+        moments_plan=plan_moments(config, data),
         sources={
             split: input_pipeline.SplitSource(
                 data, split, cache=config.cache, cache_mb=config.cache_mb
@@ -124,6 +124,23 @@ def plan_epoch(config: TrainConfig, data: DatasetDir, epoch: int) -> samplers.Ep
     )
 
 
+def plan_moments(config: TrainConfig, data: DatasetDir) -> samplers.EpochPlan:
+    """Whole batches of about `bn_examples` images: the first of the training stream's, or of an
+    epoch at natural prevalence. The same in all epochs, so that resuming finds the same."""
+    if config.batch_norm == "adapt_natural":
+        config = dataclasses.replace(
+            config, sampler="none", target_distribution=(), resample_each_epoch=False
+        )
+    plan = plan_epoch(config, data, epoch=0)
+    examples = slice(-(-config.bn_examples // plan.batch_size) * plan.batch_size)
+    return dataclasses.replace(
+        plan,
+        labels=plan.labels[examples],
+        ordinals=plan.ordinals[examples],
+        flips=plan.flips[examples],
+    )
+
+
 def count_samples(config: TrainConfig, data: DatasetDir) -> dict[str, list[int]]:
     """Training examples of each class: natural, planned, and in the first epoch as drawn."""
     natural = data.counts["train"]
@@ -160,26 +177,7 @@ def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
 
 
 def estimate_moments(trainer: Trainer) -> None:
-    """`--batch_norm=adapt`: sets the moving statistics from natural training images."""
+    """`--batch_norm=adapt*`: sets the moving statistics from training images."""
     if trainer.moments is not None and trainer.moments.layers:
-        plan = trainer.natural_plan
+        plan = trainer.moments_plan
         trainer.moments.estimate(training_batches(trainer, plan), plan.steps)
-
-
-def _natural_plan(config: TrainConfig, data: DatasetDir) -> samplers.EpochPlan:
-    """Whole batches of about `bn_examples` training images, as rare as they are."""
-    plan = samplers.plan_epoch(
-        "none",
-        data.counts["train"],
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epoch=0,
-        flip=False,
-    )
-    examples = slice(-(-config.bn_examples // plan.batch_size) * plan.batch_size)
-    return dataclasses.replace(
-        plan,
-        labels=plan.labels[examples],
-        ordinals=plan.ordinals[examples],
-        flips=plan.flips[examples],
-    )

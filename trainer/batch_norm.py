@@ -4,8 +4,10 @@ keras.applications ship a momentum of 0.99 to 0.999: after a few hundred steps o
 moving statistics are still those of ImageNet, training looks fine and evaluation is garbage.
 `adapt` replaces them by the training images' own moments ("precise BatchNorm", Wu and Johnson,
 Rethinking "Batch" in BatchNorm, 2021, section 3): layer by layer, with the layers before it
-normalising by their batch as they do in training. Those images come at natural prevalence: a
-balanced training stream would leave the moments of a balanced world, and evaluation is not one.
+normalising by their batch as they do in training. Those images come from the training stream as
+the sampler leaves it, because the weights were fitted to features normalised in that way;
+`adapt_natural` takes them at natural prevalence, which suits evaluation less than one would
+think (docs/batch_norm.md has the figures).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def find_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 
 def apply_policy(model: keras.Model, policy: str, num_replicas: int = 1) -> None:
-    """Sets the layers up for `adapt`, `train` or `frozen`.
+    """Sets the layers up for one of `config.BATCH_NORMS`.
 
     `frozen` makes them constants. The others normalise by the moments of the *global* batch:
     moments of each replica's part alone would make results depend on the number of replicas,

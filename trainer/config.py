@@ -12,7 +12,7 @@ from cxr_tfrecords.errors import UserError
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu")
 BACKBONES = ("resnet50", "mobilenet_v2", "tiny")
 SAMPLERS = ("none", "undersample", "oversample", "rejection", "weighted")
-BATCH_NORMS = ("adapt", "train", "frozen")
+BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
 MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
 PRECISIONS = ("float32", "bfloat16")
@@ -42,8 +42,8 @@ class TrainConfig:
         `imagenet` for the others.
       trainable: `all`, `head` or `from:<layer>`.
       head_units: widths of the dense layers between backbone and logits.
-      batch_norm: `adapt`, `train` or `frozen`, see `trainer.batch_norm`.
-      bn_examples: natural training images that `adapt` re-estimates the moments from, at most.
+      batch_norm: `adapt`, `adapt_natural`, `train` or `frozen`, see `trainer.batch_norm`.
+      bn_examples: training images that the moments are re-estimated from, at most.
       target_distribution: (class, share) pairs for `weighted` and `rejection`; empty: uniform.
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.

@@ -90,11 +90,12 @@ flags.DEFINE_enum(
     "adapt",
     settings.BATCH_NORMS,
     "adapt: before every evaluation the moving statistics are set to the moments of --bn_examples "
-    "natural training images, so that evaluation agrees with training. train: the momentum that "
+    "images of the training stream, as sampled, so that evaluation agrees with training. "
+    "adapt_natural: the same from training images at natural prevalence. train: the momentum that "
     "the backbone ships with (0.999 in MobileNetV2: wrong for some thousand steps). frozen: "
     "statistics and scales stay as the weights file has them.",
 )
-flags.DEFINE_integer("bn_examples", 512, "Images for --batch_norm=adapt, at most.", lower_bound=1)
+flags.DEFINE_integer("bn_examples", 512, "Images for --batch_norm=adapt*, at most.", lower_bound=1)
 # The training stream
 flags.DEFINE_enum(
     "sampler",

@@ -1,0 +1,29 @@
+"""What moments are taken from; the rest of a run's parts is tested where it is used."""
+
+import numpy as np
+import pytest
+
+from tests import helpers
+from trainer import assembly
+from trainer.config import TrainConfig
+
+COUNTS = {"train": (16, 16, 24, 8), "validation": (2, 2, 2, 2), "test": (2, 2, 2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "shares"),
+    [("adapt", [0.25, 0.25, 0.25, 0.25]), ("adapt_natural", [0.25, 0.25, 0.375, 0.125])],
+)
+def test_moments_come_from_the_sampled_stream_or_from_natural_images(tmp_path, batch_norm, shares):
+    data = helpers.write_dataset(tmp_path, COUNTS)
+    config = TrainConfig(
+        data.path, sampler="undersample", batch_norm=batch_norm, batch_size=8, bn_examples=1000
+    )
+    plan = assembly.plan_moments(config, data)
+    np.testing.assert_allclose(np.bincount(plan.labels) / len(plan.labels), shares)
+
+
+def test_moments_need_no_more_than_the_images_asked_for(tmp_path):
+    data = helpers.write_dataset(tmp_path, COUNTS)
+    config = TrainConfig(data.path, batch_size=8, bn_examples=12)
+    assert len(assembly.plan_moments(config, data).labels) == 16  # whole batches
