@@ -26,6 +26,7 @@ TRAIN = [
     "keras>=3.10,<4",
     "matplotlib>=3.9",
     "scikit-learn>=1.5",
+    "scipy>=1.13",
     "tensorboard>=2.19",
 ]
 

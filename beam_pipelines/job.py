@@ -104,7 +104,8 @@ def _earlier_build(
     if tf.io.gfile.exists(os.path.join(output_dir, dataset_dir.MANIFEST)):
         earlier = dataset_dir.read_manifest(output_dir)
         state = {"config": earlier["config"], "listing": earlier["sources"]["listing"]}
-    elif tf.io.gfile.exists(state_path):
+    elif tf.io.gfile.exists(state_path) and _holds_shards(output_dir):
+        # Until the first shard, other settings do no harm: chunks are named after them.
         state = json.loads("\n".join(workdir.read_lines(state_path)))
     if state and not resume:
         raise UserError(
@@ -114,6 +115,10 @@ def _earlier_build(
     if state:
         _refuse_other_build(output_dir, state, sources, config)
     return earlier
+
+
+def _holds_shards(output_dir: str) -> bool:
+    return any(not name.startswith(workdir.FOLDER) for name in tf.io.gfile.listdir(output_dir))
 
 
 def _start(output_dir: str, scratch: str, sources: Sources, config: BuildConfig) -> None:

@@ -66,8 +66,8 @@ def find_sources(root: str) -> Sources:
             ignored.append(entry.name)
     if len(classes) < 2:
         raise UserError(
-            f"--input_dir={root} holds {len(classes)} class folder(s) {classes}, at least 2 are "
-            "needed: one sub-folder a class, with the images in it or in its folder `images`"
+            f"--input_dir={root} holds {', '.join(classes) or 'no class folder'}: at least 2 class "
+            "folders are needed, each with its images in it or in its folder `images`"
         )
     files: list[SourceFile] = []
     for label, name in enumerate(classes):

@@ -29,6 +29,8 @@ def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = Fals
         except flags.Error as error:
             print(f"error: {error}. --help explains the flags", file=sys.stderr)
             sys.exit(2)
+        except SystemExit:  # absl has shown the help, and would call that a failure
+            sys.exit(0)
 
     def reported(argv: list[str]) -> int:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import sklearn.metrics
 
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.files import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +132,10 @@ def write_predictions(path: str, predictions: Predictions, class_names: Sequence
     header += [f"logit_{name}" for name in class_names]
     header += [f"probability_{name}" for name in class_names]
     probabilities = predictions.probabilities.astype(np.float32)
-    temporary = f"{path}.tmp-{os.getpid()}"
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for row, (identity, label) in enumerate(
@@ -141,7 +143,6 @@ def write_predictions(path: str, predictions: Predictions, class_names: Sequence
         ):
             values = (*predictions.logits[row], *probabilities[row])
             writer.writerow([identity, label, class_names[label], *map(str, values)])
-    os.replace(temporary, path)
 
 
 def read_predictions(path: str) -> Predictions:

@@ -87,6 +87,7 @@ def _evaluate(trainer: assembly.Trainer) -> None:
 
 def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, list[int]]) -> str:
     splits = ", ".join(f"{split} {data.num_examples(split):,}" for split in data.counts)
+    steps = sum(samples["realised"]) // config.batch_size
     changes = ", ".join(
         f"{name} {before:,}" + (f" → {after:,}" if after != before else "")
         for name, before, after in zip(
@@ -97,7 +98,7 @@ def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, 
         f"data: {data.path}, {data.image_size} px, {'gray' if data.channels == 1 else 'RGB'}; "
         f"{splits} images\n"
         f"sampler {config.sampler}: {changes}; "
-        f"{sum(samples['realised']) // config.batch_size:,} steps of {config.batch_size} an epoch"
+        f"{steps:,} step{'s' if steps != 1 else ''} of {config.batch_size} an epoch"
     )
 
 

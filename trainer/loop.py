@@ -127,6 +127,6 @@ def _describe_end(progress: Progress, config: TrainConfig) -> str:
     reason = (
         f"stopped early: {config.early_stopping_patience} epochs without a better {config.monitor}"
         if progress.stopped
-        else f"{progress.epoch} epochs done"
+        else "all epochs done"
     )
     return f"{reason}; weights of epoch {progress.best_epoch}, the best, restored"

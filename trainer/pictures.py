@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_tfrecords.files import replacing
 from trainer.finished_run import SPLITS, FinishedRun, read_run
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def write_pictures(run_dir: str) -> list[str]:
         figures |= {f"confusion_matrix_{split}": _draw_confusion(run, split) for split in SPLITS}
         for name, figure in figures.items():
             paths.append(os.path.join(run_dir, f"{name}.png"))
-            figure.savefig(paths[-1], metadata={"Software": None})
+            with replacing(paths[-1]) as temporary:
+                figure.savefig(temporary, format="png", metadata={"Software": None})
     return paths
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_tfrecords.files import replacing
 from trainer.config import TrainConfig
 from trainer.finished_run import SPLITS, FinishedRun, read_run
 
@@ -48,10 +49,8 @@ def write_report(run_dir: str) -> str:
         _recompute(run),
     ]
     path = os.path.join(run_dir, "report.md")
-    temporary = f"{path}.tmp-{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\n\n".join(parts) + "\n")
-    os.replace(temporary, path)
     return path
 
 

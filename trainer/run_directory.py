@@ -32,6 +32,7 @@ import tensorflow as tf
 import cxr_tfrecords
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.files import replacing
 from trainer.config import TrainConfig
 
 CHECKPOINTS = "checkpoints"
@@ -155,19 +156,6 @@ def save_model(run_dir: str, model: keras.Model) -> None:
     """Writes model.keras."""
     with replacing(os.path.join(run_dir, "model.keras"), suffix=".keras") as temporary:
         model.save(temporary)
-
-
-@contextlib.contextmanager
-def replacing(path: str, suffix: str = "") -> Iterator[str]:
-    """Yields a temporary name that becomes `path` on success and is removed on failure."""
-    temporary = f"{path}.tmp-{os.getpid()}{suffix}"
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The build through its library call: what is written, kept, refused and resumed."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -227,6 +228,15 @@ def test_a_class_without_an_image_in_a_split_is_an_error(tmp_path):
     assert not list((tmp_path / "out").glob("*.tfrecord*"))
 
 
+def test_other_settings_may_follow_a_build_that_stopped_before_its_first_shard(tmp_path):
+    root = write_radiographs(tmp_path / "in")
+    add_bad_files(root / "Normal" / "images")
+    with pytest.raises(UserError, match="max_bad_fraction"):
+        build(root, tmp_path / "out", max_bad_fraction=0.0)
+    other = dataclasses.replace(CONFIG, seed=CONFIG.seed + 1)
+    assert build(root, tmp_path / "out", other).written_shards
+
+
 def test_layouts_and_what_is_passed_over(tmp_path):
     root = write_radiographs(tmp_path / "in")
     (root / "COVID" / "masks").mkdir()
@@ -245,8 +255,8 @@ def test_layouts_and_what_is_passed_over(tmp_path):
     ("make", "message"),
     [
         (lambda root: None, "is not a folder"),
-        (lambda root: root.mkdir(), "holds 0 class folder"),
-        (lambda root: (root / "COVID").mkdir(parents=True), "at least 2 are needed"),
+        (lambda root: root.mkdir(), "holds no class folder"),
+        (lambda root: (root / "COVID").mkdir(parents=True), "holds COVID: at least 2"),
         (
             lambda root: [(root / n).mkdir(parents=True) for n in "ab"],
             "holds no file",

@@ -163,6 +163,7 @@ def test_help_explains_every_choice():
         text=True,
         check=False,
     )
+    assert result.returncode == 0
     for word in (
         "oversample: class c",
         "adapt: before every evaluation",
