@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -161,24 +162,32 @@ def save_model(run_dir: str, model: keras.Model) -> None:
 @contextlib.contextmanager
 def explained_failures(config: TrainConfig) -> Iterator[None]:
     """Turns a failing disk and too little device memory into one line each."""
+    where = f"--run_dir={config.run_dir}"
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
-        if "no space" not in str(error).lower():
-            raise UserError(
-                f"out of device memory at --batch_size={config.batch_size}: use a smaller one "
-                f"({_first_line(error)})"
-            ) from error
-        raise UserError(f"--run_dir={config.run_dir}: {_first_line(error)}") from error
     except (
-        tf.errors.PermissionDeniedError,
+        OSError,
         tf.errors.FailedPreconditionError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.ResourceExhaustedError,
         tf.errors.UnknownError,
     ) as error:
-        raise UserError(f"--run_dir={config.run_dir}: {_first_line(error)}") from error
-    except OSError as error:
-        where = error.filename or config.run_dir
-        raise UserError(f"--run_dir={config.run_dir}: {error.strerror} ({where})") from error
+        # TensorFlow reports a full disk as ResourceExhausted, as it does too little memory.
+        if "no space left" in str(error).lower():
+            raise UserError(
+                f"{where}: no space left on its disk. Finished epochs are kept: make room, then "
+                "run the same command again"
+            ) from error
+        if isinstance(error, OSError) and error.strerror:
+            path = error.filename or config.run_dir
+            raise UserError(f"{where}: {error.strerror} ({path})") from error
+        reason = re.sub(r"\{\{.*?\}\} ", "", _first_line(error))[:200]
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise UserError(
+                f"out of device memory at --batch_size={config.batch_size}: use a smaller one "
+                f"({reason})"
+            ) from error
+        raise UserError(f"{where}: {reason}") from error
 
 
 def _sha256(path: str) -> str:
@@ -190,4 +199,4 @@ def _sha256(path: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

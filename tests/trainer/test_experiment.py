@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cxr_tfrecords.errors import UserError
 from tests import helpers
@@ -124,11 +125,17 @@ def test_full_disk_and_file_in_the_way_name_the_run_directory(data, strategy, tm
     with pytest.raises(UserError, match=f"--run_dir={in_the_way}/run: Not a directory"):
         experiment.run(_config(data, in_the_way / "run"), data, strategy)
     config = _config(data, tmp_path)
-    with (
-        pytest.raises(UserError, match=f"--run_dir={tmp_path}: No space left"),
-        run_directory.explained_failures(config),
-    ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    full_disk = (
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        # What TensorFlow 2.21 raises while it saves a checkpoint.
+        tf.errors.ResourceExhaustedError(
+            None, None, "{{function_node __wrapped__SaveV2}} r/epoch-1; No space left on device"
+        ),
+    )
+    for error in full_disk:
+        message = f"^--run_dir={tmp_path}: no space left on its disk"
+        with pytest.raises(UserError, match=message), run_directory.explained_failures(config):
+            raise error
 
 
 def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
