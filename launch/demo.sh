@@ -20,5 +20,4 @@ echo "3/3  a small network on an oversampled stream, evaluated at natural preval
 "$python" -m trainer.main --data_dir="$data" --run_dir="$run" --strategy=cpu \
   --backbone=tiny --sampler=oversample --epochs=6
 echo
-echo "look at: $run/report.md and the pictures beside it"
 echo "next:    $python -m beam_pipelines.build --help; $python -m trainer.main --help"
