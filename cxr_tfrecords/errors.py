@@ -1,5 +1,6 @@
 """Mistakes that a user can mend, and how every command of ours reports them."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -30,6 +31,9 @@ def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = Fals
             print(f"error: {error}. --help explains the flags", file=sys.stderr)
             sys.exit(2)
         except SystemExit:  # absl has shown the help, and would call that a failure
+            sys.exit(0)
+        except BrokenPipeError:  # … and its reader has seen enough of it, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
 
     def reported(argv: list[str]) -> int:

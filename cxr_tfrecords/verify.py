@@ -175,7 +175,8 @@ def _check_totals(manifest: dict[str, Any], report: Report, seen: _Seen) -> None
 
 def _short(error: Exception) -> str:
     """TensorFlow's message without the operation's address."""
-    return str(getattr(error, "message", error)).split(" [Op:")[0].splitlines()[-1].strip("{} ")
+    text = str(getattr(error, "message", error)).split(" [Op:")[0].splitlines()[-1]
+    return text.rpartition("}}")[2].strip()
 
 
 def main(argv: list[str]) -> int:
