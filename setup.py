@@ -14,19 +14,23 @@ VERSION = re.search(
 BUILD = [
     "absl-py>=2.1",
     "apache-beam>=2.77,<3",
+    "fsspec>=2024.6",
+    "google-crc32c>=1.5",
     "numpy>=2.0,<3",
     "opencv-python-headless>=4.10",
     "pillow>=11",
+    "pyarrow>=14",
+    "scipy>=1.13",
     "simplejpeg>=1.8",
     "tabulate>=0.9",
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",
+    "xxhash>=3.4",
 ]
 TRAIN = [
     "keras>=3.10,<4",
     "matplotlib>=3.9",
     "scikit-learn>=1.5",
-    "scipy>=1.13",
     "tensorboard>=2.19",
 ]
 
@@ -46,7 +50,9 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         # From libtpu 0.0.46 on the entry points that TensorFlow 2.20 calls are gone.
         "tpu": ["tensorflow-tpu==2.20.0", "libtpu<=0.0.43.2"],
-        "gcp": ["apache-beam[gcp]>=2.77,<3"],
+        "gcp": ["apache-beam[gcp]>=2.77,<3", "gcsfs>=2024.6"],
+        "aws": ["s3fs>=2024.6"],
+        "xlsx": ["openpyxl>=3.1"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],
     },

@@ -2,32 +2,84 @@
 
   python -m beam_pipelines.build --runner=DirectRunner --input_dir=DIR --output_dir=DATA
 
-Without --input_dir it first makes, and then uses, the embedded synthetic radiographs. Every
-image is read twice: once to find bad files and copies, once to write it, so that the split is
-decided before any shard exists and copies of one radiograph never lie in two splits.
+Without --input_dir it first makes, and then uses, the embedded synthetic radiographs. PNG and
+JPEG files are read; local folders, gs:// and s3:// addresses. Every image is decoded once;
+then copies (identical pixels, near-duplicates, one patient) are found and united, groups of them
+are split, and each shard is written whole. Copies of one radiograph never lie in two splits.
 
 A build that was interrupted goes on where it stopped; a finished one is left alone. Flags that
 are not listed here go to Apache Beam: --runner=DataflowRunner --project=… --setup_file=./setup.py,
---direct_num_workers=…, and all the others.
+--direct_num_workers=…, and all the others (launch/ has a script for each runner).
 """
 
 from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from cxr_tfrecords.errors import run_main
+from cxr_tfrecords.errors import UserError, run_main
+
+if TYPE_CHECKING:
+    from beam_pipelines.config import BuildConfig
+    from beam_pipelines.sources import Sources
 
 FLAGS = flags.FLAGS
+DEFAULT_OUTPUT = "data/synthetic-tfrecords"
 
+# Input
 flags.DEFINE_string(
     "input_dir",
     "",
-    "Folder with one sub-folder a class (<Class>/images/* or <Class>/*), PNG or JPEG. Empty: "
-    "make and use the synthetic radiographs.",
+    "Folder with one sub-folder a class (<Class>/images/* or <Class>/*): local, gs:// or s3://. "
+    "Empty: make and use the synthetic radiographs.",
 )
+flags.DEFINE_string(
+    "input_csv",
+    "",
+    "Instead of folders, a list of images: columns path, label and, if wanted, split (official "
+    "splits are kept), group and mask. Paths are relative to --input_dir, or to the list.",
+)
+flags.DEFINE_string(
+    "group_csv",
+    "",
+    "CSV or XLSX file that tells which images belong together; see --group_column.",
+)
+flags.DEFINE_string(
+    "group_column",
+    "patient_id",
+    "Column of --group_csv: images with equal values never lie in two splits.",
+)
+flags.DEFINE_string(
+    "group_salt",
+    "",
+    "Secret that patient ids are hashed with; only the hash is stored. Without one, whoever "
+    "knows all possible ids can find them again.",
+)
+flags.DEFINE_bool(
+    "with_masks", False, "Store each image's lung mask, the file of its name in <Class>/masks."
+)
+flags.DEFINE_integer(
+    "max_pixels", 64_000_000, "Larger sources are rejected before decoding.", lower_bound=1
+)
+flags.DEFINE_float(
+    "max_bad_fraction",
+    0.01,
+    "Stop when more than this share of the files cannot be used (each is listed with its reason "
+    "in sources.csv either way). 1: never stop.",
+    lower_bound=0,
+    upper_bound=1,
+)
+flags.DEFINE_float(
+    "synthetic_scale",
+    0.05,
+    "Without --input_dir: size of the synthetic set. 1.0 is the public data set's "
+    "3616/6012/10192/1345 images.",
+    lower_bound=0.001,
+)
+# What is stored
 flags.DEFINE_string(
     "output_dir",
     "",
@@ -41,6 +93,14 @@ flags.DEFINE_enum(
     "png: lossless, small. raw: uncompressed bytes, fastest to read. jpeg: quality 95, lossy.",
 )
 flags.DEFINE_enum("channels", "1", ["1", "3"], "1: gray. 3: RGB.")
+flags.DEFINE_integer(
+    "num_shards",
+    0,
+    "Shards of each split and class. 0: as many as --shard_size asks.",
+    lower_bound=0,
+)
+flags.DEFINE_integer("shard_size", 1024, "Images in a shard, at most.", lower_bound=1)
+# The split
 flags.DEFINE_float("test_fraction", 0.2, "Share of all images for the test split.")
 flags.DEFINE_float("validation_fraction", 0.2, "Share of the rest for the validation split.")
 flags.DEFINE_enum(
@@ -51,24 +111,33 @@ flags.DEFINE_enum(
     "added later never move one between splits. Either way copies stay in one split.",
 )
 flags.DEFINE_integer("seed", 0, "Another seed gives another split and order.")
+flags.DEFINE_enum(
+    "dedup",
+    "keep",
+    ["keep", "drop", "off"],
+    "Copies of an image. keep: in one split. drop: only the first is written. off: look for none, "
+    "nor for patients: splits may leak, and the manifest says so.",
+)
 flags.DEFINE_integer(
-    "num_shards",
-    0,
-    "Shards of each split and class. 0: as many as --shard_size asks.",
-    lower_bound=0,
+    "near_distance",
+    None,
+    "Images whose 256-bit perceptual hashes differ in at most so many bits are copies (default: "
+    "10). -1: only identical pixels are.",
 )
-flags.DEFINE_integer("shard_size", 1024, "Images in a shard, at most.", lower_bound=1)
-flags.DEFINE_integer(
-    "max_pixels", 64_000_000, "Larger sources are rejected before decoding.", lower_bound=1
+flags.DEFINE_enum(
+    "label_conflicts",
+    "keep",
+    ["keep", "drop", "error"],
+    "Copies that lie in several classes. keep: in one split, reported. drop: write none of them. "
+    "error: stop.",
 )
-flags.DEFINE_float(
-    "max_bad_fraction",
-    0.01,
-    "Stop when more than this share of the files cannot be used (each is listed with its reason "
-    "in manifest.json either way). 1: never stop.",
-    lower_bound=0,
-    upper_bound=1,
+flags.DEFINE_list(
+    "balance_splits",
+    [],
+    "validation, test or both: cut their classes to the smallest. The evaluation then does not "
+    "show natural prevalence; the metadata say so. Empty: natural.",
 )
+# How it runs
 flags.DEFINE_bool("overwrite", False, "Start again, replacing the build in --output_dir.")
 flags.DEFINE_bool(
     "resume", True, "Go on with an unfinished build of the same flags; --noresume refuses one."
@@ -76,59 +145,64 @@ flags.DEFINE_bool(
 flags.DEFINE_integer(
     "worker_threads", 0, "Threads in a worker. 0: all cores for DirectRunner, else 1."
 )
-flags.DEFINE_float(
-    "synthetic_scale",
-    0.05,
-    "Without --input_dir: size of the synthetic set. 1.0 is the public data set's "
-    "3616/6012/10192/1345 images.",
-    lower_bound=0.001,
-)
 
 
 def main(argv: list[str]) -> None:
-    from cxr_tfrecords.quiet import quiet_tensorflow
-
-    quiet_tensorflow()
     logging.set_verbosity(logging.ERROR)  # Beam's import notes which optional parts are absent
     # Imported late: --help and a mistyped value of a flag answer at once.
-    from beam_pipelines import beam_flags, config, job, sources, summary
+    from beam_pipelines import beam_flags, job, summary
 
     options = beam_flags.parse(argv[1:], list(FLAGS))
     if not beam_flags.runs_locally(options):
         logging.set_verbosity(logging.INFO)  # a remote runner tells its job's address and state
-
-    input_dir = FLAGS.input_dir or _synthetic(FLAGS.synthetic_scale)
-    default_output = f"{input_dir.rstrip('/')}-tfrecords" if FLAGS.input_dir else DEFAULT_OUTPUT
-    output_dir = FLAGS.output_dir or default_output
-    settings = config.BuildConfig(
-        image_size=FLAGS.image_size,
-        encoding=FLAGS.encoding,
-        channels=int(FLAGS.channels),
-        test_fraction=FLAGS.test_fraction,
-        validation_fraction=FLAGS.validation_fraction,
-        split=FLAGS.split,
-        seed=FLAGS.seed,
-        num_shards=FLAGS.num_shards,
-        shard_size=FLAGS.shard_size,
-        max_pixels=FLAGS.max_pixels,
-    )
+    config = config_from_flags()
     started = time.monotonic()
-    found = sources.find_sources(input_dir)
-    print(summary.describe_sources(found), flush=True)
+    sources = _find_sources()
+    print(summary.describe_sources(sources), flush=True)
+    given = (FLAGS.input_dir or FLAGS.input_csv.removesuffix(".csv")).rstrip("/")
+    output_dir = FLAGS.output_dir or (f"{given}-tfrecords" if given else DEFAULT_OUTPUT)
     result = job.build(
-        found,
+        sources,
         output_dir,
-        settings,
+        config,
         options,
         overwrite=FLAGS.overwrite,
         resume=FLAGS.resume,
         max_bad_fraction=FLAGS.max_bad_fraction,
         threads=FLAGS.worker_threads,
+        salt=FLAGS.group_salt,
     )
     print(summary.describe_build(result, output_dir, time.monotonic() - started))
 
 
-DEFAULT_OUTPUT = "data/synthetic-tfrecords"
+def config_from_flags() -> BuildConfig:
+    """The flags that shape bytes, as one value."""
+    from beam_pipelines.config import BuildConfig
+
+    parsed: dict[str, Any] = {
+        "channels": int(FLAGS.channels),
+        "balance_splits": tuple(FLAGS.balance_splits),
+    }
+    if FLAGS.near_distance is not None:
+        parsed["near_distance"] = FLAGS.near_distance
+    names = set(BuildConfig.__dataclass_fields__) - {"salt_id", "near_distance", *parsed}
+    plain: dict[str, Any] = {name: FLAGS[name].value for name in names}
+    return BuildConfig(**plain, **parsed)
+
+
+def _find_sources() -> Sources:
+    from beam_pipelines import sources, tables
+
+    if FLAGS.input_csv:
+        found = tables.read_input_csv(FLAGS.input_csv, FLAGS.input_dir, FLAGS.group_salt)
+    else:
+        folder = FLAGS.input_dir or _synthetic(FLAGS.synthetic_scale)
+        found = sources.find_sources(folder, with_masks=FLAGS.with_masks)
+    if FLAGS.group_csv:
+        found = tables.tie_by_csv(found, FLAGS.group_csv, FLAGS.group_column, FLAGS.group_salt)
+    elif FLAGS["group_column"].present:
+        raise UserError("--group_column needs --group_csv, the table that has it")
+    return found
 
 
 def _synthetic(scale: float) -> str:

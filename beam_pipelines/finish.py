@@ -5,60 +5,54 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.metadata
-import io
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from beam_pipelines.config import BuildConfig
-from beam_pipelines.inspection import Inspection
-from beam_pipelines.plan import BuildPlan
-from beam_pipelines.workdir import write_lines
-from cxr_tfrecords import __version__, dataset_dir, splits
+from beam_pipelines.parts import Parts
+from beam_pipelines.plan import FATES, REJECTED, WRITTEN, BuildPlan, describe_fates
+from beam_pipelines.sources import Sources
+from cxr_tfrecords import __version__, dataset_dir, files, splits
 
 # Packages that can change a stored byte.
 _BYTE_SHAPERS = ("opencv-python-headless", "pillow", "simplejpeg", "numpy")
+# The manifest names so many groups and rejected files; sources.csv names them all.
+_LISTED = 1000
 
-_SOURCE_COLUMNS = (
-    "filename",
-    "num_bytes",
-    "sha256",
-    "pixel_sha256",
-    "height",
-    "width",
-    "format",
-    "mode",
-    "reason",
-)
+_SOURCE_COLUMNS = ("num_bytes", "sha256", "height", "width", "format", "mode")
+_DIGEST_COLUMNS = ("pixels", "stored", "near")
 
 
-def sources_fingerprint(inspections: Sequence[Inspection]) -> str:
+def sources_fingerprint(parts: Parts) -> str:
     """Hex digest of every source's name and bytes."""
     digest = hashlib.sha256()
-    for one in inspections:
-        digest.update(f"{one.filename}\0{one.sha256}\0{one.reason}\n".encode())
+    for table in parts.tables(["filename", "sha256", "reason"]):
+        for name, sha256, reason in zip(*(c.to_pylist() for c in table.columns), strict=True):
+            digest.update(f"{name}\0{sha256 or ''}\0{reason}\n".encode())
     return digest.hexdigest()
 
 
 def make_manifest(
     plan: BuildPlan,
+    parts: Parts,
     config: BuildConfig,
-    listing_digest: str,
-    ignored: Sequence[str],
+    sources: Sources,
     entries: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Everything about a build that TFDS has no place for; holds no time, path or host.
 
     Args:
-      listing_digest: `Sources.listing_digest`.
-      ignored: files and folders below the input folder that were passed over.
       entries: one a shard, as `WriteShard` noted it, in the plan's order.
     """
     image = {"size": config.image_size, "channels": config.channels, "encoding": config.encoding}
-    mean, std = _pixel_moments(entries, config)
+    if config.with_masks:
+        image["mask"] = True
+    mean, std = _pixel_moments(plan, parts, config)
+    rejected = np.flatnonzero(plan.fate == REJECTED)
+    listed = rejected[:_LISTED]
+    names, reasons = (parts.strings(column, listed) for column in ("filename", "reason"))
     return {
         "format": dataset_dir.FORMAT,
         "config": config.to_json(),
@@ -70,79 +64,149 @@ def make_manifest(
         "class_slugs": list(plan.class_slugs),
         "image": image,
         "counts": plan.counts(),
+        "prevalence": {
+            s: "balanced" if s in config.balance_splits else "natural" for s in splits.SPLITS
+        },
         "pixels": {"mean": mean, "std": std, "of": "training split, 0..255, per channel"},
+        "statistics": {
+            "intensity_histograms": {
+                name: parts.histogram(label) for label, name in enumerate(plan.class_names)
+            }
+        },
         "fingerprint": dataset_dir.dataset_fingerprint(plan.class_names, image, entries),
         "shards": list(entries),
         "sources": {
-            "found": len(plan.inspections),
-            "written": len(plan.assignments),
-            "rejected": len(plan.rejected),
-            "bytes": sum(one.num_bytes for one in plan.inspections),
-            "listing": listing_digest,
-            "fingerprint": sources_fingerprint(plan.inspections),
-            "ignored": list(ignored),
+            "found": len(parts),
+            "written": int((plan.fate == WRITTEN).sum()),
+            "rejected": len(rejected),
+            "set_aside": describe_fates(plan),
+            "bytes": int(parts.numbers("num_bytes").sum()),
+            "listing": sources.listing_digest,
+            "fingerprint": sources_fingerprint(parts),
+            "ignored": list(sources.ignored[:_LISTED]),
         },
-        "rejected": [{"file": one.filename, "reason": one.reason} for one in plan.rejected],
-        "duplicates": {
-            "level": "pixel-identical images, before or after resizing",
-            "images": sum(len(own) - 1 for own in plan.groups.values()),
-            "groups": plan.groups,
-            "label_conflicts": plan.label_conflicts,
-        },
-        "split_proof": {
-            "unit": "group of pixel-identical images; patients are not known",
-            "groups": plan.num_groups,
-            "groups_in_two_splits": _groups_in_two_splits(plan),
-        },
+        "rejected": [{"file": n, "reason": r} for n, r in zip(names, reasons, strict=True)],
+        "duplicates": _describe_duplicates(plan, parts, config),
+        "split_proof": _split_proof(plan, config),
     }
 
 
-def write_finished(output_dir: str, plan: BuildPlan, manifest: dict[str, Any]) -> None:
-    """Writes the TFDS files and the source list; the manifest last: it marks the end."""
-    dataset_dir.write_tfds_metadata(output_dir, manifest)
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(["class", "split", "shard", *_SOURCE_COLUMNS])
-    for one in plan.inspections:
-        place = plan.assignments.get(one.filename, ("", ""))
-        values = [getattr(one, column) for column in _SOURCE_COLUMNS]
-        writer.writerow([plan.class_names[one.label], *place, *values])
-    write_lines(os.path.join(output_dir, dataset_dir.SOURCES), rows.getvalue().splitlines())
-    dataset_dir.write_json(os.path.join(output_dir, dataset_dir.MANIFEST), manifest)
+def _describe_duplicates(plan: BuildPlan, parts: Parts, config: BuildConfig) -> dict[str, Any]:
+    sizes = np.bincount(plan.groups, minlength=len(plan.groups))
+    several = np.flatnonzero(sizes > 1)
+    listed = np.isin(plan.groups, several[:_LISTED]).nonzero()[0]
+    groups: dict[str, list[str]] = {}
+    for row, name in zip(listed.tolist(), parts.strings("filename", listed), strict=True):
+        groups.setdefault(plan.group_id(row), []).append(name)
+    return {
+        "level": _level(config),
+        "near_distance": config.near_distance,
+        "images": int((sizes[several] - 1).sum()),
+        "num_groups": len(several),
+        "tied_by": {
+            kind: int((plan.ties & bit > 0).sum())
+            for kind, bit in (("pixels", 1), ("near", 2), ("group", 4))
+        },
+        "groups": dict(sorted(groups.items())),
+        "label_conflicts": [plan.group_id(row) for row in plan.conflicts[:_LISTED]],
+        "num_label_conflicts": len(plan.conflicts),
+    }
 
 
-def unexpected_files(output_dir: str) -> list[str]:
-    """Files in the directory that no build of ours makes: never to be deleted or mixed with."""
-    known = {dataset_dir.MANIFEST, dataset_dir.SOURCES, "dataset_info.json", "features.json"}
-    return sorted(
-        name
-        for name in tf.io.gfile.listdir(output_dir)
-        if name.rstrip("/") not in known
-        and not name.startswith((f"{dataset_dir.NAME}-", ".build"))
-        and not name.endswith(".labels.txt")
+def _level(config: BuildConfig) -> str:
+    if config.dedup == "off":
+        return "none: copies were not looked for (--dedup=off)"
+    if config.near_distance < 0:
+        return "pixel-identical images, before or after resizing"
+    return (
+        "pixel-identical images, before or after resizing, and near-duplicates (perceptual "
+        f"hashes that differ in at most {config.near_distance} of 256 bits)"
     )
 
 
+def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
+    """Counted from the shards as planned, not assumed."""
+    seen = np.zeros((len(plan.groups), len(splits.SPLITS)), bool)
+    for shard in plan.shards:
+        seen[plan.groups[shard.rows], splits.SPLITS.index(shard.split)] = True
+    unit = "single image" if config.dedup == "off" else "group of copies"
+    if (plan.ties & 4).any():
+        unit += ", united with the given groups (patients or the like)"
+    elif config.dedup != "off":
+        unit += "; patients are not known"
+    return {
+        "unit": unit,
+        "groups": {s: int(seen[:, i].sum()) for i, s in enumerate(splits.SPLITS)},
+        "groups_in_two_splits": int((seen.sum(axis=1) > 1).sum()),
+    }
+
+
 def _pixel_moments(
-    entries: Sequence[dict[str, Any]], config: BuildConfig
+    plan: BuildPlan, parts: Parts, config: BuildConfig
 ) -> tuple[list[float], list[float]]:
     """Mean and deviation per channel, from exact integer sums: equal on every runner."""
-    training = [entry for entry in entries if entry["split"] == splits.TRAIN]
-    pixels = sum(entry["num_examples"] for entry in training) * config.image_size**2
+    training = (plan.fate == WRITTEN) & (plan.split == splits.SPLITS.index(splits.TRAIN))
+    pixels = int(training.sum()) * config.image_size**2
+    totals = parts.sums(config.channels)[training].sum(axis=0).tolist()
     mean, std = [], []
-    for channel in range(config.channels):
-        total = sum(entry["pixel_sums"][channel] for entry in training)
-        squares = sum(entry["pixel_square_sums"][channel] for entry in training)
+    for total, squares in zip(*totals, strict=True):
+        # Python's integers: the product passes 2^63 at a few million images.
         variance = (squares * pixels - total * total) / pixels**2
         mean.append(round(total / pixels, 6))
         std.append(round(float(np.sqrt(variance)), 6))
     return mean, std
 
 
-def _groups_in_two_splits(plan: BuildPlan) -> int:
-    """Counted from the shards as planned, not assumed."""
-    seen: dict[str, set[str]] = {}
-    for shard in plan.shards:
-        for member in shard.members:
-            seen.setdefault(member.group, set()).add(shard.split)
-    return sum(len(where) > 1 for where in seen.values())
+def write_finished(
+    output_dir: str, plan: BuildPlan, parts: Parts, manifest: dict[str, Any]
+) -> None:
+    """Writes the TFDS files and the source list; the manifest last: it marks the end."""
+    dataset_dir.write_tfds_metadata(output_dir, manifest)
+    path = files.join(output_dir, dataset_dir.SOURCES)
+    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(dataset_dir.SOURCE_COLUMNS)
+        writer.writerows(_source_rows(plan, parts))
+    files.write_json(files.join(output_dir, dataset_dir.MANIFEST), manifest)
+
+
+def _source_rows(plan: BuildPlan, parts: Parts) -> Iterator[list[Any]]:
+    shard_of = np.full(len(plan.fate), -1, np.int64)
+    for number, shard in enumerate(plan.shards):
+        shard_of[shard.rows] = number
+    row = 0
+    for table in parts.tables(["filename", "reason", *_SOURCE_COLUMNS, *_DIGEST_COLUMNS]):
+        for one in table.to_pylist():
+            own = plan.shards[shard_of[row]] if shard_of[row] >= 0 else None
+            known = plan.fate[row] != REJECTED
+            yield [
+                plan.class_names[plan.labels[row]],
+                own.split if own else "",
+                own.file if own else "",
+                one["filename"],
+                *("" if one[c] is None else one[c] for c in _SOURCE_COLUMNS),
+                *(one[c].hex() if known else "" for c in _DIGEST_COLUMNS),
+                plan.group_id(row) if known else "",
+                plan.tied_by(row),
+                one["reason"] or FATES[plan.fate[row]],
+            ]
+            row += 1
+
+
+def unexpected_files(output_dir: str) -> list[str]:
+    """Files in the directory that no build of ours makes: never to be deleted or mixed with."""
+    known = {
+        dataset_dir.MANIFEST,
+        dataset_dir.SOURCES,
+        "dataset_info.json",
+        "features.json",
+        "stats.json",
+        "stats.html",
+    }
+    return sorted(
+        name
+        for name in files.names(output_dir)
+        if name not in known
+        and not name.startswith((f"{dataset_dir.NAME}-", ".build"))
+        and not name.endswith(".labels.txt")
+    )

@@ -1,108 +1,164 @@
-"""First pass: read and decode every source once, keep a small record of each."""
+"""First pass: read, decode, resize and encode every source once; keep its record and a row.
+
+A split can only be decided when all copies are known, and copies only after decoding. So the
+records are written aside here, by chunk, and the second pass moves them into their shards:
+nothing is decoded twice, and no pixel goes through a shuffle of Beam's.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+import cv2
+import numpy as np
+import xxhash
 
+from beam_pipelines import parts
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.ordered_threads import map_in_order
 from beam_pipelines.sources import SourceFile
-from beam_pipelines.workdir import read_lines, write_lines
-from cxr_tfrecords import images
+from cxr_tfrecords import files, images, near_duplicates, records
+
+_NO_TIE = bytes(16)
+# For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
+_HISTOGRAM_ROWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Inspection:
-    """What the first pass learns of one file; `reason` says why it is rejected, else ''.
+class Work:
+    """What every inspection needs to know.
 
     Attributes:
-      filename, label, num_bytes: as in `SourceFile`.
-      sha256: of the file's bytes.
-      pixel_sha256: of the decoded gray values, whatever file format held them.
-      stored_sha256: of the pixels as they will be stored: two sources that differ but become
-        one picture at this size would leak between splits all the same.
-      height, width: pixels; format, mode: as in `cxr_tfrecords.images.Decoded`.
+      root: the input folder.
+      class_names: true names, in label order.
+      config: decides the bytes.
     """
 
-    filename: str
-    label: int
-    num_bytes: int
-    sha256: str = ""
-    pixel_sha256: str = ""
-    stored_sha256: str = ""
-    height: int = 0
-    width: int = 0
-    format: str = ""
-    mode: str = ""
-    reason: str = ""
-
-
-def read_source(root: str, filename: str) -> bytes:
-    """Reads a source file.
-
-    Raises:
-      images.BadImageError: it cannot be read.
-    """
-    try:
-        with open(os.path.join(root, filename), "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise images.BadImageError(f"unreadable ({error.strerror})") from error
-
-
-def stored_pixels(data: bytes, config: BuildConfig) -> tuple[images.Decoded, Any]:
-    """Decodes a source and brings it to the stored size: uint8 [size, size, channels]."""
-    decoded = images.decode(data, max_pixels=config.max_pixels)
-    pixels = images.to_channels(decoded.pixels, config.channels)
-    return decoded, images.resize(pixels, config.image_size)
-
-
-def inspect(root: str, file: SourceFile, config: BuildConfig) -> Inspection:
-    """Reads and decodes one file; never raises for a bad one."""
-    record = Inspection(file.filename, file.label, file.num_bytes)
-    try:
-        data = read_source(root, file.filename)
-        record = dataclasses.replace(
-            record, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
-        )
-        decoded, stored = stored_pixels(data, config)
-    except images.BadImageError as error:
-        return dataclasses.replace(record, reason=str(error))
-    height, width = decoded.pixels.shape[:2]
-    return dataclasses.replace(
-        record,
-        pixel_sha256=images.pixel_digest(decoded.pixels),
-        stored_sha256=images.pixel_digest(stored),
-        height=height,
-        width=width,
-        format=decoded.format,
-        mode=decoded.mode,
-    )
+    root: str
+    class_names: tuple[str, ...]
+    config: BuildConfig
 
 
 class InspectChunk(beam.DoFn):
-    """Inspects the files that a chunk file lists; writes one part file, atomically."""
+    """Inspects the files that a chunk file lists; writes one part, atomically."""
 
-    def __init__(self, root: str, config: BuildConfig, threads: int) -> None:
-        self._root, self._config, self._threads = root, config, threads
+    def __init__(self, work: Work, threads: int) -> None:
+        self._work, self._threads = work, threads
 
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         chunk_path, part_path = element
-        files = [SourceFile(**json.loads(line)) for line in read_lines(chunk_path)]
-        found = map_in_order(
-            lambda file: inspect(self._root, file, self._config), files, self._threads
-        )
-        write_lines(part_path, (json.dumps(dataclasses.asdict(one)) for one in found))
+        chunk = [SourceFile(**row) for row in files.read_json(chunk_path)]
+        found = map_in_order(lambda file: inspect(file, self._work), chunk, self._threads)
+        parts.write_part(part_path, found)
         yield part_path
 
 
-def read_parts(paths: Sequence[str]) -> list[Inspection]:
-    """Returns the inspections of all parts, in the order given."""
-    return [Inspection(**json.loads(line)) for path in paths for line in read_lines(path)]
+def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.ndarray | None]:
+    """Reads one file; never raises for a bad one.
+
+    Returns:
+      Its row, its record (b"" if it is rejected) and the histogram of its pixels (or None), see
+      `parts.write_part`.
+    """
+    row: dict[str, Any] = {
+        "filename": file.filename,
+        "label": file.label,
+        "num_bytes": file.num_bytes,
+        "split": file.split,
+        "tie": bytes.fromhex(file.tie) or _NO_TIE,
+        "pixels": bytes(16),
+        "stored": bytes(16),
+        "near": bytes(32),
+        "reason": "",
+    }
+    try:
+        data = _read(files.join(work.root, file.filename))
+        row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        decoded = images.decode(data, max_pixels=work.config.max_pixels)
+        height, width = decoded.pixels.shape[:2]
+        row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
+        stored, found = _store(decoded, work.config)
+        row |= found
+        mask = _read_mask(file, work) if work.config.with_masks else None
+    except images.BadImageError as error:
+        return row | {"reason": str(error)}, b"", None
+    record = records.serialize_example(
+        records.Record(
+            encoded=images.encode(stored, work.config.encoding),
+            label=file.label,
+            class_name=work.class_names[file.label],
+            filename=file.filename,
+            sha256=row["sha256"],
+            # Right for an image without copies; the second pass replaces it for the others.
+            group=row["pixels"].hex(),
+            source_height=height,
+            source_width=width,
+            source_format=decoded.format,
+            mask=mask,
+        )
+    )
+    row["check"] = xxhash.xxh3_64_intdigest(record)
+    gray_rows = stored[::_HISTOGRAM_ROWS].reshape(-1)
+    return row, record, np.bincount(gray_rows, minlength=256)
+
+
+def _store(decoded: images.Decoded, config: BuildConfig) -> tuple[np.ndarray, dict[str, Any]]:
+    """The pixels to store, uint8 [size, size, channels], and what the row says of them."""
+    gray = images.to_channels(decoded.pixels, 1)
+    pixels = gray if config.channels == 1 else images.to_channels(decoded.pixels, 3)
+    stored = images.resize(pixels, config.image_size)
+    stored_gray = images.to_channels(stored, 1)
+    return stored, {
+        "pixels": _digest(gray),
+        "stored": _digest(stored_gray),
+        "near": near_duplicates.perceptual_hash(stored_gray[:, :, 0]),
+        "sums": _sums(stored),
+    }
+
+
+def _sums(stored: np.ndarray) -> list[int]:
+    """Sums of the pixels, then of their squares, per channel. OpenCV gives them as float64,
+    which holds them exactly up to 2^53."""
+    channels = cv2.split(stored)
+    sums = [cv2.sumElems(channel)[0] for channel in channels]
+    squares = [cv2.norm(channel, cv2.NORM_L2SQR) for channel in channels]
+    return [round(value) for value in (*sums, *squares)]
+
+
+def _digest(gray: np.ndarray) -> bytes:
+    """XXH3 (128 bits) of gray values and shape, the same whatever file format held them."""
+    digest = xxhash.xxh3_128(f"{gray.shape[:2]}".encode())
+    digest.update(np.ascontiguousarray(gray).data)
+    return digest.digest()
+
+
+def _read(path: str) -> bytes:
+    try:
+        return files.read_bytes(path)
+    except OSError as error:
+        raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
+
+
+def _read_mask(file: SourceFile, work: Work) -> bytes:
+    """The image's lung mask, resized, as a PNG of 0 and 255."""
+    if not file.mask:
+        raise images.BadImageError("no mask is named for it (--with_masks)")
+    try:
+        decoded = images.decode(
+            _read(files.join(work.root, file.mask)), max_pixels=work.config.max_pixels
+        )
+    except images.BadImageError as error:
+        raise images.BadImageError(f"its mask {file.mask}: {error}") from error
+    gray = images.to_channels(decoded.pixels, 1)[:, :, 0]
+    return images.encode_mask(images.resize_mask(gray, work.config.image_size))
+
+
+def chunk_name(rows: list[dict[str, Any]], config: BuildConfig) -> str:
+    """Holds all that decides a part's content: a file touched since is read again."""
+    content = json.dumps([rows, config.inspection_settings()])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]

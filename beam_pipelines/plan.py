@@ -1,48 +1,53 @@
-"""Between the passes: which image goes to which split and shard. Small records, no pixels."""
+"""Between the passes: which image goes to which split and shard.
+
+Everything is a column of numbers, one entry a source file in the order of file names: 20 million
+of them take under 2 GB (`benchmarks/planning.py`), where objects would take ten times as much.
+"""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from beam_pipelines.config import BuildConfig
-from beam_pipelines.inspection import Inspection
-from cxr_tfrecords import __version__, dataset_dir, splits
+from cxr_tfrecords import dataset_dir, near_duplicates, splits
 from cxr_tfrecords.errors import UserError
 
+# Why an image is tied to others, as bits.
+TIES = {"pixels": 1, "near": 2, "group": 4}
+# What became of an image, index into `FATES`; the first two are the common ones.
+WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED, BRIDGE = range(6)
+FATES = (
+    "",
+    "",  # the inspection's own reason
+    "copy of an image that is written (--dedup=drop)",
+    "copies of it lie in other classes (--label_conflicts=drop)",
+    "left out to balance its split (--balance_splits)",
+    "ties images of two splits of the data set that it is added to",
+)
+
+
+class Columns(Protocol):
+    """What a plan needs of the inspected files; `parts.Parts` has it."""
+
+    def __len__(self) -> int: ...
+    def numbers(self, column: str) -> np.ndarray: ...
+    def digests(self, column: str) -> np.ndarray: ...
+    def strings(self, column: str, rows: np.ndarray) -> list[str]: ...
+
 
 @dataclasses.dataclass(frozen=True)
-class Member:
-    """One image of a shard: what the second pass needs to write it."""
-
-    filename: str
-    sha256: str
-    group: str
-    source_height: int
-    source_width: int
-    source_format: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardPlan:
-    """One shard: its file name, split, class and members in writing order."""
+class Shard:
+    """One shard: its file name, split, label and the rows of its images in writing order."""
 
     file: str
     split: str
     label: int
     class_name: str
-    members: tuple[Member, ...]
-
-    def fingerprint(self, config: BuildConfig) -> str:
-        """Hex digest of all that decides the shard's bytes."""
-        content = [__version__, config.to_json(), dataclasses.astuple(self)]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    rows: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,154 +56,253 @@ class BuildPlan:
 
     Attributes:
       class_names, class_slugs: label order.
+      labels: int32 [rows]; fate: uint8 [rows], see `FATES`.
+      groups: int64 [rows], the first row of the group; ties: uint8 [rows], see `TIES`.
+      split: uint8 [rows], index into splits.SPLITS, where the fate is WRITTEN.
+      group_keys: uint64 [rows, 2], the group's id.
+      conflicts: int64, groups whose copies lie in several classes.
       shards: by split, label, number.
-      assignments: file name -> (split, shard file) of every image that is written.
-      groups: group id -> file names, for groups of more than one image.
-      label_conflicts: the ids among them whose images lie in more than one class folder.
-      num_groups: split -> number of groups, single images included.
-      inspections: all of them, rejected ones included, by file name.
     """
 
     class_names: tuple[str, ...]
     class_slugs: tuple[str, ...]
-    shards: tuple[ShardPlan, ...]
-    assignments: dict[str, tuple[str, str]]
-    groups: dict[str, list[str]]
-    label_conflicts: list[str]
-    num_groups: dict[str, int]
-    inspections: tuple[Inspection, ...]
-
-    @property
-    def rejected(self) -> list[Inspection]:
-        return [one for one in self.inspections if one.reason]
+    labels: np.ndarray
+    fate: np.ndarray
+    groups: np.ndarray
+    ties: np.ndarray
+    split: np.ndarray
+    group_keys: np.ndarray
+    conflicts: np.ndarray
+    shards: tuple[Shard, ...]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """split -> class name -> number of images."""
         result = {s: dict.fromkeys(self.class_names, 0) for s in splits.SPLITS}
         for shard in self.shards:
-            result[shard.split][shard.class_name] += len(shard.members)
+            result[shard.split][shard.class_name] += len(shard.rows)
         return result
+
+    def group_id(self, row: int) -> str:
+        """32 hex digits, the same for all images that must share a split."""
+        return self.group_keys[row].tobytes().hex()
+
+    def tied_by(self, row: int) -> str:
+        """`pixels+near`: why the image shares its group; empty where it is alone."""
+        return "+".join(name for name, bit in TIES.items() if self.ties[row] & bit)
 
 
 def plan_build(
-    class_names: Sequence[str],
-    inspections: Sequence[Inspection],
-    config: BuildConfig,
-    max_bad_fraction: float,
+    class_names: Sequence[str], columns: Columns, config: BuildConfig, max_bad_fraction: float
 ) -> BuildPlan:
     """Groups, splits and shards the images that passed inspection.
 
     Raises:
-      UserError: too many files were rejected, or a class is left without an image in a split.
+      UserError: too many files were rejected, copies contradict each other, or a class is left
+        without an image in a split.
     """
-    inspections = sorted(inspections, key=lambda one: one.filename)
-    _check_rejected(inspections, max_bad_fraction)
-    good = [one for one in inspections if not one.reason]
-    group_ids = _group_ids(good)
-    assigned = splits.assign_splits(
-        group_ids,
-        [one.label for one in good],
-        method=config.split,
-        test_fraction=config.test_fraction,
-        validation_fraction=config.validation_fraction,
-        seed=config.seed,
-    )
-    _check_splits(class_names, good, assigned, inspections)
+    labels = columns.numbers("label")
+    fate = np.where(columns.numbers("length") > 0, WRITTEN, REJECTED).astype(np.uint8)
+    _check_rejected(columns, fate, max_bad_fraction)
+    copies, groups, ties = _find_groups(columns, fate == WRITTEN, config)
+    conflicts = _conflicting(copies, labels, fate == WRITTEN)
+    _settle_conflicts(columns, copies, conflicts, fate, config)
+    if config.dedup == "drop":
+        fate[(fate == WRITTEN) & (copies != np.arange(len(fate)))] = COPY
+    keys = columns.digests("pixels")
+    split = _split(columns, groups, keys, labels, fate, config)
+    _balance(split, labels, keys, fate, config)
     class_slugs = dataset_dir.slugs(class_names)
-    shards = _plan_shards(class_names, class_slugs, good, group_ids, assigned, config)
-    members: dict[str, list[int]] = collections.defaultdict(list)
-    for index, group in enumerate(group_ids):
-        members[group].append(index)
-    several = {group: own for group, own in sorted(members.items()) if len(own) > 1}
-    group_split = dict(zip(group_ids, assigned, strict=True))
+    _check_splits(class_names, labels, split, fate)
     return BuildPlan(
         class_names=tuple(class_names),
         class_slugs=class_slugs,
-        shards=tuple(shards),
-        assignments={m.filename: (s.split, s.file) for s in shards for m in s.members},
-        groups={group: [good[i].filename for i in own] for group, own in several.items()},
-        label_conflicts=[g for g, own in several.items() if len({good[i].label for i in own}) > 1],
-        num_groups={s: sum(v == s for v in group_split.values()) for s in splits.SPLITS},
-        inspections=tuple(inspections),
+        labels=labels,
+        fate=fate,
+        groups=groups,
+        ties=ties,
+        split=split,
+        group_keys=keys[_smallest_member(groups, keys)],
+        conflicts=conflicts,
+        shards=tuple(_plan_shards(class_names, class_slugs, labels, split, keys, fate, config)),
     )
 
 
-def manifest_members(shard: ShardPlan) -> list[str]:
-    """The shard's plan as lines of JSON, for the worker that writes it."""
-    return [json.dumps(dataclasses.asdict(member)) for member in shard.members]
+def _find_groups(
+    columns: Columns, usable: np.ndarray, config: BuildConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Copies and groups, int64 [rows] each (the first row of its component), and why."""
+    count = len(usable)
+    ties = np.zeros(count, np.uint8)
+    if config.dedup == "off":
+        alone = np.arange(count)
+        return alone, alone.copy(), ties
+
+    def tie(kind: str, pairs: np.ndarray) -> np.ndarray:
+        ties[pairs.ravel()] |= TIES[kind]
+        return pairs
+
+    # One column at a time, so that a single one is in memory. Sources that differ but become
+    # one picture at the stored size would leak between splits all the same.
+    pairs = [
+        tie("pixels", splits.same_value_pairs(columns.digests(name), valid=usable))
+        for name in ("pixels", "stored")
+    ]
+    if config.near_distance >= 0:
+        rows = np.flatnonzero(usable)
+        hashes = columns.digests("near")[rows]
+        near = near_duplicates.near_pairs(hashes, config.near_distance)
+        pairs.append(tie("near", rows[near]))
+        del hashes
+    copies = splits.connect(count, *pairs)
+    given = columns.digests("tie")
+    patient = splits.same_value_pairs(given, valid=usable & given.any(axis=1))
+    groups = splits.connect(count, *pairs, tie("group", patient)) if len(patient) else copies
+    return copies, groups, ties
 
 
-def _group_ids(good: Sequence[Inspection]) -> list[str]:
-    """A group's id is the smallest pixel digest in it: the same at every image size."""
-    # The seam for near-duplicates and patient columns: each adds its key to these tuples.
-    roots = splits.group_images([(one.pixel_sha256, one.stored_sha256) for one in good])
-    smallest: dict[int, str] = {}
-    for root, one in zip(roots, good, strict=True):
-        smallest[root] = min(smallest.get(root, one.pixel_sha256), one.pixel_sha256)
-    return [smallest[root] for root in roots]
+def _conflicting(copies: np.ndarray, labels: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """First rows of the copies of one image that lie in more than one class."""
+    differs = usable & (labels != labels[copies])
+    return np.unique(copies[differs])
+
+
+def _settle_conflicts(
+    columns: Columns,
+    copies: np.ndarray,
+    conflicts: np.ndarray,
+    fate: np.ndarray,
+    config: BuildConfig,
+) -> None:
+    if not len(conflicts) or config.label_conflicts == "keep":
+        return
+    involved = np.isin(copies, conflicts) & (fate == WRITTEN)
+    if config.label_conflicts == "error":
+        first = np.flatnonzero(copies == conflicts[0])[:4]
+        raise UserError(
+            f"{len(conflicts)} images lie in more than one class, first "
+            f"{', '.join(columns.strings('filename', first))}: mend their labels, or say what to "
+            "do with --label_conflicts=keep or drop; nothing was written"
+        )
+    fate[involved] = CONFLICT
+
+
+def _split(
+    columns: Columns,
+    groups: np.ndarray,
+    keys: np.ndarray,
+    labels: np.ndarray,
+    fate: np.ndarray,
+    config: BuildConfig,
+) -> np.ndarray:
+    """uint8 [rows], index into splits.SPLITS; of no meaning where the fate is not WRITTEN."""
+    rows = np.flatnonzero(fate == WRITTEN)
+    given = columns.numbers("split")[rows]
+    # Groups are numbered anew: what was a group's first row may have been set aside.
+    _, first, inverse = np.unique(groups[rows], return_index=True, return_inverse=True)
+    try:
+        assigned = splits.assign_splits(
+            first[inverse],
+            keys[rows],
+            labels[rows],
+            method=config.split,
+            test_fraction=config.test_fraction,
+            validation_fraction=config.validation_fraction,
+            seed=config.seed,
+            fixed=given if (given >= 0).any() else None,
+        )
+    except splits.ContradictoryGroupsError as error:
+        members = rows[first[inverse] == error.groups[0]][:4]
+        raise UserError(
+            f"the given splits leak: {len(error.groups)} groups of copies or of one patient lie in "
+            f"two of them, first {', '.join(columns.strings('filename', members))}. Mend the "
+            "column `split`, or leave the groups out of account with --dedup=off; nothing was "
+            "written"
+        ) from error
+    split = np.zeros(len(fate), np.uint8)
+    split[rows] = assigned
+    return split
+
+
+def _balance(
+    split: np.ndarray, labels: np.ndarray, keys: np.ndarray, fate: np.ndarray, config: BuildConfig
+) -> None:
+    """Cuts every class of the chosen splits to the smallest, by salted order."""
+    for name in config.balance_splits:
+        here = np.flatnonzero((fate == WRITTEN) & (split == splits.SPLITS.index(name)))
+        counts = np.bincount(labels[here], minlength=int(labels.max()) + 1)
+        order = here[np.argsort(splits.salted(keys[here], config.seed, "balance"), kind="stable")]
+        for label in np.flatnonzero(counts):
+            fate[order[labels[order] == label][counts.min() :]] = UNBALANCED
+
+
+def _smallest_member(groups: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """int64 [rows], for each the row of its group with the smallest key."""
+    result = groups.copy()
+    tied = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
+    # By group, then key: the first of each run is the smallest.
+    order = tied[np.lexsort((keys[tied, 1], keys[tied, 0], groups[tied]))]
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    lengths = np.diff(starts, append=len(order))
+    result[order] = np.repeat(order[starts], lengths)
+    return result
 
 
 def _plan_shards(
     class_names: Sequence[str],
     class_slugs: Sequence[str],
-    good: Sequence[Inspection],
-    group_ids: Sequence[str],
-    assigned: Sequence[str],
+    labels: np.ndarray,
+    split: np.ndarray,
+    keys: np.ndarray,
+    fate: np.ndarray,
     config: BuildConfig,
-) -> list[ShardPlan]:
-    pools: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
-    for index, (one, split) in enumerate(zip(good, assigned, strict=True)):
-        pools[split, one.label].append(index)
-    shards = []
-    for split in splits.SPLITS:
+) -> Iterator[Shard]:
+    written = fate == WRITTEN
+    for number, name in enumerate(splits.SPLITS):
         for label, class_name in enumerate(class_names):
+            rows = np.flatnonzero(written & (split == number) & (labels == label))
             # Salted order: any one shard is a random sample of its class, on every runner.
-            order = sorted(
-                pools[split, label],
-                key=lambda i: splits.salted_fraction(good[i].filename, config.seed, "order"),
-            )
-            total = config.num_shards or -(-len(order) // config.shard_size)
-            total = min(total, len(order))
-            for number, part in enumerate(np.array_split(order, total)):
-                members = tuple(_member(good[i], group_ids[i]) for i in part)
-                name = dataset_dir.shard_name(split, class_slugs[label], number, total)
-                shards.append(ShardPlan(name, split, label, class_name, members))
-    return shards
+            order = np.argsort(splits.salted(keys[rows], config.seed, "order"), kind="stable")
+            rows = rows[order]
+            total = config.num_shards or -(-len(rows) // config.shard_size)
+            total = min(total, len(rows))
+            for shard, part in enumerate(np.array_split(rows, total)):
+                file = dataset_dir.shard_name(name, class_slugs[label], shard, total)
+                yield Shard(file, name, label, class_name, part)
 
 
-def _member(one: Inspection, group: str) -> Member:
-    return Member(one.filename, one.sha256, group, one.height, one.width, one.format)
-
-
-def _check_rejected(inspections: Sequence[Inspection], max_bad_fraction: float) -> None:
-    rejected = [one for one in inspections if one.reason]
-    if len(rejected) <= max_bad_fraction * len(inspections):
+def _check_rejected(columns: Columns, fate: np.ndarray, max_bad_fraction: float) -> None:
+    rejected = np.flatnonzero(fate == REJECTED)
+    if len(rejected) <= max_bad_fraction * len(fate):
         return
-    shown = "".join(f"\n  {one.filename}: {one.reason}" for one in rejected[:5])
+    names, reasons = (columns.strings(c, rejected[:5]) for c in ("filename", "reason"))
+    shown = "".join(f"\n  {n}: {r}" for n, r in zip(names, reasons, strict=True))
     more = f"\n  … and {len(rejected) - 5} more" if len(rejected) > 5 else ""
     raise UserError(
-        f"{len(rejected)} of {len(inspections)} files cannot be used, more than "
+        f"{len(rejected)} of {len(fate)} files cannot be used, more than "
         f"--max_bad_fraction={max_bad_fraction}:{shown}{more}\n"
         "mend or remove them, or allow more with --max_bad_fraction; nothing was written"
     )
 
 
 def _check_splits(
-    class_names: Sequence[str],
-    good: Sequence[Inspection],
-    assigned: Sequence[str],
-    inspections: Sequence[Inspection],
+    class_names: Sequence[str], labels: np.ndarray, split: np.ndarray, fate: np.ndarray
 ) -> None:
-    found: collections.Counter[Any] = collections.Counter(
-        (split, one.label) for one, split in zip(good, assigned, strict=True)
-    )
+    written = fate == WRITTEN
     for label, name in enumerate(class_names):
-        for split in splits.SPLITS:
-            if not found[split, label]:
-                usable = sum(one.label == label for one in good)
-                files = sum(one.label == label for one in inspections)
+        for number, split_name in enumerate(splits.SPLITS):
+            own = labels == label
+            if not (written & own & (split == number)).any():
                 raise UserError(
-                    f"class {name!r} has no image in the {split} split ({usable} usable of "
-                    f"{files} files): add images, remove the folder, or change "
-                    "--test_fraction / --validation_fraction / --seed; nothing was written"
+                    f"class {name!r} has no image in the {split_name} split "
+                    f"({(written & own).sum()} usable of {own.sum()} files): add images, remove "
+                    "the folder, or change --test_fraction / --validation_fraction / --seed; "
+                    "nothing was written"
                 )
+
+
+def describe_fates(plan: BuildPlan) -> dict[str, int]:
+    """Reason -> number of images that are whole but set aside."""
+    counts: dict[str, Any] = {
+        FATES[f]: int((plan.fate == f).sum()) for f in range(COPY, len(FATES))
+    }
+    return {reason: count for reason, count in counts.items() if count}

@@ -13,10 +13,11 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from tqdm import tqdm
 
 from beam_pipelines.beam_flags import runs_locally
-from beam_pipelines.workdir import present
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 
 _REFRESH_SECONDS = 0.25
+_REMOTE_REFRESH_SECONDS = 5.0  # a listing of an object store costs money
 
 
 def run_pass(
@@ -88,9 +89,10 @@ def _watch(
     bar: tqdm, stop: threading.Event, folder: str, weights: Mapping[str, int], initial: int
 ) -> None:
     finished = False
+    seconds = _REFRESH_SECONDS if files.is_local(folder) else _REMOTE_REFRESH_SECONDS
     while not finished:
-        finished = stop.wait(_REFRESH_SECONDS)  # one last look after the pass has ended
-        names = present(folder)
+        finished = stop.wait(seconds)  # one last look after the pass has ended
+        names = files.names(folder)
         bar.n = initial + sum(weights[name] for name in names & weights.keys())
         bar.refresh()
 

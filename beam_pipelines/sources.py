@@ -1,24 +1,53 @@
-"""Finds the radiographs below a folder; both common layouts, without a flag."""
+"""Finds the radiographs below a folder; both common layouts, without a flag.
+
+Millions of paths stay in Arrow columns: as Python objects they would take ten times the memory.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import json
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 
 IMAGES, MASKS = "images", "masks"
+_BLOCK = 1 << 16
+
+# One row a candidate file. `split` is an index into splits.SPLITS or -1; `tie` is the salted
+# digest of what ties files together (a patient), or empty; `mask` is a path or empty.
+SCHEMA = pa.schema(
+    [
+        ("filename", pa.large_string()),
+        ("label", pa.int32()),
+        ("num_bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("split", pa.int8()),
+        ("tie", pa.large_string()),
+        ("mask", pa.large_string()),
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """One candidate file: path relative to the input folder with `/`, class index, bytes, ns."""
+    """One candidate file, a row of `SCHEMA`; paths are relative to the input folder, with `/`."""
 
     filename: str
     label: int
-    num_bytes: int
-    mtime_ns: int
+    num_bytes: int = 0
+    mtime_ns: int = 0
+    split: int = -1
+    tie: str = ""
+    mask: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,85 +57,159 @@ class Sources:
     Attributes:
       root: the input folder.
       class_names: names of the class folders, sorted; a label is an index into them.
-      files: sorted by file name, so the list does not depend on the file system's order.
+      table: `SCHEMA`, sorted by file name, so that nothing depends on the file system's order.
       ignored: folders and hidden files that were passed over (relative paths).
+      notes: lines for the user.
     """
 
     root: str
     class_names: tuple[str, ...]
-    files: tuple[SourceFile, ...]
-    ignored: tuple[str, ...]
+    table: pa.Table
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    @property
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @functools.cached_property
+    def order(self) -> pa.Array:
+        """Row numbers in the order of file names. The table itself is never copied in order:
+        that would double its memory."""
+        return pc.sort_indices(self.table, sort_keys=[("filename", "ascending")])
+
+    def chunks(self, size: int) -> Iterator[list[dict[str, Any]]]:
+        """Rows as dictionaries, `size` at a time, in the order of file names."""
+        for start in range(0, len(self), size):
+            yield self.table.take(self.order.slice(start, size)).to_pylist()
+
+    @functools.cached_property
     def listing_digest(self) -> str:
-        """Hex digest of names and sizes: tells added, removed and resized files."""
+        """Hex digest of names, sizes and all that a user's table says of them."""
         digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(f"{file.filename}\0{file.num_bytes}\0".encode())
+        columns = [name for name in SCHEMA.names if name != "mtime_ns"]
+        for start in range(0, len(self), _BLOCK):
+            rows = self.table.select(columns).take(self.order.slice(start, _BLOCK))
+            digest.update(json.dumps(rows.to_pydict()).encode())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def newest_ns(self) -> int:
+        """Time of the last change of any file, ns since 1970; 0 where it is not known."""
+        return pc.max(self.table["mtime_ns"]).as_py() or 0
 
-def find_sources(root: str) -> Sources:
+
+class Rows:
+    """Collects `SourceFile`s into a table, a block at a time."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._blocks: list[pa.RecordBatch] = []
+        self.count = 0
+
+    def add(self, row: SourceFile) -> None:
+        self._rows.append(vars(row))
+        self.count += 1
+        if len(self._rows) == _BLOCK:
+            self._flush()
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.Table.from_batches(self._blocks, SCHEMA)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._blocks.append(pa.RecordBatch.from_pylist(self._rows, SCHEMA))
+        self._rows = []
+
+
+def find_sources(root: str, *, with_masks: bool = False) -> Sources:
     """Lists `<root>/<Class>/images/*` (or `<root>/<Class>/*` where there is no `images`).
 
-    `masks` beside `images` is ignored. Every other plain file in an image folder is a
-    candidate, whatever its extension: one that is no image is reported as rejected, not lost.
+    Every other plain file in an image folder is a candidate, whatever its extension: one that
+    is no image is reported as rejected, not lost.
+
+    Args:
+      root: local folder, gs:// or s3:// address.
+      with_masks: expect for each image a file of the same name in `<Class>/masks`; otherwise
+        `masks` beside `images` is passed over.
 
     Raises:
       UserError: no such folder, fewer than two classes, a class without any file.
     """
-    if not os.path.isdir(root):
-        raise UserError(f"--input_dir={root} is not a folder")
     ignored: list[str] = []
     classes: list[str] = []
     for entry in _entries(root):
-        if entry.is_dir() and not entry.name.startswith((".", "_")):
+        if entry.is_folder and not entry.name.startswith((".", "_")):
             classes.append(entry.name)
-        elif entry.is_dir():
+        elif entry.is_folder:
             ignored.append(entry.name)
     if len(classes) < 2:
         raise UserError(
             f"--input_dir={root} holds {', '.join(classes) or 'no class folder'}: at least 2 class "
             "folders are needed, each with its images in it or in its folder `images`"
         )
-    files: list[SourceFile] = []
+    rows = Rows()
     for label, name in enumerate(classes):
-        folder, passed_over = _image_folder(root, name)
-        ignored += passed_over
-        found = []
-        for entry in _entries(os.path.join(root, folder)):
+        folder, beside = _image_folder(root, name)
+        ignored += [path for path in beside if not (with_masks and path == f"{name}/{MASKS}")]
+        before = rows.count
+        for entry in _entries(files.join(root, folder)):
             path = f"{folder}/{entry.name}"
-            if entry.name.startswith(".") or entry.is_dir():
+            if entry.name.startswith(".") or entry.is_folder:
                 ignored.append(path)
-            else:
-                found.append(_source_file(entry, path, label))
-        if not found:
-            raise UserError(f"class folder {os.path.join(root, folder)} holds no file")
-        files += found
-    files.sort(key=lambda file: file.filename)
-    return Sources(root, tuple(classes), tuple(files), tuple(sorted(ignored)))
+                continue
+            mask = f"{name}/{MASKS}/{entry.name}" if with_masks else ""
+            rows.add(SourceFile(path, label, entry.num_bytes, entry.mtime_ns, mask=mask))
+        if rows.count == before:
+            raise UserError(f"class folder {files.join(root, folder)} holds no file")
+    return Sources(root, tuple(classes), rows.table(), tuple(sorted(ignored)))
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    name: str
+    is_folder: bool
+    num_bytes: int
+    mtime_ns: int
+
+
+def _entries(folder: str) -> Iterator[_Entry]:
+    """A folder's entries by name; a dangling link counts as an empty file, to be rejected."""
+    if not files.is_local(folder):
+        yield from _remote_entries(folder)
+        return
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            names = sorted(entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"--input_dir={folder} is not a folder") from error
     except OSError as error:
-        raise UserError(f"cannot list {folder}: {error.strerror} (--input_dir)") from error
+        raise UserError(f"--input_dir: cannot list {folder}: {error.strerror}") from error
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            status = os.stat(path)
+        except OSError:
+            yield _Entry(name, False, 0, 0)
+            continue
+        yield _Entry(name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
 
 
-def _image_folder(root: str, class_name: str) -> tuple[str, list[str]]:
+def _remote_entries(folder: str) -> Iterator[_Entry]:
+    fs, inner = files.filesystem(folder)
+    with files.explained(folder, "input_dir"):
+        found = fs.ls(inner, detail=True)
+    rows = {files.base_name(one["name"]): one for one in found if one["name"] != inner}
+    for name in sorted(rows):
+        one = rows[name]
+        # Stores tell a time in formats of their own: what changed is told by name and size.
+        yield _Entry(name, one["type"] == "directory", one["size"] or 0, 0)
+
+
+def _image_folder(root: str, class_name: str) -> tuple[str, Sequence[str]]:
     """The folder that holds a class's images, and what beside it is passed over."""
-    nested = f"{class_name}/{IMAGES}"
-    if not os.path.isdir(os.path.join(root, nested)):
-        return class_name, []
-    beside = [e.name for e in _entries(os.path.join(root, class_name)) if e.name != IMAGES]
-    return nested, [f"{class_name}/{name}" for name in beside]
-
-
-def _source_file(entry: os.DirEntry[str], path: str, label: int) -> SourceFile:
-    try:
-        status = entry.stat()
-    except OSError:  # a dangling link: inspected like the others, and rejected with its reason
-        return SourceFile(path, label, 0, 0)
-    return SourceFile(path, label, status.st_size, status.st_mtime_ns)
+    entries = list(_entries(files.join(root, class_name)))
+    if not any(entry.name == IMAGES and entry.is_folder for entry in entries):
+        return class_name, ()
+    beside = [entry.name for entry in entries if entry.name != IMAGES]
+    return f"{class_name}/{IMAGES}", [f"{class_name}/{name}" for name in beside]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import collections
+from typing import Any
 
+import pyarrow.compute as pc
 from tabulate import tabulate
 
 from beam_pipelines.job import BuildResult
@@ -13,13 +14,14 @@ from cxr_tfrecords.splits import SPLITS
 
 def describe_sources(sources: Sources) -> str:
     """One line on the input: classes with their file counts, and what was passed over."""
-    counts = collections.Counter(file.label for file in sources.files)
+    tallies = pc.value_counts(sources.table["label"]).to_pylist()
+    counts = {one["values"]: one["counts"] for one in tallies}
     classes = ", ".join(f"{name} {counts[i]:,}" for i, name in enumerate(sources.class_names))
-    line = f"{sources.root}: {len(sources.files):,} files in {len(counts)} classes ({classes})"
+    line = f"{sources.root}: {len(sources):,} files in {len(counts)} classes ({classes})"
     if sources.ignored:
         shown = ", ".join(sources.ignored[:4]) + (", …" if len(sources.ignored) > 4 else "")
         line += f"\npassed over: {shown}"
-    return line
+    return "\n".join([line, *sources.notes])
 
 
 def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
@@ -32,25 +34,37 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
     rows.append(["total", *(sum(row[i] for row in rows) for i in range(1, len(names) + 2))])
     table = tabulate(rows, ["split", *names, "total"], intfmt=",")
     shards, sources = manifest["shards"], manifest["sources"]
-    duplicates, rejected = manifest["duplicates"], manifest["rejected"]
     size = sum(shard["num_bytes"] for shard in shards)
+    rejected = manifest["rejected"]
     lines = [
         table,
-        f"rejected {len(rejected)} of {sources['found']:,} files",
+        f"rejected {sources['rejected']:,} of {sources['found']:,} files",
         *(f"  {one['file']}: {one['reason']}" for one in rejected[:5]),
-        *([f"  … all {len(rejected)} are in manifest.json"] if len(rejected) > 5 else []),
-        f"duplicates {duplicates['images']} in {len(duplicates['groups'])} groups, each kept in "
-        "one split",
+        *(["  … all of them are in sources.csv"] if len(rejected) > 5 else []),
+        *(f"set aside {n:,}: {reason}" for reason, n in sources["set_aside"].items()),
+        *_describe_duplicates(manifest["duplicates"]),
+        f"{size / 1e6:,.1f} MB in {len(shards)} shards, in {output_dir}",
     ]
-    if duplicates["label_conflicts"]:
-        lines.append(
-            f"warning: {len(duplicates['label_conflicts'])} of these groups lie in more than one "
-            "class folder (duplicates.label_conflicts in manifest.json)"
-        )
-    lines.append(f"{size / 1e6:,.1f} MB in {len(shards)} shards, in {output_dir}")
     if result.inspected or result.written_shards:
         rate = f", {result.inspected / seconds:,.0f} images/s" if result.inspected else ""
         lines.append(f"wrote {result.written_shards} shards in {seconds:.1f} s{rate}")
     else:
         lines.append("up to date: nothing was written")
     return "\n".join(lines)
+
+
+def _describe_duplicates(duplicates: dict[str, Any]) -> list[str]:
+    if duplicates["level"].startswith("none"):
+        return ["warning: copies were not looked for (--dedup=off): splits may leak"]
+    tied = duplicates["tied_by"]
+    lines = [
+        f"groups of more than one image {duplicates['num_groups']:,}, each in one split (images "
+        f"with identical pixels {tied['pixels']:,}, near-duplicates {tied['near']:,}, tied by "
+        f"patient or column {tied['group']:,})"
+    ]
+    if duplicates["num_label_conflicts"]:
+        lines.append(
+            f"warning: copies of {duplicates['num_label_conflicts']:,} images lie in more than one "
+            "class (--label_conflicts; duplicates.label_conflicts in manifest.json)"
+        )
+    return lines

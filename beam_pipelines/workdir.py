@@ -6,31 +6,90 @@ images there are, and a finished piece is one whole file: what a resumed build s
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterator
 
-import tensorflow as tf
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import UserError
 
 FOLDER = ".build"
 
 
-def write_lines(path: str, lines: Iterable[str]) -> None:
-    """Writes lines under a temporary name and renames the file once it is whole."""
-    temporary = f"{path}.tmp-{os.getpid()}"
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        for line in lines:
-            file.write(line + "\n")
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+@dataclasses.dataclass(frozen=True)
+class Scratch:
+    """Where a build keeps what it needs until it is finished."""
+
+    root: str
+
+    @property
+    def state(self) -> str:
+        """JSON: what is being built, for a later --resume."""
+        return files.join(self.root, "build.json")
+
+    @property
+    def chunks(self) -> str:
+        return files.join(self.root, "chunks")
+
+    @property
+    def parts(self) -> str:
+        return files.join(self.root, "inspected")
+
+    @property
+    def parts_list(self) -> str:
+        """JSON: paths of all parts, in order."""
+        return files.join(self.root, "parts.json")
+
+    @property
+    def plans(self) -> str:
+        return files.join(self.root, "plans")
+
+    @property
+    def written(self) -> str:
+        return files.join(self.root, "written")
+
+    def make(self) -> None:
+        for folder in (self.root, self.chunks, self.parts, self.plans, self.written):
+            files.makedirs(folder)
+
+    def remove(self) -> None:
+        files.remove_tree(self.root)
 
 
-def read_lines(path: str) -> list[str]:
-    """Returns a file's lines without their ends."""
-    with tf.io.gfile.GFile(path) as file:
-        return file.read().splitlines()
+@contextlib.contextmanager
+def locked(output_dir: str) -> Iterator[None]:
+    """Keeps a second build out of a local directory while one is at work.
 
+    The lock is the kernel's, so a killed build leaves none behind. Object stores have none: two
+    builds with the same settings write the same bytes there, others would overwrite each other.
 
-def present(folder: str) -> set[str]:
-    """Names of the whole files in a folder; empty where there is none."""
-    if not tf.io.gfile.exists(folder):
-        return set()
-    return {name for name in tf.io.gfile.listdir(folder) if ".tmp-" not in name}
+    Raises:
+      UserError: another process builds into it, or it cannot be written.
+    """
+    if not files.is_local(output_dir) or sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    existed = os.path.isdir(output_dir)
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+        descriptor = os.open(output_dir, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write to --output_dir={output_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"another build is writing to --output_dir={output_dir}: wait for it, or name another"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        if not existed:  # a build that was refused before its first file leaves no empty folder
+            with contextlib.suppress(OSError):
+                os.rmdir(output_dir)

@@ -1,30 +1,34 @@
-"""Second pass: one DoFn call reads, decodes, resizes and writes one whole shard."""
+"""Second pass: one DoFn call moves the records of one whole shard from the parts into it."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
-import json
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import tensorflow as tf
+import xxhash
 
-from beam_pipelines.config import BuildConfig
-from beam_pipelines.inspection import read_source, stored_pixels
-from beam_pipelines.ordered_threads import map_in_order
-from beam_pipelines.plan import Member
-from beam_pipelines.workdir import read_lines
-from cxr_tfrecords import dataset_dir, images, records
+from beam_pipelines.parts import RECORDS
+from cxr_tfrecords import files, records, tfrecord
 from cxr_tfrecords.errors import UserError
+
+# One row a record of a shard. `group` is empty where the record holds its own group already.
+MEMBER = np.dtype(
+    [("part", "<u4"), ("offset", "<i8"), ("length", "<i8"), ("check", "<u8"), ("group", "S32")]
+)
+_OPEN_FILES = 256
+_RANGES_AT_ONCE = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """What a worker is told of a shard; the members are in the file at `plan_path`.
+    """What a worker is told of a shard; its members (`MEMBER`) are in the file at `plan_path`.
 
     `entry` holds the manifest's fields that are known before writing: file, split, class,
     fingerprint.
@@ -33,72 +37,84 @@ class ShardTask:
     plan_path: str
     done_path: str
     shard_path: str
-    label: int
     entry: dict[str, str]
+
+
+def save_members(path: str, members: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, members)
+    with files.replacing(path) as temporary, files.open_file(temporary, "wb") as file:
+        file.write(buffer.getvalue())
 
 
 class WriteShard(beam.DoFn):
     """Writes a shard under a temporary name, renames it, then notes it as done."""
 
-    def __init__(self, root: str, config: BuildConfig, threads: int) -> None:
-        self._root, self._config, self._threads = root, config, threads
+    def __init__(self, parts_list: str) -> None:
+        """Args: parts_list: JSON file with the paths of all parts, in order."""
+        self._parts_list = parts_list
+        self._parts: list[str] = []
 
     def process(self, element: ShardTask) -> Iterator[str]:
+        self._parts = self._parts or files.read_json(self._parts_list)
         try:
             entry = self._write(element)
-        except (OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "message", str(error))
+        except OSError as error:
             raise UserError(
-                f"cannot write {element.shard_path}: {reason}. Finished shards are kept: make "
-                "room or name another --output_dir, then run the same command again"
+                f"cannot write {element.shard_path}: {error.strerror or error}. Finished shards "
+                "are kept: make room or name another --output_dir, then run the same command again"
             ) from error
-        dataset_dir.write_json(element.done_path, entry)
+        files.write_json(element.done_path, entry)
         yield element.shard_path
 
     def _write(self, task: ShardTask) -> dict[str, Any]:
-        members = [Member(**json.loads(line)) for line in read_lines(task.plan_path)]
+        members = np.load(io.BytesIO(files.read_bytes(task.plan_path)))
         digest = hashlib.sha256()
-        sums = np.zeros((2, self._config.channels), dtype=np.int64)
 
         def serialized() -> Iterator[bytes]:
-            results = map_in_order(
-                lambda member: self._example(member, task), members, self._threads
-            )
-            for example, moments in results:
+            for record, member in zip(read_ranges(self._parts, members), members, strict=True):
+                if xxhash.xxh3_64_intdigest(record) != member["check"]:
+                    raise UserError(
+                        f"{self._parts[member['part']]}{RECORDS} is damaged: remove it and its "
+                        ".parquet, then run the same command again"
+                    )
+                group = member["group"].decode()
+                example = records.set_group(record, group) if group else record
                 digest.update(example)
-                sums[:] += moments
                 yield example
 
-        count = records.write_shard(task.shard_path, serialized())
+        count = tfrecord.write_records(task.shard_path, serialized())
         return {
             **task.entry,
             "num_examples": count,
-            "num_bytes": tf.io.gfile.stat(task.shard_path).length,
+            "num_bytes": files.size(task.shard_path),
             "digest": digest.hexdigest(),
-            "pixel_sums": sums[0].tolist(),
-            "pixel_square_sums": sums[1].tolist(),
         }
 
-    def _example(self, member: Member, task: ShardTask) -> tuple[bytes, np.ndarray]:
-        """Returns the serialized record, and per channel the sums of pixels and squares."""
-        path = os.path.join(self._root, member.filename)
-        try:
-            data = read_source(self._root, member.filename)
-            if hashlib.sha256(data).hexdigest() != member.sha256:
-                raise images.BadImageError("its bytes are not those that were inspected")
-            _, pixels = stored_pixels(data, self._config)
-        except images.BadImageError as error:
-            raise UserError(f"{path} changed during the build: {error}. Run it again") from error
-        record = records.Record(
-            encoded=images.encode(pixels, self._config.encoding),
-            label=task.label,
-            class_name=task.entry["class"],
-            filename=member.filename,
-            sha256=member.sha256,
-            group=member.group,
-            source_height=member.source_height,
-            source_width=member.source_width,
-            source_format=member.source_format,
-        )
-        flat = pixels.reshape(-1, pixels.shape[-1]).astype(np.int64)
-        return records.serialize_example(record), np.stack([flat.sum(0), (flat * flat).sum(0)])
+
+def read_ranges(parts: Sequence[str], members: np.ndarray) -> Iterator[bytes]:
+    """Yields the bytes of each member, from the record files of the parts."""
+    if not files.is_local(parts[0]):
+        yield from _remote_ranges(parts, members)
+        return
+    opened: collections.OrderedDict[int, int] = collections.OrderedDict()
+    try:
+        for part, offset, length in members[["part", "offset", "length"]].tolist():
+            if part not in opened:
+                if len(opened) >= _OPEN_FILES:
+                    os.close(opened.popitem(last=False)[1])
+                opened[part] = os.open(parts[part] + RECORDS, os.O_RDONLY)
+            yield os.pread(opened[part], length, offset)
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+def _remote_ranges(parts: Sequence[str], members: np.ndarray) -> Iterator[bytes]:
+    """Many small ranges, asked for at the same time: a store answers each after 10 to 100 ms."""
+    fs, _ = files.filesystem(parts[0])
+    for start in range(0, len(members), _RANGES_AT_ONCE):
+        some = members[start : start + _RANGES_AT_ONCE]
+        paths = [fs._strip_protocol(parts[part] + RECORDS) for part in some["part"]]
+        ends = (some["offset"] + some["length"]).tolist()
+        yield from fs.cat_ranges(paths, some["offset"].tolist(), ends, on_error="raise")

@@ -16,11 +16,13 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.splits import SPLITS
 
@@ -28,6 +30,12 @@ NAME = "cxr"
 FORMAT = "cxr-tfrecords/1"
 MANIFEST = "manifest.json"
 SOURCES = "sources.csv"
+# Of sources.csv, one row a source file. `shard` is empty where it was not written, `reason` says
+# why; `group` is the same for all images that must share a split, `tied_by` says why they must.
+SOURCE_COLUMNS = (
+    *("class", "split", "shard", "filename", "num_bytes", "sha256", "height", "width", "format"),
+    *("mode", "pixel_digest", "stored_digest", "near_hash", "group", "tied_by", "reason"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,8 @@ class DatasetDir:
       counts: split -> number of examples of each class.
       fingerprint: hex digest of all records and of how to read them.
       mean, std: per channel, over the training split, in pixel units 0..255.
+      has_masks: whether records hold lung masks.
+      mask: what reading shows of an image: all (`none`), only `lungs` or only `background`.
       shards: sorted by split (train, validation, test), label and number.
     """
 
@@ -78,6 +88,8 @@ class DatasetDir:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shards: tuple[Shard, ...]
+    has_masks: bool = False
+    mask: str = "none"
 
     @property
     def num_classes(self) -> int:
@@ -85,6 +97,19 @@ class DatasetDir:
 
     def num_examples(self, split: str) -> int:
         return sum(self.counts[split])
+
+    def showing(self, mask: str) -> DatasetDir:
+        """The same data set, read with another `mask`.
+
+        Raises:
+          UserError: its records hold no masks.
+        """
+        if mask != "none" and not self.has_masks:
+            raise UserError(
+                f"--mask={mask}: {self.path} holds no lung masks: build it with --with_masks from "
+                "a folder that has them"
+            )
+        return dataclasses.replace(self, mask=mask)
 
     def split_shards(self, split: str, label: int | None = None) -> tuple[Shard, ...]:
         """Shards of a split (and class) in canonical order: by label, then number."""
@@ -124,34 +149,23 @@ def dataset_fingerprint(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_json(path: str, content: Any) -> None:
-    """Writes JSON under a temporary name and renames it; keys sorted, so bytes repeat."""
-    import tensorflow as tf
-
-    temporary = f"{path}.tmp-{os.getpid()}"
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-    tf.io.gfile.rename(temporary, path, overwrite=True)
-
-
 def read_manifest(path: str) -> dict[str, Any]:
     """Returns the manifest of a finished build.
 
     Raises:
       UserError: no such directory, no manifest, or one that cannot be read.
     """
-    import tensorflow as tf
-
-    file_name = os.path.join(path, MANIFEST)
-    if not tf.io.gfile.exists(file_name):
-        state = "holds no finished build" if tf.io.gfile.exists(path) else "does not exist"
+    file_name = files.join(path, MANIFEST)
+    with files.explained(path, "data_dir"):
+        found = files.exists(file_name)
+    if not found:
+        state = "holds no finished build" if files.exists(path) else "does not exist"
         raise UserError(
             f"{path} {state} ({MANIFEST} is missing): make one with "
             f"`python -m beam_pipelines.build --output_dir={path}`, or name another --data_dir"
         )
     try:
-        with tf.io.gfile.GFile(file_name) as file:
-            manifest = json.loads(file.read())
+        manifest = files.read_json(file_name)
         found = manifest.get("format")
     except (ValueError, AttributeError) as error:
         raise UserError(
@@ -168,26 +182,21 @@ def load(path: str) -> DatasetDir:
     Raises:
       UserError: not a finished build, or a shard is missing or of another size.
     """
-    import tensorflow as tf
-
     manifest = read_manifest(path)
     names = tuple(manifest["class_names"])
-    sizes = {}
-    for name in tf.io.gfile.listdir(path):
-        if ".tfrecord-" in name:
-            sizes[name] = tf.io.gfile.stat(os.path.join(path, name)).length
+    sizes = files.sizes(path)
     shards = []
     for entry in manifest["shards"]:
         size = sizes.get(entry["file"])
         if size != entry["num_bytes"]:
             state = "is missing" if size is None else f"has {size} bytes"
             raise UserError(
-                f"shard {os.path.join(path, entry['file'])} {state}, expected "
+                f"shard {files.join(path, entry['file'])} {state}, expected "
                 f"{entry['num_bytes']} bytes: run the build again to mend it"
             )
         shards.append(
             Shard(
-                os.path.join(path, entry["file"]),
+                files.join(path, entry["file"]),
                 entry["split"],
                 names.index(entry["class"]),
                 entry["num_examples"],
@@ -207,21 +216,29 @@ def load(path: str) -> DatasetDir:
         mean=tuple(manifest["pixels"]["mean"]),
         std=tuple(manifest["pixels"]["std"]),
         shards=tuple(shards),
+        has_masks=bool(manifest["image"].get("mask")),
     )
 
 
 def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
     """Writes what `tfds.builder_from_directory(path)` needs, beside the shards."""
+    if files.is_local(path):
+        _write_tfds_metadata(path, manifest)
+        return
+    # TFDS looks for the shards by name: it gets empty ones, and what it writes is copied.
+    with tempfile.TemporaryDirectory() as folder:
+        for shard in manifest["shards"]:
+            open(os.path.join(folder, shard["file"]), "wb").close()
+        before = files.names(folder)
+        _write_tfds_metadata(folder, manifest)
+        for name in files.names(folder) - before:
+            with files.open_file(files.join(path, name), "wb") as file:
+                file.write(files.read_bytes(os.path.join(folder, name)))
+
+
+def _write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
     import tensorflow_datasets as tfds
 
-    size, channels = manifest["image"]["size"], manifest["image"]["channels"]
-    encoding = manifest["image"]["encoding"]
-    shape = (size, size, channels)
-    features = tfds.features
-    if encoding == "raw":
-        encoded: Any = features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
-    else:
-        encoded = features.Image(shape=shape, encoding_format=encoding)
     template = tfds.core.ShardedFileTemplate(
         data_dir=path,
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
@@ -233,25 +250,7 @@ def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
         by_split.setdefault(shard["file"].split(".")[0].removeprefix(f"{NAME}-"), []).append(shard)
     tfds.folder_dataset.write_metadata(
         data_dir=path,
-        features=features.FeaturesDict(
-            {
-                "image": {
-                    "encoded": encoded,
-                    "class": {
-                        "label": features.ClassLabel(names=list(manifest["class_names"])),
-                        "text": features.Text(),
-                    },
-                    "filename": features.Text(),
-                    "group": features.Text(),
-                    "key": {"sha256": features.Text()},
-                    "source": {
-                        "format": features.Text(),
-                        "height": features.Scalar(dtype=np.int64),
-                        "width": features.Scalar(dtype=np.int64),
-                    },
-                }
-            }
-        ),
+        features=_tfds_features(manifest),
         split_infos=[
             tfds.core.SplitInfo(
                 name=name,
@@ -264,3 +263,35 @@ def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
         description="Chest radiographs by split and class; see manifest.json.",
         check_data=False,
     )
+
+
+def _tfds_features(manifest: Mapping[str, Any]) -> Any:
+    """The `tfds.features.FeaturesDict` of a record."""
+    import tensorflow_datasets as tfds
+
+    features = tfds.features
+    size, channels = manifest["image"]["size"], manifest["image"]["channels"]
+    encoding = manifest["image"]["encoding"]
+    shape = (size, size, channels)
+    if encoding == "raw":
+        encoded: Any = features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
+    else:
+        encoded = features.Image(shape=shape, encoding_format=encoding)
+    image: dict[str, Any] = {
+        "encoded": encoded,
+        "class": {
+            "label": features.ClassLabel(names=list(manifest["class_names"])),
+            "text": features.Text(),
+        },
+        "filename": features.Text(),
+        "group": features.Text(),
+        "key": {"sha256": features.Text()},
+        "source": {
+            "format": features.Text(),
+            "height": features.Scalar(dtype=np.int64),
+            "width": features.Scalar(dtype=np.int64),
+        },
+    }
+    if manifest["image"].get("mask"):
+        image["mask"] = {"encoded": features.Image(shape=(size, size, 1), encoding_format="png")}
+    return features.FeaturesDict({"image": image})

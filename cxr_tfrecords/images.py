@@ -212,3 +212,23 @@ def _over_black(raw: np.ndarray) -> np.ndarray:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return text[0][:100] if text else type(error).__name__
+
+
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Returns uint8 [size, size] of 0 and 255, of a gray mask of any size (half and more: 255)."""
+    resized = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
+    return np.where(resized > 127, 255, 0).astype(np.uint8)
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """Encodes a mask, uint8 [height, width], as PNG."""
+    return encode(mask[:, :, None], "png")
+
+
+def decode_mask(data: bytes) -> np.ndarray:
+    """Decodes a stored mask to uint8 [height, width].
+
+    Raises:
+      BadImageError: damaged.
+    """
+    return to_channels(decode(data).pixels, 1)[:, :, 0]

@@ -7,9 +7,8 @@ Keys follow the TensorFlow convention and are at once what TFDS makes of a neste
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,6 +24,22 @@ GROUP = "image/group"
 SOURCE_HEIGHT = "image/source/height"
 SOURCE_WIDTH = "image/source/width"
 SOURCE_FORMAT = "image/source/format"
+MASK_ENCODED = "image/mask/encoded"
+
+_BYTES_FIELDS = {
+    IMAGE_ENCODED: "encoded",
+    TEXT: "class_name",
+    FILENAME: "filename",
+    SHA256: "sha256",
+    GROUP: "group",
+    SOURCE_FORMAT: "source_format",
+    MASK_ENCODED: "mask",
+}
+_INTEGER_FIELDS = {
+    LABEL: "label",
+    SOURCE_HEIGHT: "source_height",
+    SOURCE_WIDTH: "source_width",
+}
 
 ENCODINGS = ("png", "raw", "jpeg")
 
@@ -42,6 +57,7 @@ class Record:
       group: id of the group of identical sources; a group never spans two splits.
       source_height, source_width: pixels of the source.
       source_format: PNG, JPEG, ... as found in the file, whatever its extension.
+      mask: the resized lung mask as a PNG of 0 and 255, in data sets built with masks.
     """
 
     encoded: bytes
@@ -53,88 +69,103 @@ class Record:
     source_height: int
     source_width: int
     source_format: str
+    mask: bytes | None = None
 
 
 def serialize_example(record: Record) -> bytes:
     """Returns the deterministic `tf.train.Example` bytes of a record."""
-    import tensorflow as tf
-
-    def text(value: str) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
-
-    def integer(value: int) -> tf.train.Feature:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-    feature = {
-        IMAGE_ENCODED: tf.train.Feature(bytes_list=tf.train.BytesList(value=[record.encoded])),
-        LABEL: integer(record.label),
-        TEXT: text(record.class_name),
-        FILENAME: text(record.filename),
-        SHA256: text(record.sha256),
-        GROUP: text(record.group),
-        SOURCE_HEIGHT: integer(record.source_height),
-        SOURCE_WIDTH: integer(record.source_width),
-        SOURCE_FORMAT: text(record.source_format),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    example = _example_type()()
+    feature = example.features.feature
+    for key, name in _BYTES_FIELDS.items():
+        value = getattr(record, name)
+        if value is not None:
+            data = value if isinstance(value, bytes) else value.encode()
+            feature[key].bytes_list.value.append(data)
+    for key, name in _INTEGER_FIELDS.items():
+        feature[key].int64_list.value.append(getattr(record, name))
     # Map fields have no order of their own: without this the bytes could differ between workers.
     return example.SerializeToString(deterministic=True)
 
 
+def set_group(serialized: bytes, group: str) -> bytes:
+    """Returns a record's bytes with another group: groups are known later than pixels."""
+    example = _example_type().FromString(serialized)
+    values = example.features.feature[GROUP].bytes_list.value
+    values[:] = [group.encode()]
+    return example.SerializeToString(deterministic=True)
+
+
 def parse_record(serialized: bytes) -> Record:
-    """Reads back what `serialize_example` wrote, without TensorFlow graph operations.
+    """Reads back what `serialize_example` wrote, without TensorFlow.
 
     Raises:
       ValueError: the bytes are not an Example or lack a key.
     """
-    import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    example = tf.train.Example()
     try:
-        example.ParseFromString(serialized)
-        feature = example.features.feature
-
-        def text(key: str) -> str:
-            return feature[key].bytes_list.value[0].decode()
-
-        return Record(
-            encoded=feature[IMAGE_ENCODED].bytes_list.value[0],
-            label=feature[LABEL].int64_list.value[0],
-            class_name=text(TEXT),
-            filename=text(FILENAME),
-            sha256=text(SHA256),
-            group=text(GROUP),
-            source_height=feature[SOURCE_HEIGHT].int64_list.value[0],
-            source_width=feature[SOURCE_WIDTH].int64_list.value[0],
-            source_format=text(SOURCE_FORMAT),
-        )
+        feature = _example_type().FromString(serialized).features.feature
+        values: dict[str, Any] = {
+            name: feature[key].int64_list.value[0] for key, name in _INTEGER_FIELDS.items()
+        }
+        for key, name in _BYTES_FIELDS.items():
+            if key == MASK_ENCODED and key not in feature:
+                continue
+            value = feature[key].bytes_list.value[0]
+            values[name] = value if key in (IMAGE_ENCODED, MASK_ENCODED) else value.decode()
+        return Record(**values)
     except (DecodeError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"not a radiograph record ({type(error).__name__}: {error})") from error
 
 
-def write_shard(path: str, serialized: Iterable[bytes]) -> int:
-    """Writes a TFRecord file under a temporary name and renames it once it is whole.
+@functools.lru_cache(maxsize=1)
+def _example_type() -> Any:
+    """`tf.train.Example` without TensorFlow, whose import costs a worker 3 s and 400 MB.
 
-    Returns:
-      The number of records. After an error no file of the final name exists, and the
-      temporary one is removed.
+    The messages are those of tensorflow/core/example/{example,feature}.proto. They live in a
+    descriptor pool of their own: in the default pool they would clash with TensorFlow's.
     """
-    import tensorflow as tf
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-    temporary = f"{path}.tmp-{os.getpid()}"
-    count = 0
-    try:
-        with tf.io.TFRecordWriter(temporary) as writer:
-            for item in serialized:
-                writer.write(item)
-                count += 1
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise
-    return count
+    Field = descriptor_pb2.FieldDescriptorProto  # noqa: N806
+    file = descriptor_pb2.FileDescriptorProto(
+        name="cxr_tfrecords/example.proto", package="cxr", syntax="proto3"
+    )
+
+    def add(parent: Any, name: str, *fields: tuple[str, int, int, int, str]) -> Any:
+        message = parent.add(name=name)
+        for field, number, label, kind, type_name in fields:
+            message.field.add(
+                name=field, number=number, label=label, type=kind, type_name=type_name or None
+            )
+        return message
+
+    one, many = Field.LABEL_OPTIONAL, Field.LABEL_REPEATED
+    add(file.message_type, "BytesList", ("value", 1, many, Field.TYPE_BYTES, ""))
+    add(file.message_type, "FloatList", ("value", 1, many, Field.TYPE_FLOAT, ""))
+    add(file.message_type, "Int64List", ("value", 1, many, Field.TYPE_INT64, ""))
+    lists = ("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")
+    kinds = [
+        (name, number, one, Field.TYPE_MESSAGE, f".cxr.{kind}")
+        for number, (name, kind) in enumerate(lists, start=1)
+    ]
+    feature = add(file.message_type, "Feature", *kinds)
+    feature.oneof_decl.add(name="kind")
+    for field in feature.field:
+        field.oneof_index = 0
+    entries = ("feature", 1, many, Field.TYPE_MESSAGE, ".cxr.Features.FeatureEntry")
+    features = add(file.message_type, "Features", entries)
+    entry = add(
+        features.nested_type,
+        "FeatureEntry",
+        ("key", 1, one, Field.TYPE_STRING, ""),
+        ("value", 2, one, Field.TYPE_MESSAGE, ".cxr.Feature"),
+    )
+    entry.options.map_entry = True
+    add(file.message_type, "Example", ("features", 1, one, Field.TYPE_MESSAGE, ".cxr.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("cxr.Example"))
 
 
 def parse_example(serialized: tf.Tensor, data: DatasetDir) -> dict[str, tf.Tensor]:
@@ -145,18 +176,19 @@ def parse_example(serialized: tf.Tensor, data: DatasetDir) -> dict[str, tf.Tenso
       data: the dataset directory that the record comes from (image size, channels, encoding).
 
     Returns:
-      `image`: uint8 [size, size, channels]; `label`: int32 []; `id`: string [], the file name.
+      `image`: uint8 [size, size, channels], black outside what `data.mask` shows; `label`:
+      int32 []; `id`: string [], the file name.
     """
     import tensorflow as tf
 
-    parsed = tf.io.parse_single_example(
-        serialized,
-        {
-            IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string),
-            LABEL: tf.io.FixedLenFeature([], tf.int64),
-            FILENAME: tf.io.FixedLenFeature([], tf.string),
-        },
-    )
+    wanted = {
+        IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string),
+        LABEL: tf.io.FixedLenFeature([], tf.int64),
+        FILENAME: tf.io.FixedLenFeature([], tf.string),
+    }
+    if data.mask != "none":
+        wanted[MASK_ENCODED] = tf.io.FixedLenFeature([], tf.string)
+    parsed = tf.io.parse_single_example(serialized, wanted)
     shape = (data.image_size, data.image_size, data.channels)
     encoded = parsed[IMAGE_ENCODED]
     if data.encoding == "raw":
@@ -165,6 +197,10 @@ def parse_example(serialized: tf.Tensor, data: DatasetDir) -> dict[str, tf.Tenso
         image = tf.ensure_shape(tf.io.decode_png(encoded, channels=data.channels), shape)
     else:
         image = tf.ensure_shape(tf.io.decode_jpeg(encoded, channels=data.channels), shape)
+    if data.mask != "none":
+        lungs = tf.io.decode_png(parsed[MASK_ENCODED], channels=1) > 0
+        shown = lungs if data.mask == "lungs" else ~lungs
+        image *= tf.ensure_shape(tf.cast(shown, tf.uint8), (*shape[:2], 1))
     return {"image": image, "label": tf.cast(parsed[LABEL], tf.int32), "id": parsed[FILENAME]}
 
 

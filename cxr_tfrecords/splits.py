@@ -9,75 +9,115 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 METHODS = ("stratified", "hash")
+_TRAIN, _VALIDATION, _TEST = range(3)
 
 
-def group_images(keys: Sequence[Sequence[Hashable]]) -> list[int]:
-    """Unites images that share any key, transitively.
+class ContradictoryGroupsError(ValueError):
+    """Groups whose members have different given splits; `groups` holds their numbers."""
+
+    def __init__(self, groups: np.ndarray) -> None:
+        super().__init__(f"{len(groups)} groups have members in several given splits")
+        self.groups = groups
+
+
+def same_value_pairs(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Chains rows of equal values: int64 [pairs, 2], of values [n, words].
 
     Args:
-      keys: for each image the keys that tie it to others: a digest of its pixels today; a
-        perceptual hash or a patient id need only add theirs.
-
-    Returns:
-      For each image the index of the first image of its group.
+      valid: bool [n]; rows that are False are left alone.
     """
-    parent = list(range(len(keys)))
+    rows = np.arange(len(values)) if valid is None else np.flatnonzero(valid)
+    order = rows[np.lexsort(values[rows].T[::-1])]
+    same = (values[order[1:]] == values[order[:-1]]).all(axis=1)
+    return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
 
-    first_with: dict[Hashable, int] = {}
-    for index, own in enumerate(keys):
-        for key in own:
-            other = first_with.setdefault(key, index)
-            low, high = sorted((root(other), root(index)))
-            parent[high] = low
-    return [root(index) for index in range(len(keys))]
+def connect(count: int, *pairs: np.ndarray) -> np.ndarray:
+    """int64 [count], for each image the smallest number in its connected component.
+
+    Args:
+      pairs: int64 [m, 2] each; whatever ties two images.
+    """
+    edges = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
+    if not len(edges):
+        return np.arange(count)
+    graph = coo_array((np.ones(len(edges), bool), edges.T), shape=(count, count))
+    _, component = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def assign_splits(
-    group_ids: Sequence[str],
-    labels: Sequence[int],
+    groups: np.ndarray,
+    keys: np.ndarray,
+    labels: np.ndarray,
     *,
     method: str,
     test_fraction: float,
     validation_fraction: float,
     seed: int,
-) -> list[str]:
+    fixed: np.ndarray | None = None,
+) -> np.ndarray:
     """Assigns every image to a split; images of one group always share theirs.
 
     Args:
-      group_ids: for each image its group's id, the same for the same pixels in any build.
-      labels: for each image its class index.
+      groups: int64 [n], equal for images of one group.
+      keys: uint64 [n, 2], digest of the image's pixels, the same in any build; a group's key is
+        the smallest of its images'.
+      labels: int [n], class indices.
       method: `stratified`: the paper's arithmetic (see `stratified_quotas`), met exactly where
         groups are single images and as closely as group sizes allow elsewhere. `hash`: by the
-        salted hash of the group id alone, so images added later never move an old one.
+        salted hash of the group's key alone, so images added later move no old one, unless they
+        tie groups together or bring a group a smaller key.
       test_fraction: of all images.
       validation_fraction: of what remains after the test split.
       seed: another seed gives another split.
+      fixed: int8 [n], index into `SPLITS` where an image's split is given, else -1. A group with
+        such an image goes there whole.
 
     Returns:
-      For each image one of `train`, `validation`, `test`.
+      uint8 [n], index into `SPLITS`; it does not depend on the order of the images.
+
+    Raises:
+      ContradictoryGroupsError: given splits would tear a group.
     """
-    if method == "hash":
-        return [
-            _split_by_hash(salted_fraction(group, seed), test_fraction, validation_fraction)
-            for group in group_ids
-        ]
-    if method != "stratified":
+    if method not in METHODS:
         raise ValueError(f"split method {method!r} is none of {METHODS}")
-    return _assign_stratified(group_ids, labels, test_fraction, validation_fraction, seed)
+    labels = np.asarray(labels, np.int64)
+    # By group, then key, so that the first image of each run carries the group's key.
+    order = np.lexsort((labels, keys[:, 1], keys[:, 0], groups))
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    group_of = np.repeat(np.arange(len(starts)), sizes)
+    group_keys = keys[order[starts]]
+    given = _given_splits(groups, order, starts, group_of, fixed)
+    wish = _wishes(group_keys, seed, test_fraction, validation_fraction)
+    if method == "hash":
+        chosen = np.where(given >= 0, given, wish)
+    else:
+        counts = np.bincount(labels)
+        quotas = stratified_quotas(counts.tolist(), test_fraction, validation_fraction)
+        chosen = _fill_quotas(
+            np.array([quotas[name] for name in SPLITS]),
+            labels[order],
+            starts,
+            sizes,
+            given,
+            wish,
+            salted(group_keys, seed, "order of groups"),
+        )
+    result = np.zeros(len(groups), np.uint8)
+    result[order] = chosen[group_of]
+    return result
 
 
 def stratified_quotas(
@@ -100,10 +140,21 @@ def stratified_quotas(
     }
 
 
-def salted_fraction(key: str, seed: int, purpose: str = "split") -> float:
-    """A number in [0, 1) that depends on nothing but its arguments."""
-    digest = hashlib.blake2b(f"{purpose}/{seed}/{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def salted(keys: np.ndarray, seed: int, purpose: str) -> np.ndarray:
+    """uint64 [n], random-looking numbers that depend on nothing but the arguments.
+
+    SplitMix64's finaliser (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+    generators", section 4) over a 128-bit key, uint64 [n, 2], salted by (seed, purpose).
+    """
+    salt = hashlib.blake2b(f"{purpose}/{seed}".encode(), digest_size=16).digest()
+    low, high = (np.uint64(int.from_bytes(part, "little")) for part in (salt[:8], salt[8:]))
+    return _mix(_mix(keys[:, 0] ^ low) + (keys[:, 1] ^ high))
+
+
+def _mix(words: np.ndarray) -> np.ndarray:
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def _apportion(total: int, counts: np.ndarray) -> np.ndarray:
@@ -114,44 +165,70 @@ def _apportion(total: int, counts: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _split_by_hash(fraction: float, test: float, validation: float) -> str:
-    if fraction < test:
-        return TEST
-    return VALIDATION if fraction < test + (1 - test) * validation else TRAIN
+def _wishes(
+    keys: np.ndarray, seed: int, test_fraction: float, validation_fraction: float
+) -> np.ndarray:
+    """int8 [groups], the split that chance gives each group."""
+    fraction = salted(keys, seed, "split") / 2.0**64
+    after_test = test_fraction + (1 - test_fraction) * validation_fraction
+    return np.where(
+        fraction < test_fraction, _TEST, np.where(fraction < after_test, _VALIDATION, _TRAIN)
+    ).astype(np.int8)
 
 
-def _assign_stratified(
-    group_ids: Sequence[str],
-    labels: Sequence[int],
-    test_fraction: float,
-    validation_fraction: float,
-    seed: int,
-) -> list[str]:
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(group_ids):
-        members[group].append(index)
-    num_classes = max(labels) + 1
-    class_counts = np.bincount(labels, minlength=num_classes)
-    room = {
-        split: np.array(quota)
-        for split, quota in stratified_quotas(
-            class_counts.tolist(), test_fraction, validation_fraction
-        ).items()
-    }
-    result = [TRAIN] * len(labels)
-    # Groups of several images first (largest first), while there is room to be fair to them;
-    # the single images then fill each quota exactly.
-    order = sorted(
-        members, key=lambda group: (-len(members[group]), salted_fraction(group, seed), group)
-    )
-    for group in order:
-        own = np.bincount([labels[i] for i in members[group]], minlength=num_classes)
-        wish = _split_by_hash(
-            salted_fraction(group, seed, "several"), test_fraction, validation_fraction
+def _given_splits(
+    groups: np.ndarray,
+    order: np.ndarray,
+    starts: np.ndarray,
+    group_of: np.ndarray,
+    fixed: np.ndarray | None,
+) -> np.ndarray:
+    """int8 [groups], the split that a member's gives the group, else -1."""
+    if fixed is None:
+        return np.full(len(starts), -1, np.int8)
+    own = fixed[order].astype(np.int8)
+    highest = np.maximum.reduceat(own, starts)
+    torn = (own >= 0) & (own != highest[group_of])
+    if torn.any():
+        raise ContradictoryGroupsError(np.unique(groups[order[torn]]))
+    return highest
+
+
+def _fill_quotas(
+    quotas: np.ndarray,
+    labels: np.ndarray,
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    given: np.ndarray,
+    wish: np.ndarray,
+    lot: np.ndarray,
+) -> np.ndarray:
+    """int8 [groups]: given splits first, then groups of several images, largest first, while
+    there is room to be fair to them; single images fill what is left of each quota exactly.
+
+    Args:
+      quotas: int [splits, classes]; labels: int [n], by group; starts, sizes: int [groups].
+    """
+    room = quotas.copy()
+    chosen = given.copy()
+    for group in np.flatnonzero(given >= 0):
+        own = labels[starts[group] : starts[group] + sizes[group]]
+        np.subtract.at(room[given[group]], own, 1)
+    several = np.flatnonzero((given < 0) & (sizes > 1))
+    for group in several[np.lexsort((lot[several], -sizes[several]))]:
+        own = np.bincount(
+            labels[starts[group] : starts[group] + sizes[group]], minlength=quotas.shape[1]
         )
-        choices = (wish, TEST, VALIDATION, TRAIN) if own.sum() > 1 else (TEST, VALIDATION, TRAIN)
-        split = next((s for s in choices if (own <= room[s]).all()), TRAIN)
+        choices = (wish[group], _TEST, _VALIDATION)
+        split = next((s for s in choices if (own <= room[s]).all()), _TRAIN)
+        chosen[group] = split
         room[split] -= own
-        for index in members[group]:
-            result[index] = split
-    return result
+    single = np.flatnonzero((given < 0) & (sizes == 1))
+    for label in range(quotas.shape[1]):
+        own = single[labels[starts[single]] == label]
+        own = own[np.argsort(lot[own], kind="stable")]
+        test, validation = (max(int(room[s, label]), 0) for s in (_TEST, _VALIDATION))
+        chosen[own] = _TRAIN
+        chosen[own[:test]] = _TEST
+        chosen[own[test : test + validation]] = _VALIDATION
+    return chosen

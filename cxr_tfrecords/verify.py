@@ -3,8 +3,9 @@
   python -m cxr_tfrecords.verify DATA
 
 Reads every shard once: checksums, counts, labels, that each image decodes, that nothing is
-stored twice under one name, and that no group, and no picture, lies in two splits. Every fault
-is named by file and record; the exit code is 1 if there is one, 2 if DATA is no dataset.
+stored twice under one name, and that no group, no picture and no near-duplicate of one lies in
+two splits. Every fault is named by file and record; the exit code is 1 if there is one, 2 if
+DATA is no dataset.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import os
-from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+from absl import flags
 from tqdm import tqdm
 
+from cxr_tfrecords import dataset_dir, files, images, near_duplicates, records, tfrecord
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.splits import SPLITS
 
@@ -30,31 +32,36 @@ class Report:
       faults: one line each, naming the shard and, where there is one, the record.
       images, num_bytes: read.
       groups: split -> distinct groups seen.
+      near_distance: bits of 256 in which hashes of near-duplicates may differ; -1: not looked for.
+      near_pairs: near-duplicates found within a split.
     """
 
     faults: list[str] = dataclasses.field(default_factory=list)
     images: int = 0
     num_bytes: int = 0
     groups: dict[str, int] = dataclasses.field(default_factory=dict)
+    near_distance: int = -1
+    near_pairs: int = 0
 
 
-def verify(path: str, *, progress: bool = False) -> Report:
+def verify(path: str, *, near_distance: int | None = None, progress: bool = False) -> Report:
     """Reads the whole directory once and compares it with its manifest.
+
+    Args:
+      near_distance: see `Report`; None: the distance of the build.
 
     Raises:
       UserError: there is no manifest to compare with.
     """
-    import tensorflow as tf
-
-    from cxr_tfrecords import dataset_dir
-
     manifest = dataset_dir.read_manifest(path)
-    report = Report()
-    # Where each group, stored picture and file name was seen first: (split, shard, record).
+    settings = manifest["config"]
+    if near_distance is None:
+        near_distance = -1 if settings["dedup"] == "off" else settings["near_distance"]
+    report = Report(near_distance=near_distance)
     seen = _Seen()
-    on_disk = {name for name in tf.io.gfile.listdir(path) if ".tfrecord-" in name}
+    on_disk = {name: size for name, size in files.sizes(path).items() if ".tfrecord-" in name}
     listed = [entry["file"] for entry in manifest["shards"]]
-    for name in sorted(on_disk - set(listed)):
+    for name in sorted(on_disk.keys() - set(listed)):
         report.faults.append(f"{name}: not in {dataset_dir.MANIFEST}")
     total = sum(entry["num_examples"] for entry in manifest["shards"])
     with tqdm(total=total, desc="Verify", unit=" images", disable=not progress) as bar:
@@ -63,17 +70,27 @@ def verify(path: str, *, progress: bool = False) -> Report:
                 report.faults.append(f"{entry['file']}: missing")
                 continue
             _verify_shard(path, entry, manifest, report, seen, bar)
+            report.num_bytes += on_disk[entry["file"]]
     _check_totals(manifest, report, seen)
+    if near_distance >= 0 and seen.hashes:
+        _check_near(report, seen)
     return report
 
 
 class _Seen:
+    """Where each group, stored picture and file name was seen first: (split, shard, record)."""
+
     def __init__(self) -> None:
         self.groups: dict[str, tuple[str, str]] = {}
         self.pictures: dict[bytes, tuple[str, str]] = {}
         self.names: dict[str, str] = {}
         self.by_split: dict[str, set[str]] = collections.defaultdict(set)
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        # In the order of reading: digest of the pixels, perceptual hash, split, and where.
+        self.digests: list[bytes] = []
+        self.hashes: list[bytes] = []
+        self.splits: list[int] = []
+        self.places: list[str] = []
 
 
 def _verify_shard(
@@ -84,19 +101,16 @@ def _verify_shard(
     seen: _Seen,
     bar: tqdm,
 ) -> None:
-    import tensorflow as tf
-
-    file_name = os.path.join(path, entry["file"])
     digest, count = hashlib.sha256(), 0
     try:
-        for serialized in _read(file_name):
+        for serialized in tfrecord.read_records(files.join(path, entry["file"])):
             digest.update(serialized)
             where = f"{entry['file']} record {count}"
             _verify_record(serialized, where, entry, manifest, report, seen)
             count += 1
             bar.update(1)
-    except tf.errors.OpError as error:
-        report.faults.append(f"{entry['file']} record {count}: {_short(error)}")
+    except (tfrecord.DamagedRecordError, OSError) as error:
+        report.faults.append(f"{entry['file']} record {count}: {error}")
     else:
         if digest.hexdigest() != entry["digest"]:
             report.faults.append(f"{entry['file']}: its records are not those that were built")
@@ -106,14 +120,6 @@ def _verify_shard(
         )
     seen.counts[entry["split"], entry["class"]] += count
     report.images += count
-    report.num_bytes += tf.io.gfile.stat(file_name).length
-
-
-def _read(file_name: str) -> Iterator[bytes]:
-    """Yields a shard's records; TensorFlow checks both CRCs of each and raises DataLossError."""
-    import tensorflow as tf
-
-    yield from (record.numpy() for record in tf.data.TFRecordDataset(file_name))
 
 
 def _verify_record(
@@ -124,8 +130,6 @@ def _verify_record(
     report: Report,
     seen: _Seen,
 ) -> None:
-    from cxr_tfrecords import images, records
-
     try:
         record = records.parse_record(serialized)
     except ValueError as error:
@@ -151,14 +155,43 @@ def _verify_record(
         pixels = images.decode_stored(
             record.encoded, image["encoding"], image["size"], image["channels"]
         )
+        if image.get("mask"):
+            _check_mask(record.mask, image["size"])
     except images.BadImageError as error:
         report.faults.append(f"{where}: {error}")
         return
-    picture = seen.pictures.setdefault(
-        hashlib.sha256(pixels.tobytes()).digest()[:16], (split, where)
-    )
+    digest = hashlib.sha256(pixels.tobytes()).digest()[:16]
+    if report.near_distance >= 0:
+        gray = images.to_channels(pixels, 1)[:, :, 0]
+        seen.hashes.append(near_duplicates.perceptual_hash(gray))
+        seen.digests.append(digest)
+        seen.splits.append(SPLITS.index(split))
+        seen.places.append(where)
+    picture = seen.pictures.setdefault(digest, (split, where))
     if picture[0] != split and first[0] == split:
         report.faults.append(f"{where}: the same picture is in {picture[0]}, at {picture[1]}")
+
+
+def _check_mask(mask: bytes | None, size: int) -> None:
+    if mask is None:
+        raise images.BadImageError("its mask is missing")
+    if images.decode_mask(mask).shape != (size, size):
+        raise images.BadImageError("its mask is of another size")
+
+
+def _check_near(report: Report, seen: _Seen) -> None:
+    hashes = np.frombuffer(b"".join(seen.hashes), np.uint64).reshape(len(seen.hashes), -1)
+    split = np.array(seen.splits)
+    pairs = near_duplicates.near_pairs(hashes, report.near_distance)
+    across = split[pairs[:, 0]] != split[pairs[:, 1]]
+    report.near_pairs = int((~across).sum())
+    for low, high in pairs[across].tolist():
+        distance = int(np.bitwise_count(hashes[low] ^ hashes[high]).sum())
+        if seen.digests[low] != seen.digests[high]:  # else named already, as the same picture
+            report.faults.append(
+                f"{seen.places[high]}: a near-duplicate ({distance} of 256 bits) is in "
+                f"{SPLITS[split[low]]}, at {seen.places[low]}"
+            )
 
 
 def _check_totals(manifest: dict[str, Any], report: Report, seen: _Seen) -> None:
@@ -173,19 +206,10 @@ def _check_totals(manifest: dict[str, Any], report: Report, seen: _Seen) -> None
                 )
 
 
-def _short(error: Exception) -> str:
-    """TensorFlow's message without the operation's address."""
-    text = str(getattr(error, "message", error)).split(" [Op:")[0].splitlines()[-1]
-    return text.rpartition("}}")[2].strip()
-
-
 def main(argv: list[str]) -> int:
     if len(argv) != 2:
         raise UserError("name one dataset directory: python -m cxr_tfrecords.verify DATA")
-    from cxr_tfrecords.quiet import quiet_tensorflow
-
-    quiet_tensorflow()
-    report = verify(argv[1], progress=True)
+    report = verify(argv[1], near_distance=flags.FLAGS.near_distance, progress=True)
     groups = ", ".join(f"{split} {count:,}" for split, count in report.groups.items())
     print(f"{argv[1]}: {report.images:,} images, {report.num_bytes / 1e6:,.1f} MB read")
     print(f"groups: {groups}")
@@ -196,9 +220,21 @@ def main(argv: list[str]) -> int:
     if report.faults:
         print(f"FAILED: {len(report.faults)} faults")
         return 1
-    print("OK: counts, labels, checksums and pixels agree; no group is in two splits")
+    near = "no group is in two splits"
+    if report.near_distance >= 0:
+        near += (
+            f", nor a near-duplicate within {report.near_distance} of 256 bits "
+            f"({report.near_pairs:,} pairs, each in one split)"
+        )
+    print(f"OK: counts, labels, checksums and pixels agree; {near}")
     return 0
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer(
+        "near_distance",
+        None,
+        "Bits of 256 in which the hashes of near-duplicates may differ. Default: as built. -1: "
+        "look for none.",
+    )
     run_main(main)

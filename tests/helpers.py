@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cxr_tfrecords import dataset_dir, images, records
+from cxr_tfrecords import dataset_dir, files, images, records, tfrecord
 
 CLASS_NAMES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COUNTS = {"train": (8, 12, 20, 4), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}
@@ -64,7 +64,7 @@ def write_dataset(
                         )
                     )
                 name = dataset_dir.shard_name(split, class_slugs[label], number, len(parts))
-                records.write_shard(os.path.join(path, name), serialized)
+                tfrecord.write_records(os.path.join(path, name), serialized)
                 shards.append(
                     {
                         "file": name,
@@ -78,6 +78,7 @@ def write_dataset(
     image = {"size": image_size, "channels": channels, "encoding": encoding}
     manifest = {
         "format": dataset_dir.FORMAT,
+        "config": {"dedup": "keep", "near_distance": -1},
         "class_names": list(names),
         "class_slugs": list(class_slugs),
         "image": image,
@@ -86,5 +87,5 @@ def write_dataset(
         "pixels": {"mean": [100.0] * channels, "std": [35.0] * channels},
         "shards": shards,
     }
-    dataset_dir.write_json(os.path.join(path, dataset_dir.MANIFEST), manifest)
+    files.write_json(os.path.join(path, dataset_dir.MANIFEST), manifest)
     return dataset_dir.load(path)

@@ -16,6 +16,7 @@ BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
 MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
 PRECISIONS = ("float32", "bfloat16")
+MASKS = ("none", "lungs", "background")
 CACHES = ("auto", "memory", "none")
 
 # Where and how fast a run computes, not what: these may change when a run is resumed. Data are
@@ -45,6 +46,7 @@ class TrainConfig:
       batch_norm: `adapt`, `adapt_natural`, `train` or `frozen`, see `trainer.batch_norm`.
       bn_examples: training images that the moments are re-estimated from, at most.
       target_distribution: (class, share) pairs for `weighted` and `rejection`; empty: uniform.
+      mask: what of each image is shown, in all splits; the rest is black.
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.
       reduce_lr_factor: a plateau multiplies the learning rate by it.
@@ -70,6 +72,7 @@ class TrainConfig:
     target_distribution: tuple[tuple[str, float], ...] = ()
     resample_each_epoch: bool = False
     flip: bool = True
+    mask: str = "none"
     image_size: int = 0
     optimizer: str = "adamax"
     learning_rate: float = 0.001
@@ -100,6 +103,7 @@ class TrainConfig:
         _check_choice(self, "monitor", MONITORS)
         _check_choice(self, "mixed_precision", PRECISIONS)
         _check_choice(self, "cache", CACHES)
+        _check_choice(self, "mask", MASKS)
         _check_trainable(self.trainable)
         for name in ("batch_size", "epochs", "bn_examples", "checkpoint_keep"):
             if getattr(self, name) < 1:

@@ -42,6 +42,7 @@ def run(
             f"{data.image_size} px: build it again with --image_size={config.image_size}, or "
             "leave the flag out"
         )
+    data = data.showing(config.mask)
     with run_directory.explained_failures(config), input_pipeline.explained_reads(data):
         run_directory.check_same_run(config, data)
         if run_directory.is_finished(config.run_dir):

@@ -39,6 +39,14 @@ flags.DEFINE_integer(
     "resized when a data set is built, not here.",
     lower_bound=0,
 )
+flags.DEFINE_enum(
+    "mask",
+    "none",
+    settings.MASKS,
+    "What the model sees, in all splits. none: whole images. lungs: black outside the lungs. "
+    "background: black inside them; a model that is good at that has learned a shortcut. Needs a "
+    "data set built --with_masks.",
+)
 # Where it runs
 flags.DEFINE_enum(
     "strategy",

@@ -16,7 +16,7 @@ from cxr_tfrecords import dataset_dir, records, verify
 from cxr_tfrecords.errors import UserError
 from tests.beam_pipelines.radiographs import add_bad_files, add_copies, write_radiographs
 
-CONFIG = BuildConfig(image_size=24, num_shards=2, max_pixels=100_000)
+CONFIG = BuildConfig(near_distance=-1, image_size=24, num_shards=2, max_pixels=100_000)
 LOCAL = ["--runner=DirectRunner"]
 
 
@@ -65,7 +65,7 @@ def test_every_file_is_accounted_for(radiographs, tmp_path):
 def test_copies_share_a_split_and_conflicts_are_named(radiographs, tmp_path):
     add_copies(radiographs)
     for seed in range(4):
-        config = BuildConfig(image_size=24, seed=seed)
+        config = BuildConfig(near_distance=-1, image_size=24, seed=seed)
         manifest = build(radiographs, tmp_path / f"out{seed}", config).manifest
         groups = manifest["duplicates"]["groups"]
         assert sorted(len(own) for own in groups.values()) == [2, 2, 2]
@@ -101,7 +101,11 @@ def test_pixels_and_labels_are_those_of_the_source(radiographs, tmp_path):
 def test_mean_and_deviation_are_those_of_the_training_pixels(radiographs, tmp_path):
     import numpy as np
 
-    build(radiographs, tmp_path / "out", BuildConfig(image_size=24, channels=3, encoding="raw"))
+    build(
+        radiographs,
+        tmp_path / "out",
+        BuildConfig(near_distance=-1, image_size=24, channels=3, encoding="raw"),
+    )
     data = dataset_dir.load(str(tmp_path / "out"))
     pixels = np.stack(
         [
@@ -154,7 +158,7 @@ def test_an_interrupted_build_goes_on(radiographs, tmp_path, monkeypatch):
 
     build(radiographs, tmp_path / "whole")
     written = []
-    real = write.records.write_shard
+    real = write.tfrecord.write_records
 
     def fails_on_the_fifth(path, serialized):
         if len(written) == 4:
@@ -162,7 +166,7 @@ def test_an_interrupted_build_goes_on(radiographs, tmp_path, monkeypatch):
         written.append(path)
         return real(path, serialized)
 
-    monkeypatch.setattr(write.records, "write_shard", fails_on_the_fifth)
+    monkeypatch.setattr(write.tfrecord, "write_records", fails_on_the_fifth)
     with pytest.raises(UserError, match="No space left on device"):
         build(radiographs, tmp_path / "out")
     monkeypatch.undo()
@@ -175,7 +179,7 @@ def test_an_interrupted_build_goes_on(radiographs, tmp_path, monkeypatch):
 def test_another_configuration_is_refused_with_the_difference(radiographs, tmp_path):
     build(radiographs, tmp_path / "out")
     before = digests(tmp_path / "out")
-    other = BuildConfig(image_size=32, num_shards=2, max_pixels=100_000)
+    other = BuildConfig(near_distance=-1, image_size=32, num_shards=2, max_pixels=100_000)
     with pytest.raises(UserError, match="--image_size: 24 -> 32"):
         build(radiographs, tmp_path / "out", other)
     with pytest.raises(UserError, match="--resume goes on"):
@@ -244,11 +248,11 @@ def test_layouts_and_what_is_passed_over(tmp_path):
     (root / ".git").mkdir()
     (root / "README.txt").write_text("x")
     nested = sources.find_sources(str(root))
-    assert len(nested.files) == 40
+    assert len(nested) == 40
     assert nested.ignored == (".git", "COVID/images/.DS_Store", "COVID/masks")
     flat = sources.find_sources(str(write_radiographs(tmp_path / "flat", nested=False)))
-    assert len(flat.files) == 40
-    assert flat.files[0].filename == "COVID/COVID-0.png"
+    assert len(flat) == 40
+    assert next(flat.chunks(1))[0]["filename"] == "COVID/COVID-0.png"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 import pytest
 import tensorflow as tf
 
-from cxr_tfrecords import dataset_dir, records
+from cxr_tfrecords import dataset_dir, records, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
 
@@ -66,7 +66,7 @@ def test_an_error_while_writing_leaves_no_file(tmp_path):
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        records.write_shard(str(tmp_path / "shard"), broken())
+        tfrecord.write_records(str(tmp_path / "shard"), broken())
     assert os.listdir(tmp_path) == []
 
 

@@ -1,6 +1,7 @@
 """Groups never span splits; the paper's arithmetic is met exactly."""
 
 import collections
+import hashlib
 
 import numpy as np
 import pytest
@@ -12,10 +13,18 @@ from cxr_tfrecords import splits
 FRACTIONS = {"test_fraction": 0.2, "validation_fraction": 0.2}
 
 
-def assign(groups, labels, method="stratified", seed=0, **fractions):
-    return splits.assign_splits(
-        groups, labels, method=method, seed=seed, **{**FRACTIONS, **fractions}
+def key_of(name):
+    """The pixel digest of a group whose images are all alike."""
+    return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=16).digest(), np.uint64)
+
+
+def assign(groups, labels, method="stratified", seed=0, fixed=None):
+    numbers = np.unique(groups, return_inverse=True)[1]
+    keys = np.stack([key_of(name) for name in groups])
+    found = splits.assign_splits(
+        numbers, keys, np.array(labels), method=method, seed=seed, fixed=fixed, **FRACTIONS
     )
+    return [splits.SPLITS[number] for number in found]
 
 
 def test_the_papers_table_ii():
@@ -82,9 +91,25 @@ def test_hash_split_is_stable_under_growth():
     assert shares["validation"] / 5000 == pytest.approx(0.16, abs=0.02)
 
 
-def test_any_shared_key_unites_transitively():
-    keys = [("a",), ("b", "x"), ("x", "c"), ("d",), ("c", "a"), ()]
-    assert splits.group_images(keys) == [0, 0, 0, 3, 0, 5]
+def test_any_shared_value_unites_transitively():
+    values = np.array([[1, 7], [2, 7], [1, 7], [3, 0], [2, 7], [0, 0], [0, 0]], np.uint64)
+    same = splits.same_value_pairs(values, valid=values.any(axis=1))
+    assert splits.connect(7, same).tolist() == [0, 1, 0, 3, 1, 5, 6]
+    assert splits.connect(7, same, np.array([[4, 3], [5, 2]])).tolist() == [0, 1, 0, 1, 1, 0, 6]
+    assert splits.connect(3).tolist() == [0, 1, 2]
+
+
+def test_given_splits_are_kept_and_taken_off_the_quotas():
+    groups = [f"g{i // 2}" if i < 20 else f"g{i}" for i in range(200)]
+    fixed = np.full(200, -1, np.int8)
+    fixed[[0, 30, 31]] = splits.SPLITS.index("test")
+    found = assign(groups, [0] * 200, fixed=fixed)
+    assert {found[i] for i in (0, 1, 30, 31)} == {"test"}
+    assert collections.Counter(found) == {"train": 128, "validation": 32, "test": 40}
+    fixed[1] = splits.SPLITS.index("train")
+    with pytest.raises(splits.ContradictoryGroupsError) as caught:
+        assign(groups, [0] * 200, fixed=fixed)
+    assert len(caught.value.groups) == 1
 
 
 def test_unknown_method_is_refused():

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from cxr_tfrecords import records
+from cxr_tfrecords import records, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
 from trainer import input_pipeline, samplers, streaming
@@ -266,13 +266,13 @@ def damage(path, how):
             file.write(bytes([byte[0] ^ 4]))
     elif how == "short":
         kept = [r.numpy() for r in tf.data.TFRecordDataset(path)][1:]
-        records.write_shard(path, kept)
+        tfrecord.write_records(path, kept)
     elif how == "label":
         changed = [
             dataclasses.replace(records.parse_record(r.numpy()), label=0)
             for r in tf.data.TFRecordDataset(path)
         ]
-        records.write_shard(path, [records.serialize_example(record) for record in changed])
+        tfrecord.write_records(path, [records.serialize_example(record) for record in changed])
     else:
         os.remove(path)
 

@@ -1,0 +1,170 @@
+"""Tables that a user gives: a list of images as input, and columns that tie images together."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+
+from beam_pipelines.sources import SCHEMA, Rows, SourceFile, Sources
+from cxr_tfrecords import files, splits
+from cxr_tfrecords.errors import UserError
+
+# Columns that hold a file's name, in the order of preference; compared in lower case.
+_FILE_COLUMNS = ("path", "filename", "file name", "file_name", "file", "image", "image_id")
+
+
+def tie_digest(value: str, salt: str) -> str:
+    """32 hex digits of a patient id or the like: keyed BLAKE2b (RFC 7693), the salt is its key.
+
+    Who knows the salt can try all ids; without a secret salt that is anybody.
+    """
+    key = hashlib.sha256(salt.encode()).digest()
+    return hashlib.blake2b(value.strip().encode(), digest_size=16, key=key).hexdigest()
+
+
+def read_input_csv(path: str, root: str, salt: str) -> Sources:
+    """Reads a list of images: columns `path`, `label` and, where wanted, `split`, `group`, `mask`.
+
+    Args:
+      path: the CSV file; its paths are relative to `root`, or to its own folder if that is ''.
+      salt: of `group`, see `tie_digest`.
+
+    Raises:
+      UserError: a column or value is missing or unknown, or a path comes twice; names the line.
+    """
+    root = root or path.rpartition("/")[0] or "."
+    rows: list[tuple[int, dict[str, str]]] = list(_read_table(path, "input_csv"))
+    columns = set(rows[0][1]) if rows else set()
+    if not {"path", "label"} <= columns:
+        raise UserError(
+            f"--input_csv={path} needs the columns path and label; it has {', '.join(columns)}"
+        )
+    names = sorted({row["label"] for _, row in rows if row["label"]})
+    if len(names) < 2:
+        raise UserError(f"--input_csv={path} names {len(names)} class: at least 2 are needed")
+    labels = {name: label for label, name in enumerate(names)}
+    table = Rows()
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        where = f"--input_csv={path}, line {line}"
+        if not row["path"] or not row["label"]:
+            raise UserError(f"{where}: path or label is empty")
+        if row["path"] in seen:
+            raise UserError(f"{where}: {row['path']} is in line {seen[row['path']]} already")
+        seen[row["path"]] = line
+        group = row.get("group", "")
+        table.add(
+            SourceFile(
+                filename=row["path"],
+                label=labels[row["label"]],
+                num_bytes=_size(files.join(root, row["path"])),
+                split=_split_index(row.get("split", ""), where),
+                tie=tie_digest(group, salt) if group else "",
+                mask=row.get("mask", ""),
+            )
+        )
+    return Sources(root, tuple(names), table.table())
+
+
+def tie_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
+    """Ties files that share a value of a column, as `patient_id`.
+
+    A row names its file by path, by file name or by file name without extension, whichever
+    matches; the data sheets of the COVID-19 Radiography Database (.xlsx) can be given as they are.
+
+    Raises:
+      UserError: a column is missing, or no row matches a file.
+    """
+    ties: dict[str, str] = {}
+    for _, row in _read_table(path, "group_csv"):
+        if column.lower() not in row:
+            raise UserError(
+                f"--group_csv={path} has no column {column!r} (--group_column); it has "
+                f"{', '.join(row)}"
+            )
+        name = next((row[c] for c in _FILE_COLUMNS if row.get(c)), None)
+        if name is None:
+            raise UserError(
+                f"--group_csv={path} needs a column with file names, called one of "
+                f"{', '.join(_FILE_COLUMNS)}"
+            )
+        if row[column.lower()]:
+            ties[name] = tie_digest(row[column.lower()], salt)
+    found, column_values = 0, []
+    for batch in sources.table.select(["filename", "tie"]).to_batches():
+        for name, own in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+            tie = _lookup(ties, name)
+            found += tie is not None
+            column_values.append(tie or own)
+    if not found:
+        raise UserError(f"--group_csv={path} names none of the {len(sources)} files: check paths")
+    index = SCHEMA.get_field_index("tie")
+    values = pa.array(column_values, SCHEMA.field(index).type)
+    note = f"{path}: {column} found for {found:,} of {len(sources):,} files"
+    return dataclasses.replace(
+        sources,
+        table=sources.table.set_column(index, SCHEMA.field(index), values),
+        notes=(*sources.notes, note),
+    )
+
+
+def _lookup(ties: Mapping[str, str], filename: str) -> str | None:
+    base = filename.rpartition("/")[2]
+    for name in (filename, base, base.rpartition(".")[0]):
+        if name in ties:
+            return ties[name]
+    return None
+
+
+def _split_index(name: str, where: str) -> int:
+    names = {"": -1, "val": 1, "valid": 1, **{s: i for i, s in enumerate(splits.SPLITS)}}
+    if name.lower() not in names:
+        raise UserError(f"{where}: split {name!r} is none of {', '.join(splits.SPLITS)}")
+    return names[name.lower()]
+
+
+def _size(path: str) -> int:
+    try:
+        return files.size(path)
+    except OSError:
+        return 0  # inspected like the others, and rejected with its reason
+
+
+def _read_table(path: str, flag: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) of a CSV or XLSX file with a header; column names in lower case."""
+    with files.explained(path, flag):
+        content = files.read_bytes(path)
+    rows: Iterator[list[str]]
+    if path.lower().endswith(".xlsx"):
+        rows = _read_xlsx(content, path, flag)
+    else:
+        try:
+            rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        except UnicodeDecodeError as error:
+            raise UserError(f"--{flag}={path} is not UTF-8 text ({error})") from error
+    header = [name.strip().lower() for name in next(rows, [])]
+    for line, values in enumerate(rows, start=2):
+        if any(values):
+            if len(values) != len(header):
+                raise UserError(
+                    f"--{flag}={path}, line {line}: {len(values)} values under {len(header)} "
+                    "column names"
+                )
+            yield line, {k: v.strip() for k, v in zip(header, values, strict=True)}
+
+
+def _read_xlsx(content: bytes, path: str, flag: str) -> Iterator[list[str]]:
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise UserError(
+            f"--{flag}={path}: .xlsx needs a package: pip install 'cxr-balance[xlsx]'"
+        ) from error
+    sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
+    for row in sheet.iter_rows(values_only=True):
+        yield ["" if value is None else str(value) for value in row]
