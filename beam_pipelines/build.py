@@ -3,7 +3,7 @@
   python -m beam_pipelines.build --runner=DirectRunner --input_dir=DIR --output_dir=DATA
 
 Without --input_dir it first makes, and then uses, the embedded synthetic radiographs. PNG and
-JPEG files are read; local folders, gs:// and s3:// addresses. Every image is decoded once;
+JPEG files are read. Every image is decoded once;
 then copies (identical pixels, near-duplicates, one patient) are found and united, groups of them
 are split, and each shard is written whole. Copies of one radiograph never lie in two splits.
 
@@ -33,7 +33,7 @@ DEFAULT_OUTPUT = "data/synthetic-tfrecords"
 flags.DEFINE_string(
     "input_dir",
     "",
-    "Folder with one sub-folder a class (<Class>/images/* or <Class>/*): local, gs:// or s3://. "
+    "Folder with one sub-folder a class (<Class>/images/* or <Class>/*). "
     "Empty: make and use the synthetic radiographs.",
 )
 flags.DEFINE_string(
