@@ -23,6 +23,7 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.ordered_threads import map_in_order
 from beam_pipelines.sources import SourceFile
 from cxr_tfrecords import files, images, near_duplicates, records
+from cxr_tfrecords.errors import UserError
 
 _NO_TIE = bytes(16)
 # For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
@@ -54,7 +55,13 @@ class InspectChunk(beam.DoFn):
         chunk_path, part_path = element
         chunk = [SourceFile(**row) for row in files.read_json(chunk_path)]
         found = map_in_order(lambda file: inspect(file, self._work), chunk, self._threads)
-        parts.write_part(part_path, found)
+        try:
+            parts.write_part(part_path, found)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {part_path}: {error.strerror or error}. Finished parts are kept: "
+                "make room or name another --output_dir, then run the same command again"
+            ) from error
         yield part_path
 
 
