@@ -12,7 +12,7 @@ import numpy as np
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.parts import Parts
-from beam_pipelines.plan import FATES, REJECTED, WRITTEN, BuildPlan, describe_fates
+from beam_pipelines.plan import FATES, REJECTED, TIES, WRITTEN, BuildPlan, describe_fates
 from beam_pipelines.sources import Sources
 from cxr_tfrecords import __version__, dataset_dir, files, splits
 
@@ -103,10 +103,7 @@ def _describe_duplicates(plan: BuildPlan, parts: Parts, config: BuildConfig) -> 
         "near_distance": config.near_distance,
         "images": int((sizes[several] - 1).sum()),
         "num_groups": len(several),
-        "tied_by": {
-            kind: int((plan.ties & bit > 0).sum())
-            for kind, bit in (("pixels", 1), ("near", 2), ("group", 4))
-        },
+        "tied_by": {kind: int((plan.ties & bit > 0).sum()) for kind, bit in TIES.items()},
         "groups": dict(sorted(groups.items())),
         "label_conflicts": [plan.group_id(row) for row in plan.conflicts[:_LISTED]],
         "num_label_conflicts": len(plan.conflicts),
@@ -130,7 +127,7 @@ def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
     for shard in plan.shards:
         seen[plan.groups[shard.rows], splits.SPLITS.index(shard.split)] = True
     unit = "single image" if config.dedup == "off" else "group of copies"
-    if (plan.ties & 4).any():
+    if (plan.ties & TIES["group"]).any():
         unit += ", united with the given groups (patients or the like)"
     elif config.dedup != "off":
         unit += "; patients are not known"

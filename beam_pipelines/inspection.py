@@ -23,7 +23,6 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.ordered_threads import map_in_order
 from beam_pipelines.sources import SourceFile
 from cxr_tfrecords import files, images, near_duplicates, records
-from cxr_tfrecords.errors import UserError
 
 _NO_TIE = bytes(16)
 # For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
@@ -55,13 +54,8 @@ class InspectChunk(beam.DoFn):
         chunk_path, part_path = element
         chunk = [SourceFile(**row) for row in files.read_json(chunk_path)]
         found = map_in_order(lambda file: inspect(file, self._work), chunk, self._threads)
-        try:
+        with files.explained_writes(part_path):
             parts.write_part(part_path, found)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {part_path}: {error.strerror or error}. Finished parts are kept: "
-                "make room or name another --output_dir, then run the same command again"
-            ) from error
         yield part_path
 
 
@@ -121,8 +115,8 @@ def _store(decoded: images.Decoded, config: BuildConfig) -> tuple[np.ndarray, di
     stored = images.resize(pixels, config.image_size)
     stored_gray = images.to_channels(stored, 1)
     return stored, {
-        "pixels": _digest(gray),
-        "stored": _digest(stored_gray),
+        "pixels": images.pixel_digest(gray),
+        "stored": images.pixel_digest(stored_gray),
         "near": near_duplicates.perceptual_hash(stored_gray[:, :, 0]),
         "sums": _sums(stored),
     }
@@ -135,13 +129,6 @@ def _sums(stored: np.ndarray) -> list[int]:
     sums = [cv2.sumElems(channel)[0] for channel in channels]
     squares = [cv2.norm(channel, cv2.NORM_L2SQR) for channel in channels]
     return [round(value) for value in (*sums, *squares)]
-
-
-def _digest(gray: np.ndarray) -> bytes:
-    """XXH3 (128 bits) of gray values and shape, the same whatever file format held them."""
-    digest = xxhash.xxh3_128(f"{gray.shape[:2]}".encode())
-    digest.update(np.ascontiguousarray(gray).data)
-    return digest.digest()
 
 
 def _read(path: str) -> bytes:

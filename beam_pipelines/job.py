@@ -25,8 +25,8 @@ from beam_pipelines.write import MEMBER, ShardTask, WriteShard, save_members
 from cxr_tfrecords import __version__, dataset_dir, files
 from cxr_tfrecords.errors import UserError
 
-# Files that one call inspects: few enough for a lively progress bar, many enough that 20 million
-# paths make some 20,000 parts.
+# Files that one call inspects: few enough for a lively progress bar, many enough that a large
+# set does not become a million parts.
 _CHUNK, _LARGE_CHUNK, _LARGE_SET = 64, 1024, 100_000
 
 
@@ -63,11 +63,12 @@ def build(
     config = dataclasses.replace(config, salt_id=salt_id(salt))
     threads = threads or default_threads(options)
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
-    with workdir.locked(output_dir):
+    with workdir.locked(output_dir), files.explained_writes(f"to --output_dir={output_dir}"):
+        files.remove_temporary(output_dir)
         earlier = _earlier_build(output_dir, scratch, sources, config, overwrite, resume)
         if earlier and _is_current(output_dir, sources):
             return BuildResult(earlier, 0, 0)
-        _start(output_dir, scratch, sources, config)
+        _start(scratch, sources, config)
         inspected, todo = _inspect(sources, scratch, config, options, threads)
         if earlier and earlier["sources"]["fingerprint"] != finish.sources_fingerprint(inspected):
             scratch.remove()
@@ -120,16 +121,10 @@ def _earlier_build(
     return earlier
 
 
-def _start(output_dir: str, scratch: Scratch, sources: Sources, config: BuildConfig) -> None:
+def _start(scratch: Scratch, sources: Sources, config: BuildConfig) -> None:
     """Makes the scratch folder, and notes what is being built for a later --resume."""
-    try:
-        with files.explained(output_dir, "output_dir"):
-            scratch.make()
-            files.write_json(
-                scratch.state, {"config": config.to_json(), "listing": sources.listing_digest}
-            )
-    except UserError as error:
-        raise UserError(f"cannot write to {str(error).removeprefix('cannot write to ')}") from error
+    scratch.make()
+    files.write_json(scratch.state, {"config": config.to_json(), "listing": sources.listing_digest})
 
 
 def _refuse_other_build(

@@ -1,14 +1,14 @@
 """Between the passes: which image goes to which split and shard.
 
-Everything is a column of numbers, one entry a source file in the order of file names: 20 million
-of them take under 2 GB (`benchmarks/planning.py`), where objects would take ten times as much.
+Everything is a column of numbers, one entry a source file in the order of file names: as
+objects, millions of them would take ten times the memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,14 +19,13 @@ from cxr_tfrecords.errors import UserError
 # Why an image is tied to others, as bits.
 TIES = {"pixels": 1, "near": 2, "group": 4}
 # What became of an image, index into `FATES`; the first two are the common ones.
-WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED, BRIDGE = range(6)
+WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED = range(5)
 FATES = (
     "",
     "",  # the inspection's own reason
     "copy of an image that is written (--dedup=drop)",
     "copies of it lie in other classes (--label_conflicts=drop)",
     "left out to balance its split (--balance_splits)",
-    "ties images of two splits of the data set that it is added to",
 )
 
 
@@ -302,7 +301,5 @@ def _check_splits(
 
 def describe_fates(plan: BuildPlan) -> dict[str, int]:
     """Reason -> number of images that are whole but set aside."""
-    counts: dict[str, Any] = {
-        FATES[f]: int((plan.fate == f).sum()) for f in range(COPY, len(FATES))
-    }
+    counts = {FATES[f]: int((plan.fate == f).sum()) for f in range(COPY, len(FATES))}
     return {reason: count for reason, count in counts.items() if count}

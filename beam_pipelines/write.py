@@ -57,14 +57,8 @@ class WriteShard(beam.DoFn):
 
     def process(self, element: ShardTask) -> Iterator[str]:
         self._parts = self._parts or files.read_json(self._parts_list)
-        try:
-            entry = self._write(element)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {element.shard_path}: {error.strerror or error}. Finished shards "
-                "are kept: make room or name another --output_dir, then run the same command again"
-            ) from error
-        files.write_json(element.done_path, entry)
+        with files.explained_writes(element.shard_path):
+            files.write_json(element.done_path, self._write(element))
         yield element.shard_path
 
     def _write(self, task: ShardTask) -> dict[str, Any]:

@@ -72,6 +72,8 @@ class DatasetDir:
       counts: split -> number of examples of each class.
       fingerprint: hex digest of all records and of how to read them.
       mean, std: per channel, over the training split, in pixel units 0..255.
+      split_unit: what never lies in two splits, in words.
+      balanced_splits: splits whose class mix is not the natural one.
       has_masks: whether records hold lung masks.
       mask: what reading shows of an image: all (`none`), only `lungs` or only `background`.
       shards: sorted by split (train, validation, test), label and number.
@@ -88,6 +90,8 @@ class DatasetDir:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shards: tuple[Shard, ...]
+    split_unit: str = ""
+    balanced_splits: tuple[str, ...] = ()
     has_masks: bool = False
     mask: str = "none"
 
@@ -216,6 +220,8 @@ def load(path: str) -> DatasetDir:
         mean=tuple(manifest["pixels"]["mean"]),
         std=tuple(manifest["pixels"]["std"]),
         shards=tuple(shards),
+        split_unit=manifest.get("split_proof", {}).get("unit", ""),
+        balanced_splits=tuple(manifest.get("config", {}).get("balance_splits", ())),
         has_masks=bool(manifest["image"].get("mask")),
     )
 

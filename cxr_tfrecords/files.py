@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from cxr_tfrecords.errors import UserError
 
+_TEMPORARY = ".tmp-"
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
 
 
@@ -67,6 +68,18 @@ def explained(path: str, flag: str) -> Iterator[None]:
         raise UserError(f"--{flag}={path}: {type(error).__name__}: {error}") from error
 
 
+@contextlib.contextmanager
+def explained_writes(what: str) -> Iterator[None]:
+    """Turns a full, read-only or vanished disk under the output into one line, on any process."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {what}: {error.strerror or error}. What is finished is kept: make room "
+            "or name another --output_dir, then run the same command again"
+        ) from error
+
+
 def open_file(path: str, mode: str = "rb") -> IO[Any]:
     """Opens a file; text is UTF-8 with `\\n` kept as it is."""
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
@@ -117,7 +130,18 @@ def names(folder: str) -> set[str]:
     else:
         fs, inner = filesystem(folder)
         found = [base_name(p) for p in fs.ls(inner, detail=False)] if fs.exists(inner) else []
-    return {name for name in found if name and ".tmp-" not in name}
+    return {name for name in found if name and _TEMPORARY not in name}
+
+
+def remove_temporary(folder: str) -> None:
+    """Removes what a killed process left of `replacing` in a local folder.
+
+    Object stores show a file only when it is whole, so there is hardly ever any such file there.
+    """
+    if is_local(folder):
+        for name in sizes(folder):
+            if _TEMPORARY in name:
+                remove(join(folder, name))
 
 
 def modified_ns(path: str) -> int:
@@ -166,7 +190,7 @@ def replacing(path: str, suffix: str = "") -> Iterator[str]:
     Args:
       suffix: end of the temporary name, for writers that choose a format by it.
     """
-    temporary = f"{path}.tmp-{os.getpid()}{suffix}"
+    temporary = f"{path}{_TEMPORARY}{os.getpid()}{suffix}"
     try:
         yield temporary
         rename(temporary, path)

@@ -76,7 +76,7 @@ def describe_command(config: TrainConfig) -> str:
 def _summarize(run: FinishedRun) -> str:
     test = run.metrics["test"]
     return (
-        f"On {_total(run, 'test'):,} test images at natural prevalence: accuracy "
+        f"On {_total(run, 'test'):,} test images at {_mix(run, 'test')}: accuracy "
         f"**{test['accuracy']:.1%}** ({_interval(test)}), balanced accuracy "
         f"**{test['balanced_accuracy']:.1%}** ({len(run.class_names)} classes, chance is "
         f"{1 / len(run.class_names):.0%})."
@@ -155,18 +155,18 @@ def _describe_data(run: FinishedRun) -> str:
     data = run.dataset
     size = f"{data['image_size']} px, " if "image_size" in data else ""
     return (
-        f"`{data['path']}`, {size}fingerprint `{data['fingerprint'][:16]}`. Validation and test "
-        "keep the natural prevalence; the sampler acts on the training images alone, after the "
-        "split."
+        f"`{data['path']}`, {size}fingerprint `{data['fingerprint'][:16]}`. Validation is at "
+        f"{_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler acts on the training "
+        "images alone, after the split."
     )
 
 
 def _notes(run: FinishedRun) -> Iterable[str]:
     yield (
-        "Images whose pixels are identical lie in one split "
-        f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). Near-duplicates "
-        "and several images of one patient are not known here and may lie in two: the figures "
-        "hold for images, not for patients, and may be too good."
+        f"What never lies in two splits: {run.dataset.get('split_unit') or 'not told'} "
+        f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). Where patients are "
+        "not known, several images of one may lie in two: the figures then hold for images, not "
+        "for patients, and may be too good."
     )
     yield (
         f"The epoch was chosen by {run.config.monitor.replace('_', ' ')}, so the validation "
@@ -206,6 +206,12 @@ def _recompute(run: FinishedRun) -> str:
         f"print(evaluation.compute_metrics(predictions, {run.class_names!r}))\n"
         "```"
     )
+
+
+def _mix(run: FinishedRun, split: str) -> str:
+    """Prevalence of a split, in words."""
+    balanced = split in run.dataset.get("balanced_splits", ())
+    return "balanced classes (not the natural prevalence)" if balanced else "natural prevalence"
 
 
 def _total(run: FinishedRun, split: str) -> int:

@@ -96,6 +96,8 @@ def start_run(config: TrainConfig, data: DatasetDir, samples: Mapping[str, Any])
             "counts": {split: list(counts) for split, counts in data.counts.items()},
             "image_size": data.image_size,
             "channels": data.channels,
+            "split_unit": data.split_unit,
+            "balanced_splits": list(data.balanced_splits),
         },
     }
     if os.path.isfile(config.weights):

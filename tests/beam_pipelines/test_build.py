@@ -176,6 +176,30 @@ def test_an_interrupted_build_goes_on(radiographs, tmp_path, monkeypatch):
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
+def test_what_a_killed_build_left_half_written_is_removed(radiographs, tmp_path):
+    half = tmp_path / "out" / "cxr-train_covid.tfrecord-00000-of-00002.tmp-99"
+    for _ in range(2):  # before a first build, and beside a finished one
+        half.parent.mkdir(exist_ok=True)
+        half.write_bytes(b"half a shard")
+        build(radiographs, tmp_path / "out")
+        assert not half.exists()
+        assert verify.verify(str(tmp_path / "out")).faults == []
+
+
+def test_a_full_disk_in_any_process_is_one_line(radiographs, tmp_path, monkeypatch):
+    from beam_pipelines import finish, parts
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for module, name in ((parts, "write_part"), (finish, "write_finished")):
+        monkeypatch.setattr(module, name, full)
+        with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
+            build(radiographs, tmp_path / "out")
+        monkeypatch.undo()
+    assert build(radiographs, tmp_path / "out").written_shards == 0
+
+
 def test_another_configuration_is_refused_with_the_difference(radiographs, tmp_path):
     build(radiographs, tmp_path / "out")
     before = digests(tmp_path / "out")

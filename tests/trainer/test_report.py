@@ -68,6 +68,16 @@ def test_the_command_shown_gives_the_same_settings():
     assert "epochs" not in given, "defaults make the command long"
 
 
+def test_unit_of_the_split_and_balanced_splits_are_told(run_dir):
+    assert "test images at natural prevalence" in _text(run_dir)
+    run = read_run(run_dir)
+    told = {"split_unit": "group of copies; patients are not known", "balanced_splits": ["test"]}
+    changed = dataclasses.replace(run, dataset=run.dataset | told)
+    assert "test images at balanced classes" in report._summarize(changed)
+    assert "Validation is at natural prevalence, test at balanced" in report._describe_data(changed)
+    assert any("two splits: group of copies; patients" in note for note in report._notes(changed))
+
+
 @pytest.mark.parametrize(
     ("sampler", "planned", "warns"),
     [("oversample", [7137, 7650, 6509, 6656], True), ("none", fake_run.COUNTS["train"], False)],
