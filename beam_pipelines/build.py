@@ -156,9 +156,9 @@ def main(argv: list[str]) -> None:
     if not beam_flags.runs_locally(options):
         logging.set_verbosity(logging.INFO)  # a remote runner tells its job's address and state
     config = config_from_flags()
-    started = time.monotonic()
     sources = _find_sources()
     print(summary.describe_sources(sources), flush=True)
+    started = time.monotonic()
     given = (FLAGS.input_dir or FLAGS.input_csv.removesuffix(".csv")).rstrip("/")
     output_dir = FLAGS.output_dir or (f"{given}-tfrecords" if given else DEFAULT_OUTPUT)
     result = job.build(

@@ -149,9 +149,11 @@ def _find_groups(
     if config.near_distance >= 0:
         rows = np.flatnonzero(usable)
         hashes = columns.digests("near")[rows]
-        near = near_duplicates.near_pairs(hashes, config.near_distance)
-        pairs.append(tie("near", rows[near]))
+        near = rows[near_duplicates.near_pairs(hashes, config.near_distance)]
         del hashes
+        # Identical pixels have equal hashes too: they are told as what they are.
+        known = splits.connect(count, *pairs)
+        pairs.append(tie("near", near[known[near[:, 0]] != known[near[:, 1]]]))
     copies = splits.connect(count, *pairs)
     given = columns.digests("tie")
     patient = splits.same_value_pairs(given, valid=usable & given.any(axis=1))

@@ -61,6 +61,18 @@ def test_near_duplicates_share_a_split_and_verify_proves_it(radiographs, tmp_pat
         assert verify.verify(str(out)).faults == []
 
 
+def test_identical_pixels_are_not_told_as_near_duplicates(radiographs, tmp_path):
+    copy = add_near_copy(radiographs, tmp_path)
+    original = (radiographs / "Normal" / "images" / "Normal-4.png").read_bytes()
+    (copy / "Normal" / "images" / "again.png").write_bytes(original)
+    manifest = build(sources.find_sources(str(copy)), tmp_path / "out")
+    tied_by = {name: row["tied_by"] for name, row in source_rows(tmp_path / "out").items()}
+    assert tied_by["Normal/images/again.png"] == "pixels"
+    assert tied_by["Normal/images/copy.jpg"] == "near"
+    # The synthetic set has one exact copy of its own (COVID-2 is COVID-1).
+    assert manifest["duplicates"]["tied_by"] == {"pixels": 4, "near": 2, "group": 0}
+
+
 def test_verify_names_a_near_duplicate_in_two_splits(radiographs, tmp_path):
     found = sources.find_sources(str(add_near_copy(radiographs, tmp_path)))
     faults = []
