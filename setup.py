@@ -52,6 +52,13 @@ setup(
         "tpu": ["tensorflow-tpu==2.20.0", "libtpu<=0.0.43.2"],
         "gcp": ["apache-beam[gcp]>=2.77,<3", "gcsfs>=2024.6"],
         "aws": ["s3fs>=2024.6"],
+        # pylibjpeg-libjpeg is GPL-3.0, the others are MIT; without it JPEG inside DICOM is refused.
+        "dicom": [
+            "pydicom>=3",
+            "pylibjpeg>=2",
+            "pylibjpeg-libjpeg>=2",
+            "pylibjpeg-openjpeg>=2",
+        ],
         "xlsx": ["openpyxl>=3.1"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],

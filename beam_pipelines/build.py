@@ -2,10 +2,10 @@
 
   python -m beam_pipelines.build --runner=DirectRunner --input_dir=DIR --output_dir=DATA
 
-Without --input_dir it first makes, and then uses, the embedded synthetic radiographs. PNG and
-JPEG files are read. Every image is decoded once;
-then copies (identical pixels, near-duplicates, one patient) are found and united, groups of them
-are split, and each shard is written whole. Copies of one radiograph never lie in two splits.
+Without --input_dir it first makes, and then uses, the embedded synthetic radiographs. PNG, JPEG
+and DICOM files are read, each decoded once; then copies (identical pixels, near-duplicates, one
+patient) are found and united, groups of them are split, and each shard is written whole. Copies
+of one radiograph never lie in two splits.
 
 A build that was interrupted goes on where it stopped; a finished one is left alone. Flags that
 are not listed here go to Apache Beam: --runner=DataflowRunner --project=… --setup_file=./setup.py,
@@ -59,6 +59,11 @@ flags.DEFINE_string(
     "knows all possible ids can find them again.",
 )
 flags.DEFINE_bool(
+    "patient_ids",
+    True,
+    "Unite DICOM images of one PatientID, which is stored as a salted hash only.",
+)
+flags.DEFINE_bool(
     "with_masks", False, "Store each image's lung mask, the file of its name in <Class>/masks."
 )
 flags.DEFINE_integer(
@@ -93,6 +98,13 @@ flags.DEFINE_enum(
     "png: lossless, small. raw: uncompressed bytes, fastest to read. jpeg: quality 95, lossy.",
 )
 flags.DEFINE_enum("channels", "1", ["1", "3"], "1: gray. 3: RGB.")
+flags.DEFINE_enum(
+    "enhance",
+    "none",
+    ["none", "clahe", "histogram", "gamma", "complement"],
+    "Contrast enhancement after resizing (Rahman et al. 2021). clahe: adaptive histogram "
+    "equalisation. histogram: the global one. gamma: 0.5, lifts dark regions. complement: 255 - x.",
+)
 flags.DEFINE_integer(
     "num_shards",
     0,

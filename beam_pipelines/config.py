@@ -7,13 +7,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from cxr_tfrecords import __version__, images, near_duplicates, splits
+from cxr_tfrecords import __version__, enhance, images, near_duplicates, splits
 from cxr_tfrecords.errors import UserError
 
 DEDUPS = ("keep", "drop", "off")
 CONFLICTS = ("keep", "drop", "error")
 # Settings that decide what the first pass makes of a file; the others only move its record.
-_INSPECTION = ("image_size", "encoding", "channels", "max_pixels", "with_masks")
+_INSPECTION = (
+    *("image_size", "encoding", "channels", "enhance", "max_pixels", "with_masks"),
+    *("patient_ids", "salt_id"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,7 @@ class BuildConfig:
       image_size: side in pixels; images become square.
       encoding: `png` (lossless, level 1), `raw` bytes or `jpeg` (quality 95, lossy).
       channels: 1 gray, 3 RGB.
+      enhance: contrast enhancement after resizing, see `cxr_tfrecords.enhance`.
       with_masks: store each image's lung mask beside it.
       test_fraction: of all images; validation_fraction: of the rest. Both within (0, 1).
       split: `stratified` or `hash`, see `cxr_tfrecords.splits.assign_splits`.
@@ -36,6 +40,7 @@ class BuildConfig:
         as copies; -1: only identical pixels do.
       label_conflicts: copies in several classes: `keep`, `drop` or `error`.
       balance_splits: splits that are cut to the size of their smallest class.
+      patient_ids: unite images by the patient that DICOM files name.
       salt_id: tells another `--group_salt` without telling the salt.
       num_shards: shards of each split and class; 0: as many as `shard_size` asks.
       shard_size: images in a shard, at most.
@@ -45,6 +50,7 @@ class BuildConfig:
     image_size: int = 224
     encoding: str = "png"
     channels: int = 1
+    enhance: str = "none"
     with_masks: bool = False
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
@@ -54,6 +60,7 @@ class BuildConfig:
     near_distance: int = near_duplicates.DEFAULT_MAX_DISTANCE
     label_conflicts: str = "keep"
     balance_splits: tuple[str, ...] = ()
+    patient_ids: bool = True
     salt_id: str = ""
     num_shards: int = 0
     shard_size: int = 1024
@@ -75,6 +82,8 @@ class BuildConfig:
                 f"--near_distance={self.near_distance} must lie within 0 and 64 bits, or be -1: "
                 "identical pixels only"
             )
+        if self.enhance not in enhance.METHODS:
+            raise UserError(f"--enhance={self.enhance} is none of {', '.join(enhance.METHODS)}")
         wrong = set(self.balance_splits) - set(splits.SPLITS)
         if wrong or splits.TRAIN in self.balance_splits:
             raise UserError(

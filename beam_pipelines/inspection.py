@@ -22,7 +22,8 @@ from beam_pipelines import parts
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.ordered_threads import map_in_order
 from beam_pipelines.sources import SourceFile
-from cxr_tfrecords import files, images, near_duplicates, records
+from beam_pipelines.tables import tie_digest
+from cxr_tfrecords import enhance, files, images, near_duplicates, records
 
 _NO_TIE = bytes(16)
 # For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
@@ -37,11 +38,13 @@ class Work:
       root: the input folder.
       class_names: true names, in label order.
       config: decides the bytes.
+      salt: of patient ids, see `tables.tie_digest`.
     """
 
     root: str
     class_names: tuple[str, ...]
     config: BuildConfig
+    salt: str = ""
 
 
 class InspectChunk(beam.DoFn):
@@ -72,6 +75,7 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         "num_bytes": file.num_bytes,
         "split": file.split,
         "tie": bytes.fromhex(file.tie) or _NO_TIE,
+        "patient": _NO_TIE,
         "pixels": bytes(16),
         "stored": bytes(16),
         "near": bytes(32),
@@ -83,6 +87,8 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         decoded = images.decode(data, max_pixels=work.config.max_pixels)
         height, width = decoded.pixels.shape[:2]
         row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
+        if decoded.patient and work.config.patient_ids:
+            row["patient"] = bytes.fromhex(tie_digest(decoded.patient, work.salt))
         stored, found = _store(decoded, work.config)
         row |= found
         mask = _read_mask(file, work) if work.config.with_masks else None
@@ -112,7 +118,7 @@ def _store(decoded: images.Decoded, config: BuildConfig) -> tuple[np.ndarray, di
     """The pixels to store, uint8 [size, size, channels], and what the row says of them."""
     gray = images.to_channels(decoded.pixels, 1)
     pixels = gray if config.channels == 1 else images.to_channels(decoded.pixels, 3)
-    stored = images.resize(pixels, config.image_size)
+    stored = enhance.enhance(images.resize(pixels, config.image_size), config.enhance)
     stored_gray = images.to_channels(stored, 1)
     return stored, {
         "pixels": images.pixel_digest(gray),

@@ -69,7 +69,8 @@ def build(
         if earlier and _is_current(output_dir, sources):
             return BuildResult(earlier, 0, 0)
         _start(scratch, sources, config)
-        inspected, todo = _inspect(sources, scratch, config, options, threads)
+        work = Work(sources.root, sources.class_names, config, salt)
+        inspected, todo = _inspect(sources, scratch, work, options, threads)
         if earlier and earlier["sources"]["fingerprint"] != finish.sources_fingerprint(inspected):
             scratch.remove()
             raise UserError(
@@ -154,7 +155,7 @@ def _is_current(output_dir: str, sources: Sources) -> bool:
 def _inspect(
     sources: Sources,
     scratch: Scratch,
-    config: BuildConfig,
+    work: Work,
     options: PipelineOptions,
     threads: int,
 ) -> tuple[parts.Parts, int]:
@@ -165,7 +166,7 @@ def _inspect(
     weights: dict[str, int] = {}
     chunk_size = _CHUNK if len(sources) <= _LARGE_SET else _LARGE_CHUNK
     for rows in sources.chunks(chunk_size):
-        name = chunk_name(rows, config)
+        name = chunk_name(rows, work.config)
         paths.append(files.join(scratch.parts, name))
         if name + parts.ROWS not in done:
             chunk = files.join(scratch.chunks, name)
@@ -174,7 +175,6 @@ def _inspect(
             tasks.append((chunk, paths[-1]))
             weights[name + parts.ROWS] = len(rows)
     todo = sum(weights.values())
-    work = Work(sources.root, sources.class_names, config)
     run_pass(
         "Inspect",
         tasks,

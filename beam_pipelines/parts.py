@@ -36,7 +36,8 @@ SCHEMA = pa.schema(
         ("format", pa.large_string()),
         ("mode", pa.large_string()),
         ("split", pa.int8()),  # given by the user, index into splits.SPLITS; -1: none
-        ("tie", pa.binary(16)),  # digest of the patient or the like; zeros: none
+        ("tie", pa.binary(16)),  # digest of a table's patient or the like; zeros: none
+        ("patient", pa.binary(16)),  # digest of the patient that the file itself names
         ("reason", pa.large_string()),  # why the file is rejected; empty: it is not
         ("offset", pa.int64()),  # of its record in PART.records
         ("length", pa.int64()),  # 0: rejected

@@ -155,10 +155,11 @@ def _find_groups(
         known = splits.connect(count, *pairs)
         pairs.append(tie("near", near[known[near[:, 0]] != known[near[:, 1]]]))
     copies = splits.connect(count, *pairs)
-    given = columns.digests("tie")
-    patient = splits.same_value_pairs(given, valid=usable & given.any(axis=1))
-    groups = splits.connect(count, *pairs, tie("group", patient)) if len(patient) else copies
-    return copies, groups, ties
+    for name in ("tie", "patient"):
+        given = columns.digests(name)
+        same = splits.same_value_pairs(given, valid=usable & given.any(axis=1))
+        pairs.append(tie("group", same))
+    return copies, splits.connect(count, *pairs), ties
 
 
 def _conflicting(copies: np.ndarray, labels: np.ndarray, usable: np.ndarray) -> np.ndarray:

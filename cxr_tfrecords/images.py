@@ -19,6 +19,8 @@ import simplejpeg
 import xxhash
 from PIL import Image, UnidentifiedImageError
 
+from cxr_tfrecords import dicom
+
 # Our own --max_pixels check replaces Pillow's, which warns on stderr or raises by size class.
 Image.MAX_IMAGE_PIXELS = None
 # Workers decode side by side already: OpenCV's own pool would only make them wait on each other.
@@ -39,17 +41,20 @@ class Decoded:
 
     Attributes:
       pixels: uint8, [height, width] where the source is gray, else [height, width, 3] RGB.
-      format: "PNG" or "JPEG", by content and not by file extension.
-      mode: Pillow's name of the source's pixel mode (L, LA, RGB, RGBA, P, I;16, ...).
+      format: "PNG", "JPEG" or "DICOM", by content and not by file extension.
+      mode: Pillow's name of the source's pixel mode (L, LA, RGB, RGBA, P, I;16, ...), or
+        photometric interpretation and bits of a DICOM file.
+      patient: whose image it is, where the file tells; never to be stored as it is.
     """
 
     pixels: np.ndarray
     format: str
     mode: str
+    patient: str = ""
 
 
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
-    """Decodes a PNG or JPEG of 8 or 16 bits, gray, colour, palette, with or without alpha.
+    """Decodes PNG or JPEG of 8 or 16 bits, gray, colour, palette, with or without alpha; DICOM.
 
     16-bit values are scaled by the smallest of 12, 14 and 16 bits that holds the image's
     maximum (detectors deliver 12 or 14 bits in 16-bit files: dividing by 65,535 would leave
@@ -60,6 +65,12 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     """
     if not data:
         raise BadImageError("empty file (0 bytes)")
+    if dicom.is_dicom(data):
+        try:
+            found = dicom.decode_dicom(data, max_pixels=max_pixels)
+        except dicom.DicomError as error:
+            raise BadImageError(str(error)) from error
+        return Decoded(found.pixels, "DICOM", found.mode, found.patient)
     try:
         with Image.open(io.BytesIO(data)) as header:
             kind, mode, (width, height) = header.format, header.mode, header.size
@@ -75,7 +86,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     elif kind in ("JPEG", "MPO"):
         kind, pixels = "JPEG", _decode_jpeg(data, mode)
     else:
-        raise BadImageError(f"format {kind} is not supported (PNG or JPEG are)")
+        raise BadImageError(f"format {kind} is not supported (PNG, JPEG and DICOM are)")
     if pixels.shape[:2] != (height, width):
         raise BadImageError(f"header says {width} x {height}, decoded {pixels.shape[1::-1]}")
     return Decoded(pixels, str(kind), mode)

@@ -10,8 +10,9 @@ import pytest
 
 from beam_pipelines import beam_flags, job, sources, tables, workdir
 from beam_pipelines.config import BuildConfig
-from cxr_tfrecords import dataset_dir, records, synthetic, tfrecord, verify
+from cxr_tfrecords import dataset_dir, images, records, synthetic, tfrecord, verify
 from cxr_tfrecords.errors import UserError
+from tests.dicom_files import dicom_file
 
 CONFIG = BuildConfig(image_size=64)
 
@@ -183,3 +184,40 @@ def test_a_second_build_into_a_directory_at_work_is_refused(radiographs, tmp_pat
         pytest.raises(UserError, match="another build is writing"),
     ):
         build(sources.find_sources(str(radiographs)), tmp_path / "out")
+
+
+def test_dicom_patients_are_united_and_only_their_hash_is_stored(radiographs, tmp_path):
+    folder = tmp_path / "dicom"
+    patients = {}
+    for number, path in enumerate(sorted(radiographs.glob("*/images/*.png"))):
+        target = folder / path.parent.parent.name / f"{path.stem}.dcm"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        patients[str(target.relative_to(folder))] = f"patient-{number // 2}"
+        target.write_bytes(dicom_file(pixels, bits=8, PatientID=f"patient-{number // 2}"))
+    found = sources.find_sources(str(folder))
+    manifest = build(found, tmp_path / "out", salt="secret")
+    rows = source_rows(tmp_path / "out")
+    where = collections.defaultdict(set)
+    for name, row in rows.items():
+        where[patients[name]].add((row["split"], row["group"]))
+        assert (row["format"], row["mode"]) == ("DICOM", "MONOCHROME2;8")
+    assert all(len(own) == 1 for own in where.values())
+    assert manifest["duplicates"]["tied_by"]["group"] == len(patients)
+    for path in (tmp_path / "out").iterdir():
+        assert b"patient-1" not in path.read_bytes()
+    alone = dataclasses.replace(CONFIG, patient_ids=False)
+    assert build(found, tmp_path / "alone", alone)["duplicates"]["tied_by"]["group"] == 0
+
+
+def test_enhanced_images_are_stored_and_the_manifest_says_so(radiographs, tmp_path):
+    found = sources.find_sources(str(radiographs))
+    manifest = build(found, tmp_path / "out", dataclasses.replace(CONFIG, enhance="complement"))
+    assert manifest["config"]["enhance"] == "complement"
+    data = dataset_dir.load(str(tmp_path / "out"))
+    record = records.parse_record(next(tfrecord.read_records(data.shards[0].path)))
+    source = images.decode((radiographs / record.filename).read_bytes()).pixels
+    plain = images.resize(images.to_channels(source, 1), 64)
+    stored = images.decode_stored(record.encoded, "png", 64, 1)
+    np.testing.assert_array_equal(stored, 255 - plain)
+    assert verify.verify(data.path).faults == []

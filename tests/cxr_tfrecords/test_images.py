@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cxr_tfrecords import images
@@ -123,3 +125,33 @@ def test_messy_real_files_decode():
         decoded = images.decode(path.read_bytes())
         assert decoded.pixels.dtype == np.uint8, path.name
         assert decoded.pixels.std() > 10, path.name
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=200))
+@example(b"\x89PNG\r\n\x1a\n" + bytes(40))
+@example(b"\xff\xd8\xff\xe0" + bytes(40))
+@example(bytes(128) + b"DICM" + bytes(40))
+def test_any_bytes_give_an_image_or_a_reason(data):
+    with pytest.raises(images.BadImageError, match=r".{8}"):
+        images.decode(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from([("PNG", "L"), ("PNG", "P"), ("PNG", "RGBA"), ("JPEG", "L")]),
+    places=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4),
+    value=st.integers(0, 255),
+)
+def test_damaged_files_never_give_wrong_pixels_of_a_png(kind, places, value):
+    data = bytearray(as_file(RAMP, kind[0], mode=kind[1]))
+    whole = images.decode(bytes(data)).pixels
+    for place in places:
+        data[int(place * len(data))] = value
+    try:
+        pixels = images.decode(bytes(data)).pixels
+    except images.BadImageError:
+        return
+    assert pixels.dtype == np.uint8
+    if kind[0] == "PNG":  # its checksums leave no other way; JPEG has none
+        np.testing.assert_array_equal(pixels, whole)
