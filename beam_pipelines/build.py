@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
@@ -150,6 +151,13 @@ flags.DEFINE_list(
     "show natural prevalence; the metadata say so. Empty: natural.",
 )
 # How it runs
+flags.DEFINE_bool(
+    "append",
+    False,
+    "Add the files of --input_dir or --input_csv that the data set in --output_dir does not hold "
+    "yet. Old images keep their splits and bytes, copies and patients follow them; settings that "
+    "are not given are those it was built with.",
+)
 flags.DEFINE_bool("overwrite", False, "Start again, replacing the build in --output_dir.")
 flags.DEFINE_bool(
     "resume", True, "Go on with an unfinished build of the same flags; --noresume refuses one."
@@ -162,54 +170,82 @@ flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Beam's import notes which optional parts are absent
     # Imported late: --help and a mistyped value of a flag answer at once.
-    from beam_pipelines import beam_flags, job, summary
+    from beam_pipelines import append, beam_flags, job, summary
 
     options = beam_flags.parse(argv[1:], list(FLAGS))
     if not beam_flags.runs_locally(options):
         logging.set_verbosity(logging.INFO)  # a remote runner tells its job's address and state
-    config = config_from_flags()
-    sources = _find_sources()
-    print(summary.describe_sources(sources), flush=True)
-    started = time.monotonic()
     given = (FLAGS.input_dir or FLAGS.input_csv.removesuffix(".csv")).rstrip("/")
     output_dir = FLAGS.output_dir or (f"{given}-tfrecords" if given else DEFAULT_OUTPUT)
-    result = job.build(
-        sources,
-        output_dir,
-        config,
-        options,
-        overwrite=FLAGS.overwrite,
-        resume=FLAGS.resume,
-        max_bad_fraction=FLAGS.max_bad_fraction,
-        threads=FLAGS.worker_threads,
-        salt=FLAGS.group_salt,
-    )
+    before = _read_before(output_dir) if FLAGS.append else None
+    config = config_from_flags(before["config"] if before else {})
+    sources = _find_sources(config, before["class_names"] if before else ())
+    print(summary.describe_sources(sources), flush=True)
+    started = time.monotonic()
+    settings: dict[str, Any] = {
+        "max_bad_fraction": FLAGS.max_bad_fraction,
+        "threads": FLAGS.worker_threads,
+        "salt": FLAGS.group_salt,
+    }
+    if FLAGS.append:
+        result = append.append(sources, output_dir, config, options, **settings)
+    else:
+        result = job.build(
+            sources,
+            output_dir,
+            config,
+            options,
+            overwrite=FLAGS.overwrite,
+            resume=FLAGS.resume,
+            **settings,
+        )
     print(summary.describe_build(result, output_dir, time.monotonic() - started))
 
 
-def config_from_flags() -> BuildConfig:
-    """The flags that shape bytes, as one value."""
+def _read_before(output_dir: str) -> dict[str, Any]:
+    """The manifest of the data set that is appended to."""
+    from cxr_tfrecords import dataset_dir
+
+    if FLAGS.overwrite:
+        raise UserError("--append and --overwrite exclude each other")
+    if not (FLAGS.input_dir or FLAGS.input_csv):
+        raise UserError("--append needs --input_dir or --input_csv, the files to add")
+    return dataset_dir.read_manifest(output_dir)
+
+
+def config_from_flags(built_with: Mapping[str, Any]) -> BuildConfig:
+    """The flags that shape bytes, as one value.
+
+    Args:
+      built_with: settings of a data set that is appended to, in place of flags not given.
+    """
     from beam_pipelines.config import BuildConfig
 
-    parsed: dict[str, Any] = {
-        "channels": int(FLAGS.channels),
-        "balance_splits": tuple(FLAGS.balance_splits),
-    }
-    if FLAGS.near_distance is not None:
-        parsed["near_distance"] = FLAGS.near_distance
-    names = set(BuildConfig.__dataclass_fields__) - {"salt_id", "near_distance", *parsed}
-    plain: dict[str, Any] = {name: FLAGS[name].value for name in names}
-    return BuildConfig(**plain, **parsed)
+    values: dict[str, Any] = {}
+    for name in BuildConfig.__dataclass_fields__:
+        if name == "salt_id":
+            continue
+        if name in built_with and not FLAGS[name].present:
+            values[name] = built_with[name]
+        elif FLAGS[name].value is not None:  # --near_distance has its default there
+            values[name] = FLAGS[name].value
+    values["channels"] = int(values["channels"])
+    values["balance_splits"] = tuple(values["balance_splits"])
+    return BuildConfig(**values)
 
 
-def _find_sources() -> Sources:
+def _find_sources(config: BuildConfig, known_classes: Sequence[str]) -> Sources:
     from beam_pipelines import sources, tables
 
     if FLAGS.input_csv:
-        found = tables.read_input_csv(FLAGS.input_csv, FLAGS.input_dir, FLAGS.group_salt)
+        found = tables.read_input_csv(
+            FLAGS.input_csv, FLAGS.input_dir, FLAGS.group_salt, known_classes=known_classes
+        )
     else:
         folder = FLAGS.input_dir or _synthetic(FLAGS.synthetic_scale)
-        found = sources.find_sources(folder, with_masks=FLAGS.with_masks)
+        found = sources.find_sources(
+            folder, with_masks=config.with_masks, known_classes=known_classes
+        )
     if FLAGS.group_csv:
         found = tables.tie_by_csv(found, FLAGS.group_csv, FLAGS.group_column, FLAGS.group_salt)
     elif FLAGS["group_column"].present:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from beam_pipelines.config import BuildConfig
+from beam_pipelines.known import Known
 from beam_pipelines.parts import Parts
-from beam_pipelines.plan import FATES, REJECTED, TIES, WRITTEN, BuildPlan, describe_fates
+from beam_pipelines.plan import (
+    FATES,
+    REJECTED,
+    TIES,
+    WRITTEN,
+    BuildPlan,
+    Columns,
+    describe_fates,
+)
 from beam_pipelines.sources import Sources
 from cxr_tfrecords import __version__, dataset_dir, files, splits
 
@@ -23,6 +32,7 @@ _LISTED = 1000
 
 _SOURCE_COLUMNS = ("num_bytes", "sha256", "height", "width", "format", "mode")
 _DIGEST_COLUMNS = ("pixels", "stored", "near")
+_TIE_COLUMNS = ("tie", "patient")
 
 
 def sources_fingerprint(parts: Parts) -> str:
@@ -36,23 +46,26 @@ def sources_fingerprint(parts: Parts) -> str:
 
 def make_manifest(
     plan: BuildPlan,
+    columns: Columns,
     parts: Parts,
     config: BuildConfig,
     sources: Sources,
     entries: Sequence[dict[str, Any]],
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything about a build that TFDS has no place for; holds no time, path or host.
 
     Args:
-      entries: one a shard, as `WriteShard` noted it, in the plan's order.
+      columns: of all rows of the plan; parts: of those that were read now.
+      entries: one a shard, as `WriteShard` noted it, by split, label and number.
+      before: manifest of the data set that was appended to.
     """
     image = {"size": config.image_size, "channels": config.channels, "encoding": config.encoding}
     if config.with_masks:
         image["mask"] = True
-    mean, std = _pixel_moments(plan, parts, config)
     rejected = np.flatnonzero(plan.fate == REJECTED)
     listed = rejected[:_LISTED]
-    names, reasons = (parts.strings(column, listed) for column in ("filename", "reason"))
+    names, reasons = (columns.strings(column, listed) for column in ("filename", "reason"))
     return {
         "format": dataset_dir.FORMAT,
         "config": config.to_json(),
@@ -67,36 +80,51 @@ def make_manifest(
         "prevalence": {
             s: "balanced" if s in config.balance_splits else "natural" for s in splits.SPLITS
         },
-        "pixels": {"mean": mean, "std": std, "of": "training split, 0..255, per channel"},
-        "statistics": {
-            "intensity_histograms": {
-                name: parts.histogram(label) for label, name in enumerate(plan.class_names)
-            }
-        },
+        "pixels": _pixel_moments(plan, parts, config, before),
+        "statistics": {"intensity_histograms": _histograms(plan, parts, before)},
         "fingerprint": dataset_dir.dataset_fingerprint(plan.class_names, image, entries),
         "shards": list(entries),
         "sources": {
-            "found": len(parts),
+            "found": len(columns),
             "written": int((plan.fate == WRITTEN).sum()),
             "rejected": len(rejected),
             "set_aside": describe_fates(plan),
-            "bytes": int(parts.numbers("num_bytes").sum()),
+            "bytes": int(columns.numbers("num_bytes").sum()),
             "listing": sources.listing_digest,
             "fingerprint": sources_fingerprint(parts),
             "ignored": list(sources.ignored[:_LISTED]),
+            "appended": [],
+            **_appended_sources(plan, parts, sources, before),
         },
         "rejected": [{"file": n, "reason": r} for n, r in zip(names, reasons, strict=True)],
-        "duplicates": _describe_duplicates(plan, parts, config),
+        "duplicates": _describe_duplicates(plan, columns, config),
         "split_proof": _split_proof(plan, config),
     }
 
 
-def _describe_duplicates(plan: BuildPlan, parts: Parts, config: BuildConfig) -> dict[str, Any]:
+def _appended_sources(
+    plan: BuildPlan, parts: Parts, sources: Sources, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The first build's listing stays; each --append adds a line of its own."""
+    if before is None:
+        return {}
+    own = {
+        "found": len(parts),
+        "written": int((plan.fate[plan.settled :] == WRITTEN).sum()),
+        "listing": sources.listing_digest,
+        "fingerprint": sources_fingerprint(parts),
+    }
+    kept = ("listing", "fingerprint", "ignored")
+    earlier = before["sources"]
+    return {**{name: earlier[name] for name in kept}, "appended": [*earlier["appended"], own]}
+
+
+def _describe_duplicates(plan: BuildPlan, columns: Columns, config: BuildConfig) -> dict[str, Any]:
     sizes = np.bincount(plan.groups, minlength=len(plan.groups))
     several = np.flatnonzero(sizes > 1)
     listed = np.isin(plan.groups, several[:_LISTED]).nonzero()[0]
     groups: dict[str, list[str]] = {}
-    for row, name in zip(listed.tolist(), parts.strings("filename", listed), strict=True):
+    for row, name in zip(listed.tolist(), columns.strings("filename", listed), strict=True):
         groups.setdefault(plan.group_id(row), []).append(name)
     return {
         "level": _level(config),
@@ -122,10 +150,10 @@ def _level(config: BuildConfig) -> str:
 
 
 def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
-    """Counted from the shards as planned, not assumed."""
+    """Counted from the images as planned, not assumed."""
     seen = np.zeros((len(plan.groups), len(splits.SPLITS)), bool)
-    for shard in plan.shards:
-        seen[plan.groups[shard.rows], splits.SPLITS.index(shard.split)] = True
+    written = plan.fate == WRITTEN
+    seen[plan.groups[written], plan.split[written]] = True
     unit = "single image" if config.dedup == "off" else "group of copies"
     if (plan.ties & TIES["group"]).any():
         unit += ", united with the given groups (patients or the like)"
@@ -139,40 +167,86 @@ def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
 
 
 def _pixel_moments(
-    plan: BuildPlan, parts: Parts, config: BuildConfig
-) -> tuple[list[float], list[float]]:
+    plan: BuildPlan, parts: Parts, config: BuildConfig, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Mean and deviation per channel, from exact integer sums: equal on every runner."""
     training = (plan.fate == WRITTEN) & (plan.split == splits.SPLITS.index(splits.TRAIN))
+    training = training[plan.settled :]
     pixels = int(training.sum()) * config.image_size**2
-    totals = parts.sums(config.channels)[training].sum(axis=0).tolist()
+    sums, squares = parts.sums(config.channels)[training].sum(axis=0).tolist()
+    if before is not None:
+        old = before["pixels"]
+        pixels += old["count"]
+        sums = [a + b for a, b in zip(sums, old["sums"], strict=True)]
+        squares = [a + b for a, b in zip(squares, old["sums_of_squares"], strict=True)]
     mean, std = [], []
-    for total, squares in zip(*totals, strict=True):
+    for total, square in zip(sums, squares, strict=True):
         # Python's integers: the product passes 2^63 at a few million images.
-        variance = (squares * pixels - total * total) / pixels**2
+        variance = (square * pixels - total * total) / pixels**2
         mean.append(round(total / pixels, 6))
         std.append(round(float(np.sqrt(variance)), 6))
-    return mean, std
+    return {
+        "mean": mean,
+        "std": std,
+        "of": "training split, 0..255, per channel",
+        "count": pixels,
+        "sums": sums,
+        "sums_of_squares": squares,
+    }
 
 
-def write_finished(
-    output_dir: str, plan: BuildPlan, parts: Parts, manifest: dict[str, Any]
-) -> None:
-    """Writes the TFDS files and the source list; the manifest last: it marks the end."""
+def _histograms(
+    plan: BuildPlan, parts: Parts, before: Mapping[str, Any] | None
+) -> dict[str, list[int]]:
+    """Class name -> 256 counts of the stored intensities."""
+    old = before["statistics"]["intensity_histograms"] if before else {}
+    return {
+        name: (np.array(parts.histogram(label)) + old.get(name, 0)).tolist()
+        for label, name in enumerate(plan.class_names)
+    }
+
+
+def write_metadata(output_dir: str, manifest: dict[str, Any]) -> None:
+    """Writes the TFDS files and then the manifest, which marks the end."""
     dataset_dir.write_tfds_metadata(output_dir, manifest)
-    path = files.join(output_dir, dataset_dir.SOURCES)
-    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(dataset_dir.SOURCE_COLUMNS)
-        writer.writerows(_source_rows(plan, parts))
     files.write_json(files.join(output_dir, dataset_dir.MANIFEST), manifest)
 
 
-def _source_rows(plan: BuildPlan, parts: Parts) -> Iterator[list[Any]]:
+def write_sources(
+    path: str,
+    plan: BuildPlan,
+    parts: Parts,
+    known: Known | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the source list.
+
+    Args:
+      known: rows of the data set that was appended to; renamed: its shards' new names.
+    """
+    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(dataset_dir.SOURCE_COLUMNS)
+        if known is not None:
+            writer.writerows(_known_rows(plan, known, renamed or {}))
+        writer.writerows(_new_rows(plan, parts))
+
+
+def _known_rows(
+    plan: BuildPlan, known: Known, renamed: Mapping[str, str]
+) -> Iterator[Sequence[str]]:
+    for row, one in enumerate(known.table.to_pylist()):
+        one |= {"shard": renamed.get(one["shard"], one["shard"]), "tied_by": plan.tied_by(row)}
+        yield [one[column] for column in dataset_dir.SOURCE_COLUMNS]
+
+
+def _new_rows(plan: BuildPlan, parts: Parts) -> Iterator[list[Any]]:
     shard_of = np.full(len(plan.fate), -1, np.int64)
     for number, shard in enumerate(plan.shards):
         shard_of[shard.rows] = number
-    row = 0
-    for table in parts.tables(["filename", "reason", *_SOURCE_COLUMNS, *_DIGEST_COLUMNS]):
+    row = plan.settled
+    columns = ["filename", "reason", *_SOURCE_COLUMNS, *_DIGEST_COLUMNS, *_TIE_COLUMNS]
+    for table in parts.tables(columns):
         for one in table.to_pylist():
             own = plan.shards[shard_of[row]] if shard_of[row] >= 0 else None
             known = plan.fate[row] != REJECTED
@@ -185,6 +259,7 @@ def _source_rows(plan: BuildPlan, parts: Parts) -> Iterator[list[Any]]:
                 *(one[c].hex() if known else "" for c in _DIGEST_COLUMNS),
                 plan.group_id(row) if known else "",
                 plan.tied_by(row),
+                *(one[c].hex() if any(one[c]) else "" for c in _TIE_COLUMNS),
                 one["reason"] or FATES[plan.fate[row]],
             ]
             row += 1

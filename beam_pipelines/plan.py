@@ -7,7 +7,7 @@ objects, millions of them would take ten times the memory.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,13 +19,15 @@ from cxr_tfrecords.errors import UserError
 # Why an image is tied to others, as bits.
 TIES = {"pixels": 1, "near": 2, "group": 4}
 # What became of an image, index into `FATES`; the first two are the common ones.
-WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED = range(5)
+WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED, TORN = range(6)
+SET_ASIDE = (COPY, CONFLICT, UNBALANCED, TORN)
 FATES = (
     "",
     "",  # the inspection's own reason
     "copy of an image that is written (--dedup=drop)",
     "copies of it lie in other classes (--label_conflicts=drop)",
     "left out to balance its split (--balance_splits)",
+    "it ties images of two splits together (--append)",
 )
 
 
@@ -50,6 +52,27 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
+class Settled:
+    """The leading rows of a plan that are in a data set already, and stay as they are.
+
+    Attributes:
+      fate: uint8 [rows], see `FATES`.
+      groups: uint64 [rows, 2], their groups' ids.
+      shards: (split, label) -> number of shards.
+    """
+
+    fate: np.ndarray
+    groups: np.ndarray
+    shards: Mapping[tuple[str, int], int]
+
+    def __len__(self) -> int:
+        return len(self.fate)
+
+
+NOTHING_SETTLED = Settled(np.zeros(0, np.uint8), np.zeros((0, 2), np.uint64), {})
+
+
+@dataclasses.dataclass(frozen=True)
 class BuildPlan:
     """The whole build, decided before the first shard is written.
 
@@ -60,7 +83,8 @@ class BuildPlan:
       split: uint8 [rows], index into splits.SPLITS, where the fate is WRITTEN.
       group_keys: uint64 [rows, 2], the group's id.
       conflicts: int64, groups whose copies lie in several classes.
-      shards: by split, label, number.
+      shards: to be written, by split, label, number.
+      settled: number of leading rows that a data set had before, see `Settled`.
     """
 
     class_names: tuple[str, ...]
@@ -73,13 +97,18 @@ class BuildPlan:
     group_keys: np.ndarray
     conflicts: np.ndarray
     shards: tuple[Shard, ...]
+    settled: int = 0
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """split -> class name -> number of images."""
-        result = {s: dict.fromkeys(self.class_names, 0) for s in splits.SPLITS}
-        for shard in self.shards:
-            result[shard.split][shard.class_name] += len(shard.rows)
-        return result
+        """split -> class name -> number of images, the settled ones included."""
+        written = self.fate == WRITTEN
+        width = len(self.class_names)
+        cells = self.split[written].astype(np.int64) * width + self.labels[written]
+        table = np.bincount(cells, minlength=len(splits.SPLITS) * width).reshape(-1, width)
+        return {
+            split: dict(zip(self.class_names, row.tolist(), strict=True))
+            for split, row in zip(splits.SPLITS, table, strict=True)
+        }
 
     def group_id(self, row: int) -> str:
         """32 hex digits, the same for all images that must share a split."""
@@ -91,9 +120,16 @@ class BuildPlan:
 
 
 def plan_build(
-    class_names: Sequence[str], columns: Columns, config: BuildConfig, max_bad_fraction: float
+    class_names: Sequence[str],
+    columns: Columns,
+    config: BuildConfig,
+    max_bad_fraction: float,
+    settled: Settled = NOTHING_SETTLED,
 ) -> BuildPlan:
     """Groups, splits and shards the images that passed inspection.
+
+    Args:
+      settled: of the first `len(settled)` rows of the columns.
 
     Raises:
       UserError: too many files were rejected, copies contradict each other, or a class is left
@@ -101,17 +137,24 @@ def plan_build(
     """
     labels = columns.numbers("label")
     fate = np.where(columns.numbers("length") > 0, WRITTEN, REJECTED).astype(np.uint8)
-    _check_rejected(columns, fate, max_bad_fraction)
+    _check_rejected(columns, fate, max_bad_fraction, len(settled))
     copies, groups, ties = _find_groups(columns, fate == WRITTEN, config)
-    conflicts = _conflicting(copies, labels, fate == WRITTEN)
-    _settle_conflicts(columns, copies, conflicts, fate, config)
+    fate[: len(settled)] = settled.fate
+    new = np.arange(len(fate)) >= len(settled)
+    conflicts = _conflicting(copies, labels, fate != REJECTED)
+    _settle_conflicts(columns, copies, conflicts, fate, new, config)
     if config.dedup == "drop":
-        fate[(fate == WRITTEN) & (copies != np.arange(len(fate)))] = COPY
+        fate[new & (fate == WRITTEN) & (copies != np.arange(len(fate)))] = COPY
+    given = columns.numbers("split")
+    if len(settled):
+        groups = _set_torn_aside(groups, given, fate, settled)
     keys = columns.digests("pixels")
-    split = _split(columns, groups, keys, labels, fate, config)
+    split = _split(columns, groups, keys, labels, fate, given, config)
     _balance(split, labels, keys, fate, config)
     class_slugs = dataset_dir.slugs(class_names)
     _check_splits(class_names, labels, split, fate)
+    to_write = new & (fate == WRITTEN)
+    shards = _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, settled)
     return BuildPlan(
         class_names=tuple(class_names),
         class_slugs=class_slugs,
@@ -120,9 +163,10 @@ def plan_build(
         groups=groups,
         ties=ties,
         split=split,
-        group_keys=keys[_smallest_member(groups, keys)],
+        group_keys=_group_keys(groups, keys, settled),
         conflicts=conflicts,
-        shards=tuple(_plan_shards(class_names, class_slugs, labels, split, keys, fate, config)),
+        shards=tuple(shards),
+        settled=len(settled),
     )
 
 
@@ -173,11 +217,14 @@ def _settle_conflicts(
     copies: np.ndarray,
     conflicts: np.ndarray,
     fate: np.ndarray,
+    new: np.ndarray,
     config: BuildConfig,
 ) -> None:
+    """Applies --label_conflicts to the new images; what is settled stays."""
+    involved = np.isin(copies, conflicts) & (fate == WRITTEN) & new
+    conflicts = np.unique(copies[involved])
     if not len(conflicts) or config.label_conflicts == "keep":
         return
-    involved = np.isin(copies, conflicts) & (fate == WRITTEN)
     if config.label_conflicts == "error":
         first = np.flatnonzero(copies == conflicts[0])[:4]
         raise UserError(
@@ -188,17 +235,33 @@ def _settle_conflicts(
     fate[involved] = CONFLICT
 
 
+def _set_torn_aside(
+    groups: np.ndarray, given: np.ndarray, fate: np.ndarray, settled: Settled
+) -> np.ndarray:
+    """Sets new images aside that tie groups of two splits together; returns the groups without
+    them. `given`: index of the split that a row has or must get, or -1."""
+    seen = np.zeros((len(groups), len(splits.SPLITS)), bool)
+    placed = np.flatnonzero(given >= 0)
+    seen[groups[placed], given[placed]] = True
+    torn = (seen.sum(axis=1) > 1)[groups]
+    before = splits.connect(len(settled), splits.same_value_pairs(settled.groups))
+    alone = np.concatenate([before, np.arange(len(settled), len(groups))])
+    fate[len(settled) :][torn[len(settled) :] & (fate[len(settled) :] == WRITTEN)] = TORN
+    return np.where(torn, alone, groups)
+
+
 def _split(
     columns: Columns,
     groups: np.ndarray,
     keys: np.ndarray,
     labels: np.ndarray,
     fate: np.ndarray,
+    given: np.ndarray,
     config: BuildConfig,
 ) -> np.ndarray:
     """uint8 [rows], index into splits.SPLITS; of no meaning where the fate is not WRITTEN."""
     rows = np.flatnonzero(fate == WRITTEN)
-    given = columns.numbers("split")[rows]
+    given = given[rows]
     # Groups are numbered anew: what was a group's first row may have been set aside.
     _, first, inverse = np.unique(groups[rows], return_index=True, return_inverse=True)
     try:
@@ -237,6 +300,18 @@ def _balance(
             fate[order[labels[order] == label][counts.min() :]] = UNBALANCED
 
 
+def _group_keys(groups: np.ndarray, keys: np.ndarray, settled: Settled) -> np.ndarray:
+    """uint64 [rows, 2], ids of groups: that of a settled member, else the smallest key."""
+    result = keys[_smallest_member(groups, keys)]
+    if len(settled):
+        result[: len(settled)] = settled.groups
+        # A group's number is its first row's: a settled one, wherever it has one.
+        joined = groups < len(settled)
+        result[joined] = result[groups[joined]]
+        result[: len(settled)] = settled.groups
+    return result
+
+
 def _smallest_member(groups: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """int64 [rows], for each the row of its group with the smallest key."""
     result = groups.copy()
@@ -255,10 +330,10 @@ def _plan_shards(
     labels: np.ndarray,
     split: np.ndarray,
     keys: np.ndarray,
-    fate: np.ndarray,
+    written: np.ndarray,
     config: BuildConfig,
+    settled: Settled,
 ) -> Iterator[Shard]:
-    written = fate == WRITTEN
     for number, name in enumerate(splits.SPLITS):
         for label, class_name in enumerate(class_names):
             rows = np.flatnonzero(written & (split == number) & (labels == label))
@@ -267,20 +342,26 @@ def _plan_shards(
             rows = rows[order]
             total = config.num_shards or -(-len(rows) // config.shard_size)
             total = min(total, len(rows))
-            for shard, part in enumerate(np.array_split(rows, total)):
-                file = dataset_dir.shard_name(name, class_slugs[label], shard, total)
+            if not total:
+                continue
+            first = settled.shards.get((name, label), 0)
+            for shard, part in enumerate(np.array_split(rows, total), start=first):
+                file = dataset_dir.shard_name(name, class_slugs[label], shard, first + total)
                 yield Shard(file, name, label, class_name, part)
 
 
-def _check_rejected(columns: Columns, fate: np.ndarray, max_bad_fraction: float) -> None:
-    rejected = np.flatnonzero(fate == REJECTED)
-    if len(rejected) <= max_bad_fraction * len(fate):
+def _check_rejected(
+    columns: Columns, fate: np.ndarray, max_bad_fraction: float, settled: int
+) -> None:
+    rejected = np.flatnonzero(fate[settled:] == REJECTED) + settled
+    count = len(fate) - settled
+    if len(rejected) <= max_bad_fraction * count:
         return
     names, reasons = (columns.strings(c, rejected[:5]) for c in ("filename", "reason"))
     shown = "".join(f"\n  {n}: {r}" for n, r in zip(names, reasons, strict=True))
     more = f"\n  … and {len(rejected) - 5} more" if len(rejected) > 5 else ""
     raise UserError(
-        f"{len(rejected)} of {len(fate)} files cannot be used, more than "
+        f"{len(rejected)} of {count} files cannot be used, more than "
         f"--max_bad_fraction={max_bad_fraction}:{shown}{more}\n"
         "mend or remove them, or allow more with --max_bad_fraction; nothing was written"
     )
@@ -304,5 +385,5 @@ def _check_splits(
 
 def describe_fates(plan: BuildPlan) -> dict[str, int]:
     """Reason -> number of images that are whole but set aside."""
-    counts = {FATES[f]: int((plan.fate == f).sum()) for f in range(COPY, len(FATES))}
+    counts = {FATES[f]: int((plan.fate == f).sum()) for f in SET_ASIDE}
     return {reason: count for reason, count in counts.items() if count}

@@ -122,7 +122,9 @@ class Rows:
         self._rows = []
 
 
-def find_sources(root: str, *, with_masks: bool = False) -> Sources:
+def find_sources(
+    root: str, *, with_masks: bool = False, known_classes: Sequence[str] = ()
+) -> Sources:
     """Lists `<root>/<Class>/images/*` (or `<root>/<Class>/*` where there is no `images`).
 
     Every other plain file in an image folder is a candidate, whatever its extension: one that
@@ -132,9 +134,11 @@ def find_sources(root: str, *, with_masks: bool = False) -> Sources:
       root: local folder, gs:// or s3:// address.
       with_masks: expect for each image a file of the same name in `<Class>/masks`; otherwise
         `masks` beside `images` is passed over.
+      known_classes: those of the data set that is appended to: labels are indices into them.
 
     Raises:
-      UserError: no such folder, fewer than two classes, a class without any file.
+      UserError: no such folder, fewer than two classes (or a class that is not one of the known
+        ones), a class without any file.
     """
     ignored: list[str] = []
     classes: list[str] = []
@@ -143,13 +147,16 @@ def find_sources(root: str, *, with_masks: bool = False) -> Sources:
             classes.append(entry.name)
         elif entry.is_folder:
             ignored.append(entry.name)
-    if len(classes) < 2:
+    if len(classes) < (1 if known_classes else 2):
         raise UserError(
             f"--input_dir={root} holds {', '.join(classes) or 'no class folder'}: at least 2 class "
             "folders are needed, each with its images in it or in its folder `images`"
         )
+    check_known(classes, known_classes, f"--input_dir={root}")
+    names = tuple(known_classes or classes)
     rows = Rows()
-    for label, name in enumerate(classes):
+    for name in classes:
+        label = names.index(name)
         folder, beside = _image_folder(root, name)
         ignored += [path for path in beside if not (with_masks and path == f"{name}/{MASKS}")]
         before = rows.count
@@ -162,7 +169,17 @@ def find_sources(root: str, *, with_masks: bool = False) -> Sources:
             rows.add(SourceFile(path, label, entry.num_bytes, entry.mtime_ns, mask=mask))
         if rows.count == before:
             raise UserError(f"class folder {files.join(root, folder)} holds no file")
-    return Sources(root, tuple(classes), rows.table(), tuple(sorted(ignored)))
+    return Sources(root, names, rows.table(), tuple(sorted(ignored)))
+
+
+def check_known(classes: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Raises UserError where a class is not one of the data set that is appended to."""
+    for name in classes:
+        if known and name not in known:
+            raise UserError(
+                f"{where}: class {name!r} is none of the data set's ({', '.join(known)}): labels "
+                "would change; build a new --output_dir from all data"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

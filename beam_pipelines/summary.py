@@ -37,6 +37,7 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
     size = sum(shard["num_bytes"] for shard in shards)
     rejected = manifest["rejected"]
     lines = [
+        *result.notes,
         table,
         f"rejected {sources['rejected']:,} of {sources['found']:,} files",
         *(f"  {one['file']}: {one['reason']}" for one in rejected[:5]),

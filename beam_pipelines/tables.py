@@ -6,11 +6,11 @@ import csv
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from beam_pipelines.sources import SCHEMA, Rows, SourceFile, Sources
+from beam_pipelines.sources import SCHEMA, Rows, SourceFile, Sources, check_known
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
 
@@ -27,12 +27,15 @@ def tie_digest(value: str, salt: str) -> str:
     return hashlib.blake2b(value.strip().encode(), digest_size=16, key=key).hexdigest()
 
 
-def read_input_csv(path: str, root: str, salt: str) -> Sources:
+def read_input_csv(
+    path: str, root: str, salt: str, *, known_classes: Sequence[str] = ()
+) -> Sources:
     """Reads a list of images: columns `path`, `label` and, where wanted, `split`, `group`, `mask`.
 
     Args:
       path: the CSV file; its paths are relative to `root`, or to its own folder if that is ''.
       salt: of `group`, see `tie_digest`.
+      known_classes: as in `sources.find_sources`.
 
     Raises:
       UserError: a column or value is missing or unknown, or a path comes twice; names the line.
@@ -45,8 +48,10 @@ def read_input_csv(path: str, root: str, salt: str) -> Sources:
             f"--input_csv={path} needs the columns path and label; it has {', '.join(columns)}"
         )
     names = sorted({row["label"] for _, row in rows if row["label"]})
-    if len(names) < 2:
+    if len(names) < 2 and not known_classes:
         raise UserError(f"--input_csv={path} names {len(names)} class: at least 2 are needed")
+    check_known(names, known_classes, f"--input_csv={path}")
+    names = list(known_classes) or names
     labels = {name: label for label, name in enumerate(names)}
     table = Rows()
     seen: dict[str, int] = {}

@@ -50,8 +50,19 @@ class Scratch:
     def written(self) -> str:
         return files.join(self.root, "written")
 
+    @property
+    def appended(self) -> str:
+        """Shards of --append, until they are committed."""
+        return files.join(self.root, "appended")
+
+    @property
+    def commit(self) -> str:
+        """JSON: what --append has decided to change in the directory, see `commit`."""
+        return files.join(self.root, "commit.json")
+
     def make(self) -> None:
-        for folder in (self.root, self.chunks, self.parts, self.plans, self.written):
+        folders = self.chunks, self.parts, self.plans, self.written, self.appended
+        for folder in (self.root, *folders):
             files.makedirs(folder)
 
     def remove(self) -> None:

@@ -31,10 +31,12 @@ FORMAT = "cxr-tfrecords/1"
 MANIFEST = "manifest.json"
 SOURCES = "sources.csv"
 # Of sources.csv, one row a source file. `shard` is empty where it was not written, `reason` says
-# why; `group` is the same for all images that must share a split, `tied_by` says why they must.
+# why; `group` is the same for all images that must share a split, `tied_by` says why they must;
+# `given_group` and `patient` are salted hashes of a table's column and of a DICOM file's patient.
 SOURCE_COLUMNS = (
     *("class", "split", "shard", "filename", "num_bytes", "sha256", "height", "width", "format"),
-    *("mode", "pixel_digest", "stored_digest", "near_hash", "group", "tied_by", "reason"),
+    *("mode", "pixel_digest", "stored_digest", "near_hash", "group", "tied_by", "given_group"),
+    *("patient", "reason"),
 )
 
 

@@ -192,7 +192,7 @@ def test_a_full_disk_in_any_process_is_one_line(radiographs, tmp_path, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    for module, name in ((parts, "write_part"), (finish, "write_finished")):
+    for module, name in ((parts, "write_part"), (finish, "write_metadata")):
         monkeypatch.setattr(module, name, full)
         with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
             build(radiographs, tmp_path / "out")

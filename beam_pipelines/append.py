@@ -1,0 +1,155 @@
+"""--append: new images into a finished data set; no old image changes its split or its bytes.
+
+The old images take part in the plan as rows of sources.csv with their splits given: a new image
+that copies one of them, or shows the same patient, follows it. Nothing in the directory changes
+before the new shards are written (see `commit`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines import commit, finish, passes, workdir
+from beam_pipelines.config import BuildConfig, salt_id
+from beam_pipelines.inspection import Work
+from beam_pipelines.job import BuildResult
+from beam_pipelines.known import Joined, Known, read_known
+from beam_pipelines.plan import BuildPlan, plan_build
+from beam_pipelines.run import default_threads
+from beam_pipelines.sources import Sources
+from beam_pipelines.workdir import Scratch
+from cxr_tfrecords import dataset_dir, files, splits
+from cxr_tfrecords.errors import UserError
+
+_HASHING_THREADS = 8  # mostly waiting for the disk or the store
+
+
+def append(
+    sources: Sources,
+    output_dir: str,
+    config: BuildConfig,
+    options: PipelineOptions,
+    *,
+    max_bad_fraction: float,
+    threads: int = 0,
+    salt: str = "",
+) -> BuildResult:
+    """Adds the files that a finished data set does not hold yet.
+
+    Files that it knows by name and bytes are passed over, so `sources` may list old and new ones
+    together.
+
+    Args:
+      sources: labels are those of the data set, see `sources.find_sources`.
+      config: that of the data set.
+
+    Raises:
+      UserError: there is no finished data set, it was built with other settings, a known file
+        has other bytes now, or what `job.build` raises.
+    """
+    config = dataclasses.replace(config, salt_id=salt_id(salt))
+    scratch = Scratch(files.join(output_dir, workdir.FOLDER))
+    with workdir.locked(output_dir), files.explained_writes(f"to --output_dir={output_dir}"):
+        files.remove_temporary(output_dir)
+        commit.finish_interrupted(output_dir, scratch)
+        before = dataset_dir.read_manifest(output_dir)
+        dataset_dir.load(output_dir)  # refuses a directory that lacks shards
+        _refuse_other_settings(output_dir, before, config)
+        known = read_known(output_dir, before)
+        new, mended = _new_files(sources, known)
+        note = f"appending {len(new):,} of {len(sources):,} files, the others are in it already"
+        if not len(new):
+            return BuildResult(before, 0, 0, (note,))
+        known = known.without(mended)
+        scratch.make()
+        work = Work(sources.root, sources.class_names, config, salt)
+        threads = threads or default_threads(options)
+        inspected, todo = passes.inspect_sources(new, scratch, work, options, threads)
+        joined = Joined(known, inspected)
+        settled = known.settled(before)
+        plan = plan_build(sources.class_names, joined, config, max_bad_fraction, settled)
+        entries, written = passes.write_shards(scratch.appended, scratch, inspected, plan, options)
+        renamed = _new_names(before, plan)
+        old = [{**e, "file": renamed.get(e["file"], e["file"])} for e in before["shards"]]
+        manifest = finish.make_manifest(
+            plan, joined, inspected, config, new, _in_order(old + entries, plan), before
+        )
+        path = commit.staged_sources(scratch)
+        finish.write_sources(path, plan, inspected, known, renamed)
+        commit.commit(output_dir, scratch, manifest, renamed)
+        return BuildResult(manifest, todo, written, (note,))
+
+
+def _refuse_other_settings(output_dir: str, before: dict[str, Any], config: BuildConfig) -> None:
+    differences = config.differences(before["config"])
+    if differences:
+        lines = "".join(f"\n  {line}" for line in differences)
+        raise UserError(
+            f"--append: {output_dir} was built with other settings:{lines}\n"
+            "leave these flags out, or build a new --output_dir from all data"
+        )
+    if config.balance_splits:
+        raise UserError(
+            "--append cannot keep splits balanced that were cut to their smallest class "
+            "(--balance_splits): build a new --output_dir from all data"
+        )
+
+
+def _new_files(sources: Sources, known: Known) -> tuple[Sources, set[str]]:
+    """The files that are not known yet, and the names of rejected ones that were mended."""
+    digests = dict(zip(known.texts("filename"), known.texts("sha256"), strict=True))
+    written = dict(zip(known.texts("filename"), known.texts("shard"), strict=True))
+    names = sources.table["filename"].to_pylist()
+
+    def is_new(name: str) -> bool:
+        return name not in digests or _sha256(files.join(sources.root, name)) != digests[name]
+
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        fresh = list(pool.map(is_new, names))
+    changed = [name for name, new in zip(names, fresh, strict=True) if new and name in digests]
+    for name in changed:
+        if written[name]:
+            raise UserError(
+                f"--append: {name} is in the data set already, with other bytes: give the new "
+                "file another name, or build a new --output_dir from all data"
+            )
+    table = sources.table.filter(pa.array(fresh, pa.bool_()))
+    return dataclasses.replace(sources, table=table), set(changed)
+
+
+def _sha256(path: str) -> str:
+    """Hex digest of a file's bytes; '' if it cannot be read, as sources.csv has it."""
+    try:
+        return hashlib.sha256(files.read_bytes(path)).hexdigest()
+    except OSError:
+        return ""
+
+
+def _new_names(before: dict[str, Any], plan: BuildPlan) -> dict[str, str]:
+    """Old name -> new name of the shards whose split and class get more of them."""
+    added: dict[tuple[str, str], int] = {}
+    for shard in plan.shards:
+        key = shard.split, shard.class_name
+        added[key] = added.get(key, 0) + 1
+    renamed = {}
+    for entry in before["shards"]:
+        stem, _, place = entry["file"].rpartition("-")
+        total = int(place) + added.get((entry["split"], entry["class"]), 0)
+        name = f"{stem}-{total:05d}"
+        if name != entry["file"]:
+            renamed[entry["file"]] = name
+    return renamed
+
+
+def _in_order(entries: list[dict[str, Any]], plan: BuildPlan) -> list[dict[str, Any]]:
+    def key(entry: dict[str, Any]) -> tuple[int, int, str]:
+        label = plan.class_names.index(entry["class"])
+        return splits.SPLITS.index(entry["split"]), label, entry["file"]
+
+    return sorted(entries, key=key)
