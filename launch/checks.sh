@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # the options' variables are the scripts'
+# What must be given, and be there, before a build starts: else one line tells. Sourced, not run.
+
+# need NAME ...: the options without which nothing can start.
+need() {
+  local name
+  for name; do
+    [[ -n "${!name}" ]] || fail "missing option --$name; --help explains it"
+  done
+}
+
+# need_remote NAME ...: workers in containers or on other machines do not see this one's disk.
+need_remote() {
+  local name
+  for name; do
+    [[ "${!name}" == *://* ]] ||
+      fail "--$name=${!name}: the workers do not see this machine's disk; use gs:// or s3://"
+  done
+}
+
+# Where Python runs on a cluster that is not Python itself.
+check_environment() {
+  case "$environment_type" in
+    DOCKER) need environment_config; need_remote input_dir output_dir ;;
+    EXTERNAL) need environment_config ;;
+    LOOPBACK) ;;
+    *) fail "--environment_type=$environment_type: must be DOCKER, EXTERNAL or LOOPBACK" ;;
+  esac
+}
+
+need_command() { command -v "$1" >/dev/null || fail "$1 is not installed: $2"; }
+
+# need_module MODULE EXTRA
+need_module() {
+  "$python" -c "import $1" 2>/dev/null ||
+    fail "$python cannot import $1: pip install -c '$root/constraints.txt' '${root}[$2]'"
+}
+
+# This machine lists the input and follows the output itself.
+need_store_modules() {
+  case "$input_dir $output_dir" in *gs://*) need_module gcsfs gcp ;; esac
+  case "$input_dir $output_dir" in *s3*://*) need_module s3fs aws ;; esac
+}
+
+# need_port HOST:PORT WHAT
+need_port() {
+  "$python" -c 'import socket, sys; socket.create_connection(sys.argv[1:], 5)' \
+    "${1%:*}" "${1##*:}" 2>/dev/null ||
+    fail "$2 cannot be reached at $1 (HOST:PORT) from this machine"
+}

@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # the options' variables are the scripts'
+# What the build_*.sh scripts share: their options, and the command made of them. Sourced, not run.
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+python="${PYTHON:-python3}"
+dry_run=""
+rest=()
+# shellcheck source=launch/checks.sh
+source "$root/launch/checks.sh"
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# Prints the header comment of the script that was started.
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
+# read_options "NAME NAME ..." ARGUMENTS: --NAME=VALUE and --NAME VALUE set $NAME; what stands
+# after -- is kept for the build.
+read_options() {
+  local known="$1" name value
+  shift
+  while (($#)); do
+    case "$1" in
+      -h | --help) usage; exit 0 ;;
+      --dry_run) dry_run=1; shift; continue ;;
+      --) shift; rest=("$@"); return ;;
+      --*) ;;
+      *) fail "unexpected argument '$1'; --help shows the options" ;;
+    esac
+    name="${1%%=*}"
+    name="${name#--}"
+    [[ "$name" =~ ^[a-z_]+$ && " $known " == *" $name "* ]] ||
+      fail "unknown option --$name; --help shows the options, those of the build go after --"
+    if [[ "$1" == *=* ]]; then
+      value="${1#*=}"
+      shift
+    else
+      value="${2:-}"
+      shift $(($# > 1 ? 2 : 1))
+    fi
+    # An option's name here is a value that was forgotten.
+    [[ -n "$value" && "$value" != --* ]] || fail "--$name needs a value"
+    printf -v "$name" %s "$value"
+  done
+}
+
+# set_command NAME ...: the build's command line; options left empty are left out. PYTHONPATH
+# instead of a change of folder: relative paths stay those of the user's shell.
+set_command() {
+  local name
+  command=(env "PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}"
+    "$python" -m beam_pipelines.build "--runner=$runner")
+  for name in input_dir output_dir "$@"; do
+    [[ -z "${!name}" ]] || command+=("--$name=${!name}")
+  done
+}
+
+# Prints a command such that a shell takes it back.
+show() {
+  printf '%q' "$1"
+  printf ' %q' "${@:2}"
+  echo
+}
+
+end_dry_run() {
+  [[ -z "$dry_run" ]] || { show "${command[@]}"; exit; }
+}
