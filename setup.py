@@ -54,6 +54,7 @@ setup(
         "aws": ["s3fs>=2024.6"],
         "xlsx": ["openpyxl>=3.1"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
+        "bench": ["datasets>=3", "webdataset>=0.2.100"],
         "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6"],
     },
     classifiers=[
