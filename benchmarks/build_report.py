@@ -45,7 +45,7 @@ def make_row(system: str, images: int, runs: list[Run], start_cpu_s: float | Non
     """Medians over the rounds, and the rounds' own values under `runs`."""
     row: Row = {"system": system}
     for metric in METRICS:
-        values = [run[metric] for run in runs if run[metric] is not None]
+        values = [value for run in runs if (value := run[metric]) is not None]
         row[metric] = statistics.median(values) if values else None
     return {**row, "start_cpu_s": start_cpu_s, "rounds": len(runs), "images": images, "runs": runs}
 

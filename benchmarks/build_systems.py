@@ -49,6 +49,8 @@ def png_of(path: str, size: int) -> bytes:
 
     cv2.setNumThreads(1)  # its pool would only cost CPU on images this small
     gray = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    if gray is None:
+        raise ValueError(f"{path} could not be decoded")
     resized = cv2.resize(gray, (size, size), interpolation=cv2.INTER_AREA)
     ok, data = cv2.imencode(".png", resized, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:

@@ -2,7 +2,9 @@
 
 CPU is user and system time of the command and of all children that it waited for. Peak memory is
 the PSS of its whole process tree, seen every 50 ms: pages that processes share count once, which
-a sum of resident sizes would not do. Looking costs this process CPU, not the measured one.
+a sum of resident sizes would not do. (Pages shared with processes outside the tree, such as
+libraries that another Python has loaded too, count in part: measure on an idle machine.) Looking
+costs this process CPU, not the measured one.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import build_inputs, build_report, build_systems
 from benchmarks.measure import measure
+from cxr_tfrecords import images
 from cxr_tfrecords.near_duplicates import near_pairs, perceptual_hash
 from cxr_tfrecords.synthetic import render
 from tests.shared import ROOT
@@ -56,9 +57,9 @@ def test_a_failure_keeps_the_last_lines_of_its_errors():
 
 
 def test_counts_are_exact_and_keep_the_class_ratio():
-    for images in (16, 40, 501, 21165):
-        counts = build_inputs.class_counts(images)
-        assert sum(counts.values()) == images
+    for wanted in (16, 40, 501, 21165):
+        counts = build_inputs.class_counts(wanted)
+        assert sum(counts.values()) == wanted
         assert min(counts.values()) >= 1
     assert counts == {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}
 
@@ -70,6 +71,20 @@ def test_images_for_the_memory_measurement_are_no_near_duplicates(tmp_path):
     assert len(near_pairs(hashes, max_distance=30)) == 0
     folder = build_inputs.distinct_folder(str(tmp_path), 16, 20)
     assert len(build_systems.list_sources(folder)) == 16
+
+
+def test_peers_store_the_very_pixels_that_the_build_stores(tmp_path):
+    pixels, _ = render("COVID", 0)
+    path = str(tmp_path / "a.png")
+    cv2.imwrite(path, pixels)
+    stored = images.resize(pixels[:, :, None], 224)
+    assert build_systems.png_of(path, 224) == images.encode(stored, "png")
+
+
+def test_a_system_without_its_package_names_what_brings_it(monkeypatch):
+    assert build_systems.missing_package("floor-png") == ("", "")
+    monkeypatch.setitem(build_systems.NEEDS, "webdataset", ("no_such_module", "pip install it"))
+    assert build_systems.missing_package("webdataset") == ("no_such_module", "pip install it")
 
 
 def test_ratios_are_medians_of_the_rounds_own_ratios():
