@@ -61,6 +61,7 @@ setup(
         ],
         "xlsx": ["openpyxl>=3.1"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
+        "bench": ["datasets>=3", "webdataset>=0.2.100"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.10",
