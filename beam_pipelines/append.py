@@ -12,7 +12,6 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import commit, finish, passes, workdir
@@ -22,12 +21,13 @@ from beam_pipelines.job import BuildResult
 from beam_pipelines.known import Joined, Known, read_known
 from beam_pipelines.plan import BuildPlan, plan_build
 from beam_pipelines.run import default_threads
-from beam_pipelines.sources import Sources
+from beam_pipelines.sources import FileList, SourceFile, Sources, in_blocks
 from beam_pipelines.workdir import Scratch
 from cxr_tfrecords import dataset_dir, files, splits
 from cxr_tfrecords.errors import UserError
 
 _HASHING_THREADS = 8  # mostly waiting for the disk or the store
+_BLOCK = 4096
 
 
 def append(
@@ -105,22 +105,24 @@ def _new_files(sources: Sources, known: Known) -> tuple[Sources, set[str]]:
     """The files that are not known yet, and the names of rejected ones that were mended."""
     digests = dict(zip(known.texts("filename"), known.texts("sha256"), strict=True))
     written = dict(zip(known.texts("filename"), known.texts("shard"), strict=True))
-    names = sources.table["filename"].to_pylist()
 
-    def is_new(name: str) -> bool:
+    def is_new(file: SourceFile) -> bool:
+        name = file.filename
         return name not in digests or _sha256(files.join(sources.root, name)) != digests[name]
 
+    fresh: list[SourceFile] = []
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        fresh = list(pool.map(is_new, names))
-    changed = [name for name, new in zip(names, fresh, strict=True) if new and name in digests]
-    for name in changed:
+        for block in in_blocks(sources.listed, _BLOCK):
+            found = pool.map(is_new, block)
+            fresh += [file for file, new in zip(block, found, strict=True) if new]
+    changed = {file.filename for file in fresh} & digests.keys()
+    for name in sorted(changed):
         if written[name]:
             raise UserError(
                 f"--append: {name} is in the data set already, with other bytes: give the new "
                 "file another name, or build a new --output_dir from all data"
             )
-    table = sources.table.filter(pa.array(fresh, pa.bool_()))
-    return dataclasses.replace(sources, table=table), set(changed)
+    return dataclasses.replace(sources, listed=FileList(fresh)), changed
 
 
 def _sha256(path: str) -> str:

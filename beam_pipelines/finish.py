@@ -11,17 +11,10 @@ from typing import Any
 import numpy as np
 
 from beam_pipelines.config import BuildConfig
+from beam_pipelines.grouping import FATES, REJECTED, TIES, WRITTEN, Columns
 from beam_pipelines.known import Known
 from beam_pipelines.parts import Parts
-from beam_pipelines.plan import (
-    FATES,
-    REJECTED,
-    TIES,
-    WRITTEN,
-    BuildPlan,
-    Columns,
-    describe_fates,
-)
+from beam_pipelines.plan import BuildPlan, describe_fates
 from beam_pipelines.sources import Sources
 from cxr_tfrecords import __version__, dataset_dir, files, splits
 
@@ -90,7 +83,7 @@ def make_manifest(
             "rejected": len(rejected),
             "set_aside": describe_fates(plan),
             "bytes": int(columns.numbers("num_bytes").sum()),
-            "listing": sources.listing_digest,
+            "listing": sources.listed.digest,
             "fingerprint": sources_fingerprint(parts),
             "ignored": list(sources.ignored[:_LISTED]),
             "appended": [],
@@ -111,7 +104,7 @@ def _appended_sources(
     own = {
         "found": len(parts),
         "written": int((plan.fate[plan.settled :] == WRITTEN).sum()),
-        "listing": sources.listing_digest,
+        "listing": sources.listed.digest,
         "fingerprint": sources_fingerprint(parts),
     }
     kept = ("listing", "fingerprint", "ignored")

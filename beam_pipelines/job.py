@@ -122,7 +122,7 @@ def _earlier_build(
 def _start(scratch: Scratch, sources: Sources, config: BuildConfig) -> None:
     """Makes the scratch folder, and notes what is being built for a later --resume."""
     scratch.make()
-    files.write_json(scratch.state, {"config": config.to_json(), "listing": sources.listing_digest})
+    files.write_json(scratch.state, {"config": config.to_json(), "listing": sources.listed.digest})
 
 
 def _refuse_other_build(
@@ -131,7 +131,7 @@ def _refuse_other_build(
     differences = config.differences(state["config"])
     if state.get("appended"):
         differences.append("images were appended since: --append adds more")
-    elif state["listing"] != sources.listing_digest:
+    elif state["listing"] != sources.listed.digest:
         differences.append(f"the files in --input_dir={sources.root} are not those it was made of")
     if differences:
         lines = "".join(f"\n  {line}" for line in differences)
@@ -148,7 +148,7 @@ def _is_current(output_dir: str, sources: Sources) -> bool:
     except UserError:
         return False
     manifest = files.join(output_dir, dataset_dir.MANIFEST)
-    return sources.newest_ns <= files.modified_ns(manifest)
+    return sources.listed.newest_ns <= files.modified_ns(manifest)
 
 
 def _remove_earlier(output_dir: str, scratch: Scratch) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from beam_pipelines.grouping import FATES, REJECTED, SET_ASIDE, WRITTEN, Settled
 from beam_pipelines.parts import SCHEMA, Parts
-from beam_pipelines.plan import FATES, REJECTED, SET_ASIDE, WRITTEN, Settled
 from cxr_tfrecords import dataset_dir, files, splits
 from cxr_tfrecords.errors import UserError
 

@@ -17,7 +17,7 @@ from beam_pipelines import parts
 from beam_pipelines.inspection import InspectChunk, Work, chunk_name
 from beam_pipelines.plan import BuildPlan, Shard
 from beam_pipelines.run import run_pass
-from beam_pipelines.sources import Sources
+from beam_pipelines.sources import Sources, in_blocks
 from beam_pipelines.workdir import Scratch
 from beam_pipelines.write import MEMBER, ShardTask, WriteShard, save_members
 from cxr_tfrecords import __version__, files
@@ -40,7 +40,8 @@ def inspect_sources(
     tasks: list[tuple[str, str]] = []
     weights: dict[str, int] = {}
     chunk_size = _CHUNK if len(sources) <= _LARGE_SET else _LARGE_CHUNK
-    for rows in sources.chunks(chunk_size):
+    for files_of_chunk in in_blocks(sources.listed, chunk_size):
+        rows = [vars(file) for file in files_of_chunk]
         name = chunk_name(rows, work.config)
         paths.append(files.join(scratch.parts, name))
         if name + parts.ROWS not in done:

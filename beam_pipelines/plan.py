@@ -7,37 +7,26 @@ objects, millions of them would take ten times the memory.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from beam_pipelines import grouping
 from beam_pipelines.config import BuildConfig
-from cxr_tfrecords import dataset_dir, near_duplicates, splits
-from cxr_tfrecords.errors import UserError
-
-# Why an image is tied to others, as bits.
-TIES = {"pixels": 1, "near": 2, "group": 4}
-# What became of an image, index into `FATES`; the first two are the common ones.
-WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED, TORN = range(6)
-SET_ASIDE = (COPY, CONFLICT, UNBALANCED, TORN)
-FATES = (
-    "",
-    "",  # the inspection's own reason
-    "copy of an image that is written (--dedup=drop)",
-    "copies of it lie in other classes (--label_conflicts=drop)",
-    "left out to balance its split (--balance_splits)",
-    "it ties images of two splits together (--append)",
+from beam_pipelines.grouping import (
+    COPY,
+    FATES,
+    NOTHING_SETTLED,
+    REJECTED,
+    SET_ASIDE,
+    TIES,
+    UNBALANCED,
+    WRITTEN,
+    Columns,
+    Settled,
 )
-
-
-class Columns(Protocol):
-    """What a plan needs of the inspected files; `parts.Parts` has it."""
-
-    def __len__(self) -> int: ...
-    def numbers(self, column: str) -> np.ndarray: ...
-    def digests(self, column: str) -> np.ndarray: ...
-    def strings(self, column: str, rows: np.ndarray) -> list[str]: ...
+from cxr_tfrecords import dataset_dir, splits
+from cxr_tfrecords.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,34 +41,13 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settled:
-    """The leading rows of a plan that are in a data set already, and stay as they are.
-
-    Attributes:
-      fate: uint8 [rows], see `FATES`.
-      groups: uint64 [rows, 2], their groups' ids.
-      shards: (split, label) -> number of shards.
-    """
-
-    fate: np.ndarray
-    groups: np.ndarray
-    shards: Mapping[tuple[str, int], int]
-
-    def __len__(self) -> int:
-        return len(self.fate)
-
-
-NOTHING_SETTLED = Settled(np.zeros(0, np.uint8), np.zeros((0, 2), np.uint64), {})
-
-
-@dataclasses.dataclass(frozen=True)
 class BuildPlan:
     """The whole build, decided before the first shard is written.
 
     Attributes:
       class_names, class_slugs: label order.
       labels: int32 [rows]; fate: uint8 [rows], see `FATES`.
-      groups: int64 [rows], the first row of the group; ties: uint8 [rows], see `TIES`.
+      groups: int32 [rows], the first row of the group; ties: uint8 [rows], see `TIES`.
       split: uint8 [rows], index into splits.SPLITS, where the fate is WRITTEN.
       group_keys: uint64 [rows, 2], the group's id.
       conflicts: int64, groups whose copies lie in several classes.
@@ -102,12 +70,12 @@ class BuildPlan:
     def counts(self) -> dict[str, dict[str, int]]:
         """split -> class name -> number of images, the settled ones included."""
         written = self.fate == WRITTEN
-        width = len(self.class_names)
-        cells = self.split[written].astype(np.int64) * width + self.labels[written]
-        table = np.bincount(cells, minlength=len(splits.SPLITS) * width).reshape(-1, width)
         return {
-            split: dict(zip(self.class_names, row.tolist(), strict=True))
-            for split, row in zip(splits.SPLITS, table, strict=True)
+            split: {
+                name: int(np.count_nonzero(written & (self.split == s) & (self.labels == label)))
+                for label, name in enumerate(self.class_names)
+            }
+            for s, split in enumerate(splits.SPLITS)
         }
 
     def group_id(self, row: int) -> str:
@@ -138,23 +106,26 @@ def plan_build(
     labels = columns.numbers("label")
     fate = np.where(columns.numbers("length") > 0, WRITTEN, REJECTED).astype(np.uint8)
     _check_rejected(columns, fate, max_bad_fraction, len(settled))
-    copies, groups, ties = _find_groups(columns, fate == WRITTEN, config)
+    copies, groups, ties = grouping.find_groups(columns, fate == WRITTEN, config)
     fate[: len(settled)] = settled.fate
-    new = np.arange(len(fate)) >= len(settled)
-    conflicts = _conflicting(copies, labels, fate != REJECTED)
-    _settle_conflicts(columns, copies, conflicts, fate, new, config)
+    new = np.ones(len(fate), bool)
+    new[: len(settled)] = False
+    conflicts = grouping.conflicting(copies, labels, fate != REJECTED)
+    grouping.settle_conflicts(columns, copies, conflicts, fate, new, config)
     if config.dedup == "drop":
         fate[new & (fate == WRITTEN) & (copies != np.arange(len(fate)))] = COPY
     given = columns.numbers("split")
     if len(settled):
-        groups = _set_torn_aside(groups, given, fate, settled)
+        groups = grouping.set_torn_aside(groups, given, fate, settled)
     keys = columns.digests("pixels")
     split = _split(columns, groups, keys, labels, fate, given, config)
     _balance(split, labels, keys, fate, config)
     class_slugs = dataset_dir.slugs(class_names)
     _check_splits(class_names, labels, split, fate)
     to_write = new & (fate == WRITTEN)
-    shards = _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, settled)
+    shards = tuple(
+        _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, settled)
+    )
     return BuildPlan(
         class_names=tuple(class_names),
         class_slugs=class_slugs,
@@ -163,91 +134,11 @@ def plan_build(
         groups=groups,
         ties=ties,
         split=split,
-        group_keys=_group_keys(groups, keys, settled),
+        group_keys=grouping.make_group_keys(groups, keys, settled),
         conflicts=conflicts,
-        shards=tuple(shards),
+        shards=shards,
         settled=len(settled),
     )
-
-
-def _find_groups(
-    columns: Columns, usable: np.ndarray, config: BuildConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Copies and groups, int64 [rows] each (the first row of its component), and why."""
-    count = len(usable)
-    ties = np.zeros(count, np.uint8)
-    if config.dedup == "off":
-        alone = np.arange(count)
-        return alone, alone.copy(), ties
-
-    def tie(kind: str, pairs: np.ndarray) -> np.ndarray:
-        ties[pairs.ravel()] |= TIES[kind]
-        return pairs
-
-    # One column at a time, so that a single one is in memory. Sources that differ but become
-    # one picture at the stored size would leak between splits all the same.
-    pairs = [
-        tie("pixels", splits.same_value_pairs(columns.digests(name), valid=usable))
-        for name in ("pixels", "stored")
-    ]
-    if config.near_distance >= 0:
-        rows = np.flatnonzero(usable)
-        hashes = columns.digests("near")[rows]
-        near = rows[near_duplicates.near_pairs(hashes, config.near_distance)]
-        del hashes
-        # Identical pixels have equal hashes too: they are told as what they are.
-        known = splits.connect(count, *pairs)
-        pairs.append(tie("near", near[known[near[:, 0]] != known[near[:, 1]]]))
-    copies = splits.connect(count, *pairs)
-    for name in ("tie", "patient"):
-        given = columns.digests(name)
-        same = splits.same_value_pairs(given, valid=usable & given.any(axis=1))
-        pairs.append(tie("group", same))
-    return copies, splits.connect(count, *pairs), ties
-
-
-def _conflicting(copies: np.ndarray, labels: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """First rows of the copies of one image that lie in more than one class."""
-    differs = usable & (labels != labels[copies])
-    return np.unique(copies[differs])
-
-
-def _settle_conflicts(
-    columns: Columns,
-    copies: np.ndarray,
-    conflicts: np.ndarray,
-    fate: np.ndarray,
-    new: np.ndarray,
-    config: BuildConfig,
-) -> None:
-    """Applies --label_conflicts to the new images; what is settled stays."""
-    involved = np.isin(copies, conflicts) & (fate == WRITTEN) & new
-    conflicts = np.unique(copies[involved])
-    if not len(conflicts) or config.label_conflicts == "keep":
-        return
-    if config.label_conflicts == "error":
-        first = np.flatnonzero(copies == conflicts[0])[:4]
-        raise UserError(
-            f"{len(conflicts)} images lie in more than one class, first "
-            f"{', '.join(columns.strings('filename', first))}: mend their labels, or say what to "
-            "do with --label_conflicts=keep or drop; nothing was written"
-        )
-    fate[involved] = CONFLICT
-
-
-def _set_torn_aside(
-    groups: np.ndarray, given: np.ndarray, fate: np.ndarray, settled: Settled
-) -> np.ndarray:
-    """Sets new images aside that tie groups of two splits together; returns the groups without
-    them. `given`: index of the split that a row has or must get, or -1."""
-    seen = np.zeros((len(groups), len(splits.SPLITS)), bool)
-    placed = np.flatnonzero(given >= 0)
-    seen[groups[placed], given[placed]] = True
-    torn = (seen.sum(axis=1) > 1)[groups]
-    before = splits.connect(len(settled), splits.same_value_pairs(settled.groups))
-    alone = np.concatenate([before, np.arange(len(settled), len(groups))])
-    fate[len(settled) :][torn[len(settled) :] & (fate[len(settled) :] == WRITTEN)] = TORN
-    return np.where(torn, alone, groups)
 
 
 def _split(
@@ -261,14 +152,16 @@ def _split(
 ) -> np.ndarray:
     """uint8 [rows], index into splits.SPLITS; of no meaning where the fate is not WRITTEN."""
     rows = np.flatnonzero(fate == WRITTEN)
-    given = given[rows]
-    # Groups are numbered anew: what was a group's first row may have been set aside.
-    _, first, inverse = np.unique(groups[rows], return_index=True, return_inverse=True)
+    if len(rows) < len(fate):
+        # Groups are numbered anew: what was a group's first row may have been set aside.
+        _, first, inverse = np.unique(groups[rows], return_index=True, return_inverse=True)
+        groups, keys, labels = first[inverse], keys[rows], labels[rows]
+        given = given[rows]
     try:
         assigned = splits.assign_splits(
-            first[inverse],
-            keys[rows],
-            labels[rows],
+            groups,
+            keys,
+            labels,
             method=config.split,
             test_fraction=config.test_fraction,
             validation_fraction=config.validation_fraction,
@@ -276,7 +169,7 @@ def _split(
             fixed=given if (given >= 0).any() else None,
         )
     except splits.ContradictoryGroupsError as error:
-        members = rows[first[inverse] == error.groups[0]][:4]
+        members = rows[groups == error.groups[0]][:4]
         raise UserError(
             f"the given splits leak: {len(error.groups)} groups of copies or of one patient lie in "
             f"two of them, first {', '.join(columns.strings('filename', members))}. Mend the "
@@ -300,30 +193,6 @@ def _balance(
             fate[order[labels[order] == label][counts.min() :]] = UNBALANCED
 
 
-def _group_keys(groups: np.ndarray, keys: np.ndarray, settled: Settled) -> np.ndarray:
-    """uint64 [rows, 2], ids of groups: that of a settled member, else the smallest key."""
-    result = keys[_smallest_member(groups, keys)]
-    if len(settled):
-        result[: len(settled)] = settled.groups
-        # A group's number is its first row's: a settled one, wherever it has one.
-        joined = groups < len(settled)
-        result[joined] = result[groups[joined]]
-        result[: len(settled)] = settled.groups
-    return result
-
-
-def _smallest_member(groups: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """int64 [rows], for each the row of its group with the smallest key."""
-    result = groups.copy()
-    tied = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
-    # By group, then key: the first of each run is the smallest.
-    order = tied[np.lexsort((keys[tied, 1], keys[tied, 0], groups[tied]))]
-    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-    lengths = np.diff(starts, append=len(order))
-    result[order] = np.repeat(order[starts], lengths)
-    return result
-
-
 def _plan_shards(
     class_names: Sequence[str],
     class_slugs: Sequence[str],
@@ -336,7 +205,7 @@ def _plan_shards(
 ) -> Iterator[Shard]:
     for number, name in enumerate(splits.SPLITS):
         for label, class_name in enumerate(class_names):
-            rows = np.flatnonzero(written & (split == number) & (labels == label))
+            rows = np.flatnonzero(written & (split == number) & (labels == label)).astype(np.int32)
             # Salted order: any one shard is a random sample of its class, on every runner.
             order = np.argsort(splits.salted(keys[rows], config.seed, "order"), kind="stable")
             rows = rows[order]

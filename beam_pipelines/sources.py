@@ -1,20 +1,22 @@
 """Finds the radiographs below a folder; both common layouts, without a flag.
 
-Millions of paths stay in Arrow columns: as Python objects they would take ten times the memory.
+Twenty million paths would take gigabytes in memory, so a list of files lies on disk and is read
+from front to end.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import functools
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
@@ -26,13 +28,13 @@ _BLOCK = 1 << 16
 # digest of what ties files together (a patient), or empty; `mask` is a path or empty.
 SCHEMA = pa.schema(
     [
-        ("filename", pa.large_string()),
+        ("filename", pa.string()),
         ("label", pa.int32()),
         ("num_bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("split", pa.int8()),
-        ("tie", pa.large_string()),
-        ("mask", pa.large_string()),
+        ("tie", pa.string()),
+        ("mask", pa.string()),
     ]
 )
 
@@ -50,6 +52,47 @@ class SourceFile:
     mask: str = ""
 
 
+class FileList:
+    """`SourceFile`s in a temporary file, with what a build asks of all of them.
+
+    Attributes:
+      label_counts: label -> number of files.
+      newest_ns: time of the last change of any file, ns since 1970; 0 where it is not known.
+      digest: hex digest of names, sizes and all that a user's table says of them.
+    """
+
+    def __init__(self, rows: Iterable[SourceFile]) -> None:
+        """Writes the rows, whose order is kept: it must not depend on the file system's."""
+        self.label_counts: collections.Counter[int] = collections.Counter()
+        self.newest_ns = 0
+        self._file = tempfile.NamedTemporaryFile(prefix="cxr-files-")  # noqa: SIM115
+        digest = hashlib.sha256()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_stream(self._file.name, SCHEMA, options=options) as stream:
+            for block in in_blocks(rows, _BLOCK):
+                columns = {name: [getattr(row, name) for row in block] for name in SCHEMA.names}
+                stream.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
+                self.label_counts.update(columns["label"])
+                self.newest_ns = max(self.newest_ns, *columns.pop("mtime_ns"))
+                digest.update(json.dumps(columns).encode())
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self.label_counts.total()
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        with pa.ipc.open_stream(self._file.name) as stream:
+            for batch in stream:
+                yield from (SourceFile(**row) for row in batch.to_pylist())
+
+
+def in_blocks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while block := list(itertools.islice(iterator, size)):
+        yield block
+
+
 @dataclasses.dataclass(frozen=True)
 class Sources:
     """What was found.
@@ -57,69 +100,19 @@ class Sources:
     Attributes:
       root: the input folder.
       class_names: names of the class folders, sorted; a label is an index into them.
-      table: `SCHEMA`, sorted by file name, so that nothing depends on the file system's order.
+      listed: the files, by class and then name.
       ignored: folders and hidden files that were passed over (relative paths).
       notes: lines for the user.
     """
 
     root: str
     class_names: tuple[str, ...]
-    table: pa.Table
+    listed: FileList
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return self.table.num_rows
-
-    @functools.cached_property
-    def order(self) -> pa.Array:
-        """Row numbers in the order of file names. The table itself is never copied in order:
-        that would double its memory."""
-        return pc.sort_indices(self.table, sort_keys=[("filename", "ascending")])
-
-    def chunks(self, size: int) -> Iterator[list[dict[str, Any]]]:
-        """Rows as dictionaries, `size` at a time, in the order of file names."""
-        for start in range(0, len(self), size):
-            yield self.table.take(self.order.slice(start, size)).to_pylist()
-
-    @functools.cached_property
-    def listing_digest(self) -> str:
-        """Hex digest of names, sizes and all that a user's table says of them."""
-        digest = hashlib.sha256()
-        columns = [name for name in SCHEMA.names if name != "mtime_ns"]
-        for start in range(0, len(self), _BLOCK):
-            rows = self.table.select(columns).take(self.order.slice(start, _BLOCK))
-            digest.update(json.dumps(rows.to_pydict()).encode())
-        return digest.hexdigest()
-
-    @functools.cached_property
-    def newest_ns(self) -> int:
-        """Time of the last change of any file, ns since 1970; 0 where it is not known."""
-        return pc.max(self.table["mtime_ns"]).as_py() or 0
-
-
-class Rows:
-    """Collects `SourceFile`s into a table, a block at a time."""
-
-    def __init__(self) -> None:
-        self._rows: list[dict[str, Any]] = []
-        self._blocks: list[pa.RecordBatch] = []
-        self.count = 0
-
-    def add(self, row: SourceFile) -> None:
-        self._rows.append(vars(row))
-        self.count += 1
-        if len(self._rows) == _BLOCK:
-            self._flush()
-
-    def table(self) -> pa.Table:
-        self._flush()
-        return pa.Table.from_batches(self._blocks, SCHEMA)
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._blocks.append(pa.RecordBatch.from_pylist(self._rows, SCHEMA))
-        self._rows = []
+        return len(self.listed)
 
 
 def find_sources(
@@ -154,22 +147,33 @@ def find_sources(
         )
     check_known(classes, known_classes, f"--input_dir={root}")
     names = tuple(known_classes or classes)
-    rows = Rows()
+    listed = FileList(_list_classes(root, classes, names, with_masks, ignored))
+    return Sources(root, names, listed, tuple(sorted(ignored)))
+
+
+def _list_classes(
+    root: str,
+    classes: Sequence[str],
+    names: Sequence[str],
+    with_masks: bool,
+    ignored: list[str],
+) -> Iterator[SourceFile]:
+    """Each class's files by name; what is passed over is added to `ignored`."""
     for name in classes:
         label = names.index(name)
         folder, beside = _image_folder(root, name)
         ignored += [path for path in beside if not (with_masks and path == f"{name}/{MASKS}")]
-        before = rows.count
+        count = 0
         for entry in _entries(files.join(root, folder)):
             path = f"{folder}/{entry.name}"
             if entry.name.startswith(".") or entry.is_folder:
                 ignored.append(path)
                 continue
             mask = f"{name}/{MASKS}/{entry.name}" if with_masks else ""
-            rows.add(SourceFile(path, label, entry.num_bytes, entry.mtime_ns, mask=mask))
-        if rows.count == before:
+            yield SourceFile(path, label, entry.num_bytes, entry.mtime_ns, mask=mask)
+            count += 1
+        if not count:
             raise UserError(f"class folder {files.join(root, folder)} holds no file")
-    return Sources(root, names, rows.table(), tuple(sorted(ignored)))
 
 
 def check_known(classes: Sequence[str], known: Sequence[str], where: str) -> None:

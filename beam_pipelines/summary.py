@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.compute as pc
 from tabulate import tabulate
 
 from beam_pipelines.job import BuildResult
@@ -14,8 +13,7 @@ from cxr_tfrecords.splits import SPLITS
 
 def describe_sources(sources: Sources) -> str:
     """One line on the input: classes with their file counts, and what was passed over."""
-    tallies = pc.value_counts(sources.table["label"]).to_pylist()
-    counts = {one["values"]: one["counts"] for one in tallies}
+    counts = sources.listed.label_counts
     classes = ", ".join(f"{name} {counts[i]:,}" for i, name in enumerate(sources.class_names))
     line = f"{sources.root}: {len(sources):,} files in {len(counts)} classes ({classes})"
     if sources.ignored:

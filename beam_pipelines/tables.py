@@ -8,9 +8,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
-import pyarrow as pa
-
-from beam_pipelines.sources import SCHEMA, Rows, SourceFile, Sources, check_known
+from beam_pipelines.sources import FileList, SourceFile, Sources, check_known
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
 
@@ -53,7 +51,7 @@ def read_input_csv(
     check_known(names, known_classes, f"--input_csv={path}")
     names = list(known_classes) or names
     labels = {name: label for label, name in enumerate(names)}
-    table = Rows()
+    found: list[SourceFile] = []
     seen: dict[str, int] = {}
     for line, row in rows:
         where = f"--input_csv={path}, line {line}"
@@ -63,7 +61,7 @@ def read_input_csv(
             raise UserError(f"{where}: {row['path']} is in line {seen[row['path']]} already")
         seen[row["path"]] = line
         group = row.get("group", "")
-        table.add(
+        found.append(
             SourceFile(
                 filename=row["path"],
                 label=labels[row["label"]],
@@ -73,7 +71,8 @@ def read_input_csv(
                 mask=row.get("mask", ""),
             )
         )
-    return Sources(root, tuple(names), table.table())
+    found.sort(key=lambda file: (file.label, file.filename))
+    return Sources(root, tuple(names), FileList(found))
 
 
 def tie_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
@@ -100,22 +99,20 @@ def tie_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
             )
         if row[column.lower()]:
             ties[name] = tie_digest(row[column.lower()], salt)
-    found, column_values = 0, []
-    for batch in sources.table.select(["filename", "tie"]).to_batches():
-        for name, own in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-            tie = _lookup(ties, name)
-            found += tie is not None
-            column_values.append(tie or own)
-    if not found:
+    count = 0
+
+    def tied() -> Iterator[SourceFile]:
+        nonlocal count
+        for file in sources.listed:
+            tie = _lookup(ties, file.filename)
+            count += tie is not None
+            yield dataclasses.replace(file, tie=tie or file.tie)
+
+    listed = FileList(tied())
+    if not count:
         raise UserError(f"--group_csv={path} names none of the {len(sources)} files: check paths")
-    index = SCHEMA.get_field_index("tie")
-    values = pa.array(column_values, SCHEMA.field(index).type)
-    note = f"{path}: {column} found for {found:,} of {len(sources):,} files"
-    return dataclasses.replace(
-        sources,
-        table=sources.table.set_column(index, SCHEMA.field(index), values),
-        notes=(*sources.notes, note),
-    )
+    note = f"{path}: {column} found for {count:,} of {len(sources):,} files"
+    return dataclasses.replace(sources, listed=listed, notes=(*sources.notes, note))
 
 
 def _lookup(ties: Mapping[str, str], filename: str) -> str | None:

@@ -31,6 +31,7 @@ class Measurement:
       wall_s, cpu_s: seconds.
       peak_pss_mb: 10^6 bytes; None where the system does not tell (only Linux does).
       error_lines: the last lines of its standard error.
+      output: the last of its standard output.
     """
 
     exit_code: int
@@ -38,6 +39,7 @@ class Measurement:
     cpu_s: float
     peak_pss_mb: float | None
     error_lines: tuple[str, ...]
+    output: str = ""
 
 
 def measure(
@@ -53,14 +55,14 @@ def measure(
       env: added to this process's environment.
       error_lines: how many lines of standard error to keep.
     """
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
         started = time.monotonic()
         process = subprocess.Popen(
             command,
             cwd=cwd,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=output,
             stderr=errors,
             start_new_session=True,  # so that an interrupt can end its children as well
         )
@@ -82,6 +84,7 @@ def measure(
             cpu_s=usage.ru_utime + usage.ru_stime,
             peak_pss_mb=sampler.peak_bytes / 1e6 if sampler.peak_bytes else None,
             error_lines=_last_lines(errors.fileno(), error_lines),
+            output=_tail(output.fileno()),
         )
 
 
@@ -135,10 +138,14 @@ def _pss_bytes(pid: int) -> int:
     return 0
 
 
-def _last_lines(descriptor: int, count: int) -> tuple[str, ...]:
+def _tail(descriptor: int) -> str:
     size = os.fstat(descriptor).st_size
     start = max(0, size - _TAIL_BYTES)
-    text = os.pread(descriptor, size - start, start).decode(errors="replace")
+    return os.pread(descriptor, size - start, start).decode(errors="replace")
+
+
+def _last_lines(descriptor: int, count: int) -> tuple[str, ...]:
+    text = _tail(descriptor)
     # Progress bars draw one state over the other with carriage returns: only the last one counts.
     lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
     return tuple(line for line in lines if line.strip())[-count:]

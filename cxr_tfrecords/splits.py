@@ -12,13 +12,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 METHODS = ("stratified", "hash")
-_TRAIN, _VALIDATION, _TEST = range(3)
+_TRAIN, _VALIDATION, _TEST, _UNDECIDED = range(4)
+_ORDER = "order of groups"
+_BLOCK = 1 << 20  # rows at a time, where a whole column of intermediate results would be large
 
 
 class ContradictoryGroupsError(ValueError):
@@ -30,30 +30,50 @@ class ContradictoryGroupsError(ValueError):
 
 
 def same_value_pairs(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Chains rows of equal values: int64 [pairs, 2], of values [n, words].
+    """Chains rows of equal values: int64 [pairs, 2], of values uint64 [n, words].
 
     Args:
       valid: bool [n]; rows that are False are left alone.
     """
-    rows = np.arange(len(values)) if valid is None else np.flatnonzero(valid)
-    order = rows[np.lexsort(values[rows].T[::-1])]
-    same = (values[order[1:]] == values[order[:-1]]).all(axis=1)
+    # The first word alone sorts out nearly all rows, in a fraction of the memory.
+    order = np.argsort(values[:, 0], kind="stable")
+    if valid is not None:
+        order = order[valid[order]]
+    candidate = np.zeros(len(order), bool)
+    for start in range(0, len(order) - 1, _BLOCK):
+        some = values[order[start : start + _BLOCK + 1], 0]
+        same = some[1:] == some[:-1]
+        candidate[start : start + len(same)] |= same
+        candidate[start + 1 : start + 1 + len(same)] |= same
+    order = order[candidate]
+    own = values[order]
+    within = np.lexsort((order, *own.T[::-1]))
+    order, own = order[within], own[within]
+    same = (own[1:] == own[:-1]).all(axis=1)
     return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
 def connect(count: int, *pairs: np.ndarray) -> np.ndarray:
-    """int64 [count], for each image the smallest number in its connected component.
+    """int32 [count], for each image the smallest number in its connected component.
 
     Args:
       pairs: int64 [m, 2] each; whatever ties two images.
     """
+    result = np.arange(count, dtype=np.int32)
     edges = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
     if not len(edges):
-        return np.arange(count)
-    graph = coo_array((np.ones(len(edges), bool), edges.T), shape=(count, count))
+        return result
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # Of millions of images few are tied to another: the graph holds these alone.
+    nodes, ends = np.unique(edges, return_inverse=True)
+    ends = ends.reshape(edges.shape)
+    graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(len(nodes), len(nodes)))
     _, component = connected_components(graph, directed=False)
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    return first[inverse]
+    result[nodes] = nodes[first[inverse]]
+    return result
 
 
 def assign_splits(
@@ -92,32 +112,110 @@ def assign_splits(
     """
     if method not in METHODS:
         raise ValueError(f"split method {method!r} is none of {METHODS}")
-    labels = np.asarray(labels, np.int64)
-    # By group, then key, so that the first image of each run carries the group's key.
-    order = np.lexsort((labels, keys[:, 1], keys[:, 0], groups))
-    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-    sizes = np.diff(starts, append=len(order))
-    group_of = np.repeat(np.arange(len(starts)), sizes)
-    group_keys = keys[order[starts]]
-    given = _given_splits(groups, order, starts, group_of, fixed)
-    wish = _wishes(group_keys, seed, test_fraction, validation_fraction)
+    labels = np.asarray(labels)
+    fractions = test_fraction, validation_fraction
+    tied = np.bincount(groups, minlength=1)[groups] > 1
+    several = _Groups(groups, keys, labels, fixed, np.flatnonzero(tied))
+    # Nearly all images are alone in their group: for them, nothing is sorted by group.
+    result = np.full(len(groups), _UNDECIDED, np.uint8)
+    if fixed is not None:
+        result[fixed >= 0] = fixed[fixed >= 0]
     if method == "hash":
-        chosen = np.where(given >= 0, given, wish)
+        _fill_by_wish(result, keys, seed, fractions)
+        chosen = np.where(several.given >= 0, several.given, _wishes(several.keys, seed, fractions))
     else:
         counts = np.bincount(labels)
         quotas = stratified_quotas(counts.tolist(), test_fraction, validation_fraction)
-        chosen = _fill_quotas(
-            np.array([quotas[name] for name in SPLITS]),
-            labels[order],
-            starts,
-            sizes,
-            given,
-            wish,
-            salted(group_keys, seed, "order of groups"),
-        )
-    result = np.zeros(len(groups), np.uint8)
-    result[order] = chosen[group_of]
+        room = np.array([quotas[name] for name in SPLITS])
+        alone = (result != _UNDECIDED) & ~tied
+        cells = result[alone].astype(np.int64) * len(counts) + labels[alone]
+        room -= np.bincount(cells, minlength=room.size).reshape(room.shape)
+        wish = _wishes(several.keys, seed, fractions)
+        chosen = several.fill(room, wish, salted(several.keys, seed, _ORDER))
+        result[tied] = _TRAIN
+        _fill_exactly(result, room, keys, labels, seed)
+    result[several.rows] = chosen[several.group_of]
     return result
+
+
+class _Groups:
+    """The groups of several images: sorted by group, then key, so that the first image of each
+    carries the group's key."""
+
+    def __init__(
+        self,
+        groups: np.ndarray,
+        keys: np.ndarray,
+        labels: np.ndarray,
+        fixed: np.ndarray | None,
+        rows: np.ndarray,
+    ) -> None:
+        """Args: rows: int64, of the images in such groups.
+
+        Raises:
+          ContradictoryGroupsError: given splits would tear a group.
+        """
+        own = keys[rows]
+        order = np.lexsort((labels[rows], own[:, 1], own[:, 0], groups[rows]))
+        self.rows = rows[order]
+        self._labels = labels[self.rows].astype(np.int64)
+        self._starts = np.flatnonzero(np.diff(groups[self.rows], prepend=-1))
+        self._sizes = np.diff(self._starts, append=len(self.rows))
+        self.group_of = np.repeat(np.arange(len(self._starts)), self._sizes)
+        self.keys = keys[self.rows[self._starts]]
+        self.given = np.full(len(self._starts), -1, np.int8)  # the split that a member gives
+        if fixed is not None and len(rows):
+            wanted = fixed[self.rows].astype(np.int8)
+            self.given = np.maximum.reduceat(wanted, self._starts)
+            torn = (wanted >= 0) & (wanted != self.given[self.group_of])
+            if torn.any():
+                raise ContradictoryGroupsError(np.unique(groups[self.rows[torn]]))
+
+    def fill(self, room: np.ndarray, wish: np.ndarray, lot: np.ndarray) -> np.ndarray:
+        """int8 [groups]: given splits first, then the largest groups, while there is room to be
+        fair to them. What they take is taken off `room`, int [splits, classes]."""
+        chosen = self.given.copy()
+        undecided = np.flatnonzero(chosen < 0)
+        for group in np.flatnonzero(chosen >= 0):
+            room[chosen[group]] -= self._class_counts(group, room.shape[1])
+        for group in undecided[np.lexsort((lot[undecided], -self._sizes[undecided]))]:
+            own = self._class_counts(group, room.shape[1])
+            choices = (wish[group], _TEST, _VALIDATION)
+            split = next((s for s in choices if (own <= room[s]).all()), _TRAIN)
+            chosen[group] = split
+            room[split] -= own
+        return chosen
+
+    def _class_counts(self, group: np.integer, classes: int) -> np.ndarray:
+        start = self._starts[group]
+        return np.bincount(self._labels[start : start + self._sizes[group]], minlength=classes)
+
+
+def _fill_by_wish(
+    result: np.ndarray, keys: np.ndarray, seed: int, fractions: tuple[float, float]
+) -> None:
+    """Undecided images go where chance sends them."""
+    for start in range(0, len(result), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        wish = _wishes(keys[block], seed, fractions)
+        result[block] = np.where(result[block] == _UNDECIDED, wish, result[block])
+
+
+def _fill_exactly(
+    result: np.ndarray, room: np.ndarray, keys: np.ndarray, labels: np.ndarray, seed: int
+) -> None:
+    """Undecided images fill what is left of each quota, `room` int [splits, classes], exactly."""
+    for label in range(room.shape[1]):
+        own = np.flatnonzero((result == _UNDECIDED) & (labels == label))
+        lot = np.empty(len(own), np.uint64)
+        for start in range(0, len(own), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            lot[block] = salted(keys[own[block]], seed, _ORDER)
+        own = own[np.argsort(lot, kind="stable")]
+        test, validation = (max(int(room[s, label]), 0) for s in (_TEST, _VALIDATION))
+        result[own] = _TRAIN
+        result[own[:test]] = _TEST
+        result[own[test : test + validation]] = _VALIDATION
 
 
 def stratified_quotas(
@@ -165,70 +263,15 @@ def _apportion(total: int, counts: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _wishes(
-    keys: np.ndarray, seed: int, test_fraction: float, validation_fraction: float
-) -> np.ndarray:
-    """int8 [groups], the split that chance gives each group."""
+def _wishes(keys: np.ndarray, seed: int, fractions: tuple[float, float]) -> np.ndarray:
+    """int8 [groups], the split that chance gives each group.
+
+    Args:
+      fractions: of all for test, of the rest for validation.
+    """
+    test_fraction, validation_fraction = fractions
     fraction = salted(keys, seed, "split") / 2.0**64
     after_test = test_fraction + (1 - test_fraction) * validation_fraction
     return np.where(
         fraction < test_fraction, _TEST, np.where(fraction < after_test, _VALIDATION, _TRAIN)
     ).astype(np.int8)
-
-
-def _given_splits(
-    groups: np.ndarray,
-    order: np.ndarray,
-    starts: np.ndarray,
-    group_of: np.ndarray,
-    fixed: np.ndarray | None,
-) -> np.ndarray:
-    """int8 [groups], the split that a member's gives the group, else -1."""
-    if fixed is None:
-        return np.full(len(starts), -1, np.int8)
-    own = fixed[order].astype(np.int8)
-    highest = np.maximum.reduceat(own, starts)
-    torn = (own >= 0) & (own != highest[group_of])
-    if torn.any():
-        raise ContradictoryGroupsError(np.unique(groups[order[torn]]))
-    return highest
-
-
-def _fill_quotas(
-    quotas: np.ndarray,
-    labels: np.ndarray,
-    starts: np.ndarray,
-    sizes: np.ndarray,
-    given: np.ndarray,
-    wish: np.ndarray,
-    lot: np.ndarray,
-) -> np.ndarray:
-    """int8 [groups]: given splits first, then groups of several images, largest first, while
-    there is room to be fair to them; single images fill what is left of each quota exactly.
-
-    Args:
-      quotas: int [splits, classes]; labels: int [n], by group; starts, sizes: int [groups].
-    """
-    room = quotas.copy()
-    chosen = given.copy()
-    for group in np.flatnonzero(given >= 0):
-        own = labels[starts[group] : starts[group] + sizes[group]]
-        np.subtract.at(room[given[group]], own, 1)
-    several = np.flatnonzero((given < 0) & (sizes > 1))
-    for group in several[np.lexsort((lot[several], -sizes[several]))]:
-        own = np.bincount(
-            labels[starts[group] : starts[group] + sizes[group]], minlength=quotas.shape[1]
-        )
-        choices = (wish[group], _TEST, _VALIDATION)
-        split = next((s for s in choices if (own <= room[s]).all()), _TRAIN)
-        chosen[group] = split
-        room[split] -= own
-    single = np.flatnonzero((given < 0) & (sizes == 1))
-    for label in range(quotas.shape[1]):
-        own = single[labels[starts[single]] == label]
-        own = own[np.argsort(lot[own], kind="stable")]
-        test, validation = (max(int(room[s, label]), 0) for s in (_TEST, _VALIDATION))
-        chosen[own] = _TRAIN
-        chosen[own[:test]] = _TEST
-        chosen[own[test : test + validation]] = _VALIDATION
-    return chosen

@@ -276,7 +276,7 @@ def test_layouts_and_what_is_passed_over(tmp_path):
     assert nested.ignored == (".git", "COVID/images/.DS_Store", "COVID/masks")
     flat = sources.find_sources(str(write_radiographs(tmp_path / "flat", nested=False)))
     assert len(flat) == 40
-    assert next(flat.chunks(1))[0]["filename"] == "COVID/COVID-0.png"
+    assert next(iter(flat.listed)).filename == "COVID/COVID-0.png"
 
 
 @pytest.mark.parametrize(
