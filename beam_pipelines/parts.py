@@ -21,6 +21,7 @@ from cxr_tfrecords import files
 
 RECORDS, ROWS = ".records", ".parquet"
 _HISTOGRAMS = b"histograms"
+_KEPT_PARTS = 2048  # some 130,000 rows of about 300 bytes
 
 SCHEMA = pa.schema(
     [
@@ -81,12 +82,18 @@ class Parts:
         """Args: paths: without ending."""
         self.paths = tuple(paths)
         self._histograms: dict[int, np.ndarray] = {}
+        # Opening a file for each column costs as much as hashing its images does: small sets are
+        # read once and kept, of large ones a column at a time is in memory.
+        self._kept: list[pa.Table] = []
+        keep = len(self.paths) <= _KEPT_PARTS
         sizes = []
         for path in self.paths:
             with files.open_file(path + ROWS) as file:
                 reader = pq.ParquetFile(file)
                 sizes.append(reader.metadata.num_rows)
                 counts = json.loads(reader.schema_arrow.metadata[_HISTOGRAMS])
+                if keep:
+                    self._kept.append(reader.read())
             for label, histogram in counts.items():
                 own = self._histograms.setdefault(int(label), np.zeros(256, np.int64))
                 own += np.array(histogram, np.int64)
@@ -106,7 +113,9 @@ class Parts:
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns, one part after the other."""
-        for path in self.paths:
+        for table in self._kept:
+            yield table.select(list(columns))
+        for path in self.paths[len(self._kept) :]:
             with files.open_file(path + ROWS) as file:
                 yield pq.read_table(file, columns=list(columns))
 
