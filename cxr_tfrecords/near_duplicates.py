@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_tfrecords.splits import same_value_pairs
 
-DEFAULT_MAX_DISTANCE = 10
+DEFAULT_MAX_DISTANCE = 16
 _SIDE, _LOW = 32, 16
 _MIDDLE = (_LOW * _LOW - 1) // 2
 _BLOCK = 1 << 18
@@ -32,9 +32,11 @@ def near_pairs(
 ) -> np.ndarray:
     """Pairs that connect every two images whose hashes differ in at most `max_distance` bits.
 
-    Two such hashes agree in at least one of max_distance + 1 bands of bits (pigeonhole), so only
-    images that share a band are compared. Images with equal hashes are one chain of pairs: many
-    black images cost no square.
+    The bits are dealt to max_distance // 2 + 1 bands. Two such hashes differ in at most one bit
+    of at least one band (pigeonhole; Norouzi, Punjani and Fleet 2012, "Fast search in Hamming
+    space with multi-index hashing", section 3.1), so only images are compared that agree in a
+    band but for one bit: with wide bands hardly any others do, and the cost stays near-linear.
+    Images with equal hashes are one chain of pairs: many black images cost no square.
 
     Args:
       hashes: uint64 [n, 4].
@@ -49,38 +51,42 @@ def near_pairs(
     rows = np.flatnonzero(distinct).astype(np.int32)
     del distinct
     found = [chains]
-    for band in range(max_distance + 1):
-        found += _pairs_in_band(hashes, rows, band, max_distance)
+    bands = max_distance // 2 + 1
+    for band in range(bands):
+        width = min(-(-(256 - band) // bands), 64)
+        keys = _band_keys(hashes, rows, band, bands, width)
+        # Images equal in the whole band agree whichever bit is left out. Differences of 0 bits
+        # are chains already: for distance 0 one look is enough.
+        for bit in range(width if max_distance else 1):
+            mask = keys.dtype.type(~(1 << bit) & (2 ** (8 * keys.itemsize) - 1))
+            found += _pairs_that_agree(hashes, rows, keys, mask, max_distance)
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
 
-def _band_keys(hashes: np.ndarray, rows: np.ndarray, band: int, bands: int) -> np.ndarray:
-    """uint64 or, of few bits, uint32 [rows]: equal where the bits of a band are."""
-    width = -(-(256 - band) // bands)
+def _band_keys(
+    hashes: np.ndarray, rows: np.ndarray, band: int, bands: int, width: int
+) -> np.ndarray:
+    """uint32 or, of more than 32 bits, uint64 [rows]: the bits of a band."""
     words = np.uint32 if width <= 32 else np.uint64
     keys = np.zeros(len(rows), words)
+    weights = words(1) << np.arange(width, dtype=words)
     for start in range(0, len(rows), _BLOCK):
         some = np.ascontiguousarray(hashes[rows[start : start + _BLOCK]]).view(np.uint8)
         # Interleaved, because neighbouring low frequencies are alike in all chests.
-        bits = np.unpackbits(some, axis=1)[:, band::bands][:, :64]
-        packed = np.zeros((len(bits), np.dtype(words).itemsize), np.uint8)
-        own = np.packbits(bits, axis=1)
-        packed[:, : own.shape[1]] = own
-        keys[start : start + _BLOCK] = packed.view(words)[:, 0]
+        bits = np.unpackbits(some, axis=1)[:, band::bands][:, :width]
+        keys[start : start + _BLOCK] = bits @ weights[: bits.shape[1]]
     return keys
 
 
-def _pairs_in_band(
-    hashes: np.ndarray, rows: np.ndarray, band: int, max_distance: int
+def _pairs_that_agree(
+    hashes: np.ndarray, rows: np.ndarray, keys: np.ndarray, mask: np.integer, max_distance: int
 ) -> list[np.ndarray]:
-    """Near pairs among rows (int32) whose band is equal."""
-    keys = _band_keys(hashes, rows, band, max_distance + 1)
-    order = np.argsort(keys, kind="stable").astype(np.int32)
+    """Near pairs among rows (int32) whose keys agree in the bits of the mask."""
+    order = np.argsort(keys & mask).astype(np.int32)
     shared = np.zeros(len(order), bool)  # with the next one
     for start in range(0, len(order) - 1, _BLOCK):
-        some = keys[order[start : start + _BLOCK + 1]]
+        some = keys[order[start : start + _BLOCK + 1]] & mask
         shared[start : start + len(some) - 1] = some[1:] == some[:-1]
-    del keys
     found: list[np.ndarray] = []
     # Neighbours at distance 1, 2, … in the sorted order, as long as both are in one run.
     place = np.flatnonzero(shared)
