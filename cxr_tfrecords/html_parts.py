@@ -31,6 +31,7 @@ tr.total td { font-weight: 600; }
 .box { border-left: 6px solid; border-radius: 4px; padding: 12px 18px; margin: 20px 0; }
 .box p:first-child { font-weight: 600; margin-top: 0; }
 .red { background: #fdecea; border-color: #c62828; }
+.amber { background: #fff4e0; border-color: #d98200; }
 .green { background: #e9f5ec; border-color: #2e7d32; }
 .gray { background: #f2f2f2; border-color: #888; }
 .plot { display: block; width: 100%; min-width: 560px; max-width: 860px; margin: 8px 0; }
@@ -125,5 +126,6 @@ def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def bar(share: float) -> str:
-    return f'<span class="bar"><span style="width:{share:.0%}"></span></span>'
+def bar(share: float) -> Html:
+    """A number in 0..1 and a bar of its length."""
+    return Html(f'{share:.3f} <span class="bar"><span style="width:{share:.0%}"></span></span>')

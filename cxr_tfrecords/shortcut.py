@@ -75,13 +75,16 @@ def measure(
     other = np.column_stack([v for name, v in features.items() if name != "file_size"])
     singles = {name: _score(values[:, None], labels, fold) for name, values in features.items()}
     scores = _describe(_score(every, labels, fold), groups_of)
+    sourced = _describe(_score(other, labels, fold), groups_of)
     warned = scores["above_chance"]
     return {
         **result,
         **scores,
         "verdict": SHORTCUT if warned else NONE,
         "reason": f"{'above' if warned else 'not clearly above'} guessing",
-        "without_file_size": _describe(_score(other, labels, fold), groups_of),
+        "without_file_size": sourced,
+        # The weaker sign: how far a picture compresses also depends on what it shows.
+        "file_size_only": warned and not sourced["above_chance"],
         "single_features": {name: _describe(s, groups_of) for name, s in singles.items()},
     }
 

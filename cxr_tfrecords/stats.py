@@ -112,11 +112,11 @@ def describe(path: str) -> list[str]:
         return [f"no {PAGE}: `python -m cxr_tfrecords.stats {path}` makes it"]
     lines = []
     if found["verdict"] == shortcut.SHORTCUT:
-        lines.append(
-            "warning: file format and size alone predict the class (balanced accuracy "
-            f"{found['balanced_accuracy']:.2f}, chance {found['chance']:.2f}): a shortcut; see "
-            f"{PAGE}"
-        )
+        weak = found["file_size_only"]
+        what = "file size alone predicts" if weak else "file format and size alone predict"
+        score = f"balanced accuracy {found['balanced_accuracy']:.2f}, chance {found['chance']:.2f}"
+        kind = "perhaps a shortcut" if weak else "a shortcut"
+        lines.append(f"warning: {what} the class ({score}): {kind}; see {PAGE}")
     return [*lines, f"statistics, samples and copies: {page}"]
 
 

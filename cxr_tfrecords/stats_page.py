@@ -85,7 +85,16 @@ def _shortcut(found: Mapping[str, Any], classes: int) -> Iterable[str]:
         f"balanced accuracy {found['balanced_accuracy']:.3f} ± {found['standard_error']:.3f}, "
         f"guessing gives {found['chance']:.3f}"
     )
-    if verdict == shortcut.SHORTCUT:
+    if verdict == shortcut.SHORTCUT and found["file_size_only"]:
+        yield html_parts.box(
+            "amber",
+            f"Warning: file size alone predicts the class ({score}).",
+            "A model can learn the scanner instead of the disease where the sources of the classes "
+            "were compressed in other ways. But how far a picture compresses also depends on what "
+            "it shows, so this may be the disease itself. Format, pixel mode and image size do not "
+            "predict the class.",
+        )
+    elif verdict == shortcut.SHORTCUT:
         yield html_parts.box(
             "red",
             f"Warning: file format and size alone predict the class ({score}).",
@@ -99,7 +108,7 @@ def _shortcut(found: Mapping[str, Any], classes: int) -> Iterable[str]:
     else:
         yield html_parts.box(
             "green",
-            f"No shortcut found: file format and size do not predict the class ({score}).",
+            f"No shortcut found: file format and size do not clearly predict the class ({score}).",
             "Other traces of a source, such as markers, borders or the scanner's noise, are not "
             "looked for.",
         )
@@ -119,9 +128,7 @@ def _scores(found: Mapping[str, Any]) -> Iterable[str]:
         [
             [
                 title,
-                html_parts.Html(
-                    f"{one['balanced_accuracy']:.3f} {html_parts.bar(one['balanced_accuracy'])}"
-                ),
+                html_parts.bar(one["balanced_accuracy"]),
                 f"{one['standard_error']:.3f}",
                 "yes" if one["above_chance"] else "no",
             ]
@@ -130,8 +137,7 @@ def _scores(found: Mapping[str, Any]) -> Iterable[str]:
     )
     yield html_parts.paragraph(
         "Above chance: by more than 0.05 and by more than 3 standard errors (of the folds or of "
-        "guessing, whichever is larger). The size of a compressed file also depends on what the "
-        "picture shows; where it alone is above chance, the sources need not differ.",
+        "guessing, whichever is larger).",
         "quiet",
     )
 
@@ -168,7 +174,7 @@ def _files(sources: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[s
     for name, one in sources.items():
         sizes = "; ".join(f"{h} × {w}: {count:,}" for h, w, count in one["sizes"][:5])
         more = one["num_sizes"] - len(one["sizes"][:5])
-        quartiles = " / ".join(_kilobytes(one["bytes"][q]) for q in ("q1", "median", "q3"))
+        quartiles = " / ".join(f"{one['bytes'][q] / 1000:,.1f}" for q in ("q1", "median", "q3"))
         rows.append(
             [
                 name,
@@ -192,7 +198,13 @@ def _intensity(numbers: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterab
     yield html_parts.table(
         ["class", "mean", "standard deviation", "black (0)", "white (255)"],
         [
-            [name, one["mean"], one["std"], f"{one['black']:.1%}", f"{one['white']:.1%}"]
+            [
+                name,
+                f"{one['mean']:.2f}",
+                f"{one['std']:.2f}",
+                f"{one['black']:.1%}",
+                f"{one['white']:.1%}",
+            ]
             for name, one in numbers["intensity"].items()
         ],
     )
@@ -284,7 +296,3 @@ def _rejected(numbers: Mapping[str, Any]) -> Iterable[str]:
 def _tally(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     return "; ".join(f"{word}: {count:,}" for word, count in ordered)
-
-
-def _kilobytes(count: int) -> str:
-    return f"{count / 1000:,.1f}"

@@ -200,6 +200,7 @@ def _draw_bytes(sources: Mapping[str, Any]) -> Figure:
     high = max(one["whishi"] for one in stats)
     if low > 0 and high / low > 30:
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
     else:
         axes.set_xlim(left=0)
     axes.invert_yaxis()

@@ -137,12 +137,23 @@ def test_a_planted_shortcut_is_warned_of(tmp_path, finished):
     # COVID is known by its format; the other two remain a guess.
     assert found["single_features"]["format"]["balanced_accuracy"] == pytest.approx(2 / 3, abs=0.05)
     assert not found["single_features"]["height"]["above_chance"]
+    assert not found["file_size_only"]
     page = (out / stats.PAGE).read_text()
     assert 'class="box red"' in page
     assert "A model can learn the scanner instead of the disease" in page
     warning, where = stats.describe(str(out))
     assert warning.startswith("warning: file format and size alone predict the class")
     assert where.endswith(f"{out}/stats.html")
+
+
+def test_file_size_alone_is_a_weaker_warning(tmp_path):
+    root = write_radiographs(tmp_path / "in", SIZES)
+    for path in (root / "COVID" / "images").glob("*.png"):
+        Image.open(path).save(path, compress_level=0)
+    build(root, tmp_path / "out")
+    assert read_numbers(tmp_path / "out")["shortcut"]["file_size_only"]
+    assert stats.describe(str(tmp_path / "out"))[0].startswith("warning: file size alone predicts")
+    assert 'class="box amber"' in (tmp_path / "out" / stats.PAGE).read_text()
 
 
 def plain_features(rows, seed):
