@@ -16,7 +16,7 @@ from beam_pipelines.known import Known
 from beam_pipelines.parts import Parts
 from beam_pipelines.plan import BuildPlan, describe_fates
 from beam_pipelines.sources import Sources
-from cxr_tfrecords import __version__, dataset_dir, files, splits
+from cxr_tfrecords import __version__, dataset_dir, files, splits, stats
 
 # Packages that can change a stored byte.
 _BYTE_SHAPERS = ("opencv-python-headless", "pillow", "simplejpeg", "numpy")
@@ -200,8 +200,12 @@ def _histograms(
 
 
 def write_metadata(output_dir: str, manifest: dict[str, Any]) -> None:
-    """Writes the TFDS files and then the manifest, which marks the end."""
+    """Writes the TFDS files, the statistics page and then the manifest, which marks the end.
+
+    The shards and sources.csv are in the directory already.
+    """
     dataset_dir.write_tfds_metadata(output_dir, manifest)
+    stats.refresh(output_dir, manifest)
     files.write_json(files.join(output_dir, dataset_dir.MANIFEST), manifest)
 
 
@@ -265,8 +269,8 @@ def unexpected_files(output_dir: str) -> list[str]:
         dataset_dir.SOURCES,
         "dataset_info.json",
         "features.json",
-        "stats.json",
-        "stats.html",
+        stats.NUMBERS,
+        stats.PAGE,
     }
     return sorted(
         name

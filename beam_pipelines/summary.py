@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from beam_pipelines.job import BuildResult
 from beam_pipelines.sources import Sources
+from cxr_tfrecords import stats
 from cxr_tfrecords.splits import SPLITS
 
 
@@ -42,6 +43,7 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
         *(["  … all of them are in sources.csv"] if len(rejected) > 5 else []),
         *(f"set aside {n:,}: {reason}" for reason, n in sources["set_aside"].items()),
         *_describe_duplicates(manifest["duplicates"]),
+        *stats.describe(output_dir),
         f"{size / 1e6:,.1f} MB in {len(shards)} shards, in {output_dir}",
     ]
     if result.inspected or result.written_shards:

@@ -5,6 +5,7 @@
       dataset_info.json, features.json, …                  what TFDS reads
       manifest.json                                        what it was built from, and how
       sources.csv                                          every source file and its fate
+      stats.html, stats.json                               what is in it, to look at (see `stats`)
 
 `load` reads the manifest alone: counts, priors and steps are never found by reading shards.
 """

@@ -1,0 +1,218 @@
+"""The statistics page of a data set: stats.html, and its figures in stats.json.
+
+  python -m cxr_tfrecords.stats DATA
+
+makes both again from manifest.json, sources.csv and a few records of the shards; every build
+writes them. The same data set gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from cxr_tfrecords import dataset_dir, files, shortcut, stats_sources
+from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.splits import SPLITS
+
+FORMAT = "cxr-stats/1"
+NUMBERS, PAGE = "stats.json", "stats.html"
+_SAMPLES = 6
+
+_NEEDED = (
+    *("class_names", "image", "counts", "prevalence", "pixels", "statistics", "fingerprint"),
+    *("shards", "sources", "duplicates", "split_proof", "config"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Contents of both files, not written yet."""
+
+    numbers: dict[str, Any]
+    page: str
+
+
+def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
+    """Reads what the page tells of a directory; writes nothing.
+
+    Args:
+      manifest: of the shards and sources.csv in the directory; the file may not be there yet.
+
+    Raises:
+      UserError: sources.csv or a shard is missing or damaged, or the data set is of a version
+        that did not note what the page needs.
+    """
+    # The pictures' packages are imported here: whoever only asks for `describe` goes without.
+    from cxr_tfrecords import stats_page, stats_pictures
+
+    _check_manifest(path, manifest)
+    sources = stats_sources.read_sources(path, manifest)
+    numbers = collect(manifest, sources)
+    leading = _leading(manifest)
+    named: dict[str, set[str]] = {}
+    for group in numbers["duplicates"]["shown"]:
+        for member in group["shown"]:
+            if member["shard"]:
+                named.setdefault(member["shard"], set()).add(member["filename"])
+    thumbnails = stats_pictures.read_thumbnails(path, manifest, named, leading)
+    numbers["samples"] = {
+        name: [t.filename for t in thumbnails.values() if t.leading and t.class_name == name]
+        for name in manifest["class_names"]
+    }
+    plots = stats_pictures.draw(numbers, stats_sources.size_points(sources))
+    page = stats_page.render(numbers, thumbnails, plots)
+    return Statistics(numbers, page)
+
+
+def refresh(path: str, manifest: Mapping[str, Any]) -> None:
+    """Writes the page where a build ends.
+
+    A page that cannot be made costs nobody a data set. One that cannot be written does: the disk
+    is full then. An earlier page does not stay, for it would tell of other images.
+    """
+    try:
+        made = make(path, manifest)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        logging.error("no statistics page: %s: %s", type(error).__name__, first)
+        remove(path)
+        return
+    write(path, made)
+
+
+def write(path: str, statistics: Statistics) -> None:
+    """Writes stats.json and stats.html."""
+    files.write_json(files.join(path, NUMBERS), statistics.numbers)
+    with (
+        files.replacing(files.join(path, PAGE)) as temporary,
+        files.open_file(temporary, "w") as file,
+    ):
+        file.write(statistics.page)
+
+
+def remove(path: str) -> None:
+    """Removes a page that is not of this data set any more."""
+    for name in (NUMBERS, PAGE):
+        with contextlib.suppress(FileNotFoundError):
+            files.remove(files.join(path, name))
+
+
+def describe(path: str) -> list[str]:
+    """Lines for the terminal: a warning, where there is one, and where the page lies."""
+    page = files.join(path, PAGE)
+    try:
+        found = files.read_json(files.join(path, NUMBERS))["shortcut"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"no {PAGE}: `python -m cxr_tfrecords.stats {path}` makes it"]
+    lines = []
+    if found["verdict"] == shortcut.SHORTCUT:
+        weak = found["file_size_only"]
+        what = "file size alone predicts" if weak else "file format and size alone predict"
+        score = f"balanced accuracy {found['balanced_accuracy']:.2f}, chance {found['chance']:.2f}"
+        kind = "perhaps a shortcut" if weak else "a shortcut"
+        lines.append(f"warning: {what} the class ({score}): {kind}; see {PAGE}")
+    return [*lines, f"statistics, samples and copies: {page}"]
+
+
+def _check_manifest(path: str, manifest: Mapping[str, Any]) -> None:
+    missing = [key for key in _NEEDED if key not in manifest]
+    if not missing and "tied_by" not in manifest["duplicates"]:
+        missing.append("duplicates.tied_by")
+    if missing:
+        raise UserError(
+            f"{files.join(path, dataset_dir.MANIFEST)} was written by a version that did not note "
+            f"what the page needs ({', '.join(missing)}): build again with --overwrite"
+        )
+
+
+def collect(manifest: Mapping[str, Any], sources: stats_sources.SourceTable) -> dict[str, Any]:
+    """The figures: of the manifest, and counted from sources.csv."""
+    duplicates = manifest["duplicates"]
+    found = manifest["sources"]
+    listed = ("level", "images", "num_groups", "tied_by", "num_label_conflicts")
+    return {
+        "format": FORMAT,
+        "fingerprint": manifest["fingerprint"],
+        "class_names": list(manifest["class_names"]),
+        "image": {**manifest["image"], "enhance": manifest["config"].get("enhance", "none")},
+        "counts": manifest["counts"],
+        "shares": {split: _shares(manifest["counts"][split]) for split in SPLITS},
+        "prevalence": manifest["prevalence"],
+        "split_proof": manifest["split_proof"],
+        "sources": {
+            **{key: found[key] for key in ("found", "written", "rejected")},
+            # A manifest that was read has its keys sorted, one that was just made has not.
+            "set_aside": dict(sorted(found["set_aside"].items())),
+        },
+        "pixels": {key: manifest["pixels"][key] for key in ("mean", "std", "of")},
+        "files": stats_sources.describe_files(sources),
+        "intensity": _intensity(manifest),
+        "duplicates": {
+            **{key: duplicates[key] for key in listed},
+            "shown": stats_sources.choose_groups(sources, list(duplicates["label_conflicts"])),
+        },
+        "rejected": stats_sources.describe_rejected(sources, found["set_aside"]),
+        "shortcut": stats_sources.measure_shortcut(sources),
+    }
+
+
+def _shares(counts: Mapping[str, int]) -> dict[str, float]:
+    total = max(sum(counts.values()), 1)
+    return {name: round(count / total, 4) for name, count in counts.items()}
+
+
+def _intensity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Class name -> 256 counts of the stored gray values, their mean and deviation."""
+    result = {}
+    values = np.arange(256)
+    for name in manifest["class_names"]:
+        histogram = manifest["statistics"]["intensity_histograms"][name]
+        shares = np.array(histogram, float) / max(sum(histogram), 1)
+        mean = float((shares * values).sum())
+        deviation = float(np.sqrt((shares * (values - mean) ** 2).sum()))
+        result[name] = {
+            "histogram": histogram,
+            "mean": round(mean, 2),
+            "std": round(deviation, 2),
+            "black": round(float(shares[0]), 4),
+            "white": round(float(shares[255]), 4),
+        }
+    return result
+
+
+def _leading(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Shard -> records to show from its start, a few a class.
+
+    A shard's order is drawn by salted hash, so its first records are a random sample already.
+    """
+    left = dict.fromkeys(manifest["class_names"], _SAMPLES)
+    result = {}
+    for entry in manifest["shards"]:
+        taken = min(left[entry["class"]], entry["num_examples"])
+        if taken:
+            result[entry["file"]] = taken
+            left[entry["class"]] -= taken
+    return result
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise UserError("name one dataset directory: python -m cxr_tfrecords.stats DATA")
+    path = argv[1]
+    manifest = dataset_dir.read_manifest(path)
+    made = make(path, manifest)
+    try:
+        write(path, made)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+    print("\n".join(describe(path)))
+
+
+if __name__ == "__main__":
+    run_main(main)
