@@ -199,13 +199,19 @@ def _histograms(
     }
 
 
-def write_metadata(output_dir: str, manifest: dict[str, Any]) -> None:
+def write_metadata(output_dir: str, manifest: dict[str, Any], *, page: bool = True) -> None:
     """Writes the TFDS files, the statistics page and then the manifest, which marks the end.
 
     The shards and sources.csv are in the directory already.
+
+    Args:
+      page: whether to make the page; without, an earlier one is removed.
     """
     dataset_dir.write_tfds_metadata(output_dir, manifest)
-    stats.refresh(output_dir, manifest)
+    if page:
+        stats.refresh(output_dir, manifest)
+    else:
+        stats.remove(output_dir)
     files.write_json(files.join(output_dir, dataset_dir.MANIFEST), manifest)
 
 

@@ -43,11 +43,13 @@ def build(
     max_bad_fraction: float,
     threads: int = 0,
     salt: str = "",
+    page: bool = True,
 ) -> BuildResult:
     """Builds, resumes or mends a dataset directory.
 
     Args:
       salt: of patient ids, see `tables.tie_digest`.
+      page: make the statistics page, see `cxr_tfrecords.stats`.
 
     Raises:
       UserError: see the messages; nothing of an earlier build is lost, and a shard is either
@@ -79,7 +81,7 @@ def build(
         )
         manifest = finish.make_manifest(plan, inspected, inspected, config, sources, entries)
         finish.write_sources(files.join(output_dir, dataset_dir.SOURCES), plan, inspected)
-        finish.write_metadata(output_dir, manifest)
+        finish.write_metadata(output_dir, manifest, page=page)
         scratch.remove()
         return BuildResult(manifest, todo, written)
 
