@@ -69,7 +69,7 @@ def _band_keys(
     """uint32 or, of more than 32 bits, uint64 [rows]: the bits of a band."""
     words = np.uint32 if width <= 32 else np.uint64
     keys = np.zeros(len(rows), words)
-    weights = words(1) << np.arange(width, dtype=words)
+    weights = (2 ** np.arange(width, dtype=np.uint64)).astype(words)
     for start in range(0, len(rows), _BLOCK):
         some = np.ascontiguousarray(hashes[rows[start : start + _BLOCK]]).view(np.uint8)
         # Interleaved, because neighbouring low frequencies are alike in all chests.

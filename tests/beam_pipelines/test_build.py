@@ -189,7 +189,7 @@ def test_what_a_killed_build_left_half_written_is_removed(radiographs, tmp_path)
 def test_a_full_disk_in_any_process_is_one_line(radiographs, tmp_path, monkeypatch):
     from beam_pipelines import finish, parts
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     for module, name in ((parts, "write_part"), (finish, "write_metadata")):
