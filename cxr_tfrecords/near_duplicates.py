@@ -7,6 +7,8 @@ against their median. Two images are near-duplicates if their hashes differ in f
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -67,9 +69,9 @@ def _band_keys(
     hashes: np.ndarray, rows: np.ndarray, band: int, bands: int, width: int
 ) -> np.ndarray:
     """uint32 or, of more than 32 bits, uint64 [rows]: the bits of a band."""
-    words = np.uint32 if width <= 32 else np.uint64
+    words: type[np.unsignedinteger[Any]] = np.uint32 if width <= 32 else np.uint64
     keys = np.zeros(len(rows), words)
-    weights = (2 ** np.arange(width, dtype=np.uint64)).astype(words)
+    weights: np.ndarray = (2 ** np.arange(width, dtype=np.uint64)).astype(words)
     for start in range(0, len(rows), _BLOCK):
         some = np.ascontiguousarray(hashes[rows[start : start + _BLOCK]]).view(np.uint8)
         # Interleaved, because neighbouring low frequencies are alike in all chests.
