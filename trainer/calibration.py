@@ -158,7 +158,8 @@ def reliability_curve(
     edges = np.linspace(0, len(ranked), min(bins, len(ranked)) + 1).round().astype(int)
     starts = np.unique(np.searchsorted(ranked, ranked[edges[:-1]])) if len(ranked) else edges[:0]
     count = np.diff(np.r_[starts, len(ranked)])
-    shares = [wilson(k, n) for k, n in zip(np.add.reduceat(hits, starts, dtype=int), count)]
+    found = np.add.reduceat(hits, starts, dtype=int)
+    shares = [wilson(k, n) for k, n in zip(found, count, strict=True)]
     return ReliabilityCurve(
         predicted=np.add.reduceat(ranked, starts) / count,
         observed=np.array([share.estimate for share in shares], np.float64),

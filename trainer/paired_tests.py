@@ -127,8 +127,8 @@ def wilson(successes: int, count: int, level: float = 0.95) -> Interval:
     """Score interval of a proportion (Wilson 1927); all None where `count` is 0."""
     if count == 0:
         return Interval(None, None, None, level, 0, 0)
-    ends = scipy.stats.binomtest(int(successes), int(count)).proportion_ci(level, "wilson")
-    return Interval(successes / count, float(ends.low), float(ends.high), level, 0, 0)
+    low, high = _wilson_ends(successes, count, level)
+    return Interval(successes / count, low, high, level, 0, 0)
 
 
 def two_proportions(
@@ -143,11 +143,10 @@ def two_proportions(
     (x1, n1), (x2, n2) = first, second
     if n1 == 0 or n2 == 0:
         return TwoProportions(None, None, None, level, None, "")
-    a, b = wilson(x1, n1, level), wilson(x2, n2, level)
+    a, b = _wilson_ends(x1, n1, level), _wilson_ends(x2, n2, level)
     p1, p2 = x1 / n1, x2 / n2
-    assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
-    low = p1 - p2 - np.hypot(p1 - a.low, b.high - p2)
-    high = p1 - p2 + np.hypot(a.high - p1, p2 - b.low)
+    low = p1 - p2 - np.hypot(p1 - a[0], b[1] - p2)
+    high = p1 - p2 + np.hypot(a[1] - p1, p2 - b[0])
     pooled = (x1 + x2) / (n1 + n2)
     if min(n1, n2) * min(pooled, 1 - pooled) < 5:
         table = [[x1, n1 - x1], [x2, n2 - x2]]
@@ -156,3 +155,8 @@ def two_proportions(
         z = (p1 - p2) / np.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
         p_value, method = float(2 * scipy.stats.norm.sf(abs(z))), "z"
     return TwoProportions(p1 - p2, float(low), float(high), level, p_value, method)
+
+
+def _wilson_ends(successes: int, count: int, level: float) -> tuple[float, float]:
+    ends = scipy.stats.binomtest(int(successes), int(count)).proportion_ci(level, "wilson")
+    return float(ends.low), float(ends.high)
