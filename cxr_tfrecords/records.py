@@ -177,7 +177,7 @@ def parse_example(serialized: tf.Tensor, data: DatasetDir) -> dict[str, tf.Tenso
 
     Returns:
       `image`: uint8 [size, size, channels], black outside what `data.mask` shows; `label`:
-      int32 []; `id`: string [], the file name.
+      int32 []; `id`: string [], the file name; `group`: string [].
     """
     import tensorflow as tf
 
@@ -185,6 +185,7 @@ def parse_example(serialized: tf.Tensor, data: DatasetDir) -> dict[str, tf.Tenso
         IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string),
         LABEL: tf.io.FixedLenFeature([], tf.int64),
         FILENAME: tf.io.FixedLenFeature([], tf.string),
+        GROUP: tf.io.FixedLenFeature([], tf.string),
     }
     if data.mask != "none":
         wanted[MASK_ENCODED] = tf.io.FixedLenFeature([], tf.string)
@@ -201,11 +202,16 @@ def parse_example(serialized: tf.Tensor, data: DatasetDir) -> dict[str, tf.Tenso
         lungs = tf.io.decode_png(parsed[MASK_ENCODED], channels=1) > 0
         shown = lungs if data.mask == "lungs" else ~lungs
         image *= tf.ensure_shape(tf.cast(shown, tf.uint8), (*shape[:2], 1))
-    return {"image": image, "label": tf.cast(parsed[LABEL], tf.int32), "id": parsed[FILENAME]}
+    return {
+        "image": image,
+        "label": tf.cast(parsed[LABEL], tf.int32),
+        "id": parsed[FILENAME],
+        "group": parsed[GROUP],
+    }
 
 
 def parse_label_and_id(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """As `parse_example`, without the cost of decoding: `label` int32 [], `id` string []."""
+    """As `parse_example`, without the image and the cost of decoding it."""
     import tensorflow as tf
 
     parsed = tf.io.parse_single_example(
@@ -213,6 +219,11 @@ def parse_label_and_id(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         {
             LABEL: tf.io.FixedLenFeature([], tf.int64),
             FILENAME: tf.io.FixedLenFeature([], tf.string),
+            GROUP: tf.io.FixedLenFeature([], tf.string),
         },
     )
-    return {"label": tf.cast(parsed[LABEL], tf.int32), "id": parsed[FILENAME]}
+    return {
+        "label": tf.cast(parsed[LABEL], tf.int32),
+        "id": parsed[FILENAME],
+        "group": parsed[GROUP],
+    }

@@ -100,9 +100,11 @@ def create_trainer(
 
 def predict(trainer: Trainer, split: str, *, with_ids: bool = True) -> evaluation.Predictions:
     """Predictions of the current weights on every example of a split, each exactly once."""
-    ids = trainer.sources[split].ids() if with_ids else None
+    source = trainer.sources[split]
+    ids, groups = (source.ids(), source.groups()) if with_ids else (None, None)
     batches = evaluation_batches(trainer, split)
-    return evaluation.predict(trainer.predict_step, batches, trainer.data.counts[split], ids)
+    counts = trainer.data.counts[split]
+    return evaluation.predict(trainer.predict_step, batches, counts, ids, groups)
 
 
 def plan_epoch(config: TrainConfig, data: DatasetDir, epoch: int) -> samplers.EpochPlan:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import sklearn.metrics
 
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.files import replacing
+from trainer.metrics import weighted_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,14 @@ class Predictions:
       ids: image ids, n of them.
       labels: int32 [n], true classes.
       logits: float32 [n, classes].
+      groups: ids of what was split together (near-duplicates, a patient), n of them: the unit
+        that a bootstrap draws. Empty means that each image is its own.
     """
 
     ids: list[str]
     labels: np.ndarray
     logits: np.ndarray
+    groups: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def log_probabilities(self) -> np.ndarray:
@@ -51,6 +54,7 @@ def predict(
     batches: Iterable,
     counts: Sequence[int],
     ids: list[str] | None = None,
+    groups: list[str] | None = None,
 ) -> Predictions:
     """Runs a split through the model and puts each row where its index says.
 
@@ -58,7 +62,8 @@ def predict(
       predict_step: see `steps.make_predict_step`.
       batches: distributed (images, labels, weights, index), padded rows with index -1.
       counts: examples of each class in the metadata; the split's order is by class.
-      ids: of the examples in that order; None leaves them empty (between epochs nobody asks).
+      ids, groups: of the examples in that order; None leaves them empty (between epochs nobody
+        asks).
 
     Raises:
       RuntimeError: a row is missing, comes twice or has another label than the metadata say.
@@ -79,58 +84,31 @@ def predict(
         raise RuntimeError(
             f"evaluation saw {int((seen == 1).sum())} of {len(seen)} examples exactly once"
         )
-    return Predictions(ids or [""] * len(expected), expected, logits)
+    return Predictions(ids or [""] * len(expected), expected, logits, groups or [])
 
 
 def compute_metrics(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
-    """Metrics of a split, by scikit-learn, from nothing but its predictions.
+    """Metrics of a split, from nothing but its predictions.
 
     Returns:
-      accuracy, balanced_accuracy (mean recall), log_loss (nats), auroc_macro,
-      confusion_matrix [true][predicted] and per_class {name: precision, recall, specificity,
-      f1, auroc (one against the rest), support}. What is undefined is None (AUROC with a single
-      class present) or 0 (precision of a class that is never predicted).
+      The names of `metrics.OVERALL`, confusion_matrix [true][predicted] and per_class {name: the
+      names of `metrics.PER_CLASS`}; `metrics.weighted_metrics` defines them. What is undefined is
+      None, as the AUROC of a class that is absent or the precision of one never predicted.
     """
-    labels, probabilities = predictions.labels, predictions.probabilities
-    predicted = predictions.logits.argmax(axis=1)
-    classes = np.arange(len(class_names))
-    confusion = sklearn.metrics.confusion_matrix(labels, predicted, labels=classes)
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
-        labels, predicted, labels=classes, zero_division=0
-    )
-    auroc = [_auroc(labels == c, probabilities[:, c]) for c in classes]
-    defined = [value for value in auroc if value is not None]
-    negatives = len(labels) - support
-    false_positives = confusion.sum(axis=0) - np.diag(confusion)
-    specificity = (negatives - false_positives) / np.maximum(negatives, 1)
-    return {
-        "accuracy": float(sklearn.metrics.accuracy_score(labels, predicted)),
-        "balanced_accuracy": float(recall[support > 0].mean()),
-        "log_loss": predictions.loss,
-        "auroc_macro": float(np.mean(defined)) if defined else None,
-        "confusion_matrix": confusion.tolist(),
-        "per_class": {
-            name: {
-                "precision": float(precision[c]),
-                "recall": float(recall[c]),
-                "specificity": float(specificity[c]),
-                "f1": float(f1[c]),
-                "auroc": auroc[c],
-                "support": int(support[c]),
-            }
-            for c, name in enumerate(class_names)
-        },
-    }
+    once = np.ones((1, len(predictions.labels)), np.int32)
+    arrays = weighted_metrics(predictions.labels, predictions.log_probabilities, once)
+    # The loss that training saw, to the last bit: sums in another order differ in it.
+    return arrays.report(class_names) | {"log_loss": predictions.loss}
 
 
 def write_predictions(path: str, predictions: Predictions, class_names: Sequence[str]) -> None:
-    """Writes a CSV file: id, label, class, logit_<class>…, probability_<class>….
+    """Writes a CSV file: id, label, class, logit_<class>…, probability_<class>…, group.
 
     Every float32 is written with as many digits as reading it back needs.
     """
     header = ["id", "label", "class"]
     header += [f"logit_{name}" for name in class_names]
-    header += [f"probability_{name}" for name in class_names]
+    header += [*(f"probability_{name}" for name in class_names), "group"]
     probabilities = predictions.probabilities.astype(np.float32)
     with (
         replacing(path) as temporary,
@@ -138,15 +116,18 @@ def write_predictions(path: str, predictions: Predictions, class_names: Sequence
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        for row, (identity, label) in enumerate(
-            zip(predictions.ids, predictions.labels, strict=True)
+        groups = predictions.groups or predictions.ids
+        for row, (identity, group, label) in enumerate(
+            zip(predictions.ids, groups, predictions.labels, strict=True)
         ):
             values = (*predictions.logits[row], *probabilities[row])
-            writer.writerow([identity, label, class_names[label], *map(str, values)])
+            writer.writerow([identity, label, class_names[label], *map(str, values), group])
 
 
 def read_predictions(path: str) -> Predictions:
-    """Reads what `write_predictions` wrote, bit for bit.
+    """Reads what `write_predictions` wrote, bit for bit; `groups` is never empty.
+
+    In files from before the column `group` each image is its own.
 
     Raises:
       UserError: no such file, or not one of predictions.
@@ -162,14 +143,9 @@ def read_predictions(path: str) -> Predictions:
             [row["id"] for row in rows],
             np.array([int(row["label"]) for row in rows], np.int32),
             np.array([[np.float32(row[name]) for name in columns] for row in rows], np.float32),
+            [row.get("group") or row["id"] for row in rows],
         )
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a file of predictions ({error})") from error
-
-
-def _auroc(positive: np.ndarray, scores: np.ndarray) -> float | None:
-    if positive.all() or not positive.any():
-        return None
-    return float(sklearn.metrics.roc_auc_score(positive, scores))

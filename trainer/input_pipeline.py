@@ -3,7 +3,7 @@
     source = SplitSource(data, "train", cache=config.cache, cache_mb=config.cache_mb)  # once
     source.training(plan, batch_size=32, start_step=0, context=context)   # (images, labels)
     source.evaluation(batch_size=32, context=context)    # (images, labels, weights, index)
-    source.ids()                                         # list[str], the order of `index`
+    source.ids(), source.groups()                   # list[str] each, the order of `index`
     with explained_reads(data):                          # damaged shards become a UserError
         ...
 
@@ -60,14 +60,14 @@ class SplitSource:
         """
         self._data, self._split = data, split
         self._images: tf.Tensor | None = None
-        self._ids: list[str] | None = None
+        self._names: tuple[list[str], list[str]] | None = None
         counts = np.asarray(data.counts[split], np.int64)
         self._labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         self._starts = np.cumsum(counts) - counts
         mib = len(self._labels) * data.image_size**2 * data.channels / _MIB
         if cache == "memory" or (cache == "auto" and mib <= cache_mb):
             started = time.monotonic()
-            self._images, self._ids = _decode_split(data, split, self._labels)
+            self._images, self._names = _decode_split(data, split, self._labels)
             print(
                 f"{split}: {len(self._labels):,} images decoded once and kept in memory "
                 f"({mib:,.1f} MiB, {time.monotonic() - started:.1f} s)",
@@ -139,10 +139,17 @@ class SplitSource:
 
     def ids(self) -> list[str]:
         """Image ids in canonical order: by class, then shard, then as stored."""
-        if self._ids is None:
+        return list(self._read_names()[0])
+
+    def groups(self) -> list[str]:
+        """Of each image, the id of what was split together, in the order of `ids`."""
+        return list(self._read_names()[1])
+
+    def _read_names(self) -> tuple[list[str], list[str]]:
+        if self._names is None:
             with explained_reads(self._data):
-                self._ids = streaming.read_ids(self._data, self._split)
-        return list(self._ids)
+                self._names = streaming.read_names(self._data, self._split)
+        return self._names
 
     def _gather(self, rows: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The array is captured by reference: as a constant in the graph it would be copied, and
@@ -177,11 +184,15 @@ def explained_reads(data: DatasetDir) -> Iterator[None]:
         ) from error
 
 
-def _decode_split(data: DatasetDir, split: str, labels: np.ndarray) -> tuple[tf.Tensor, list[str]]:
-    """Reads a split in canonical order into one uint8 tensor [n, S, S, C] in host memory."""
+def _decode_split(
+    data: DatasetDir, split: str, labels: np.ndarray
+) -> tuple[tf.Tensor, tuple[list[str], list[str]]]:
+    """Reads a split in canonical order into one uint8 tensor [n, S, S, C] in host memory, and
+    its ids and groups."""
     shape = (len(labels), data.image_size, data.image_size, data.channels)
     images = _aligned_array(shape)
     ids: list[str] = []
+    groups: list[str] = []
     parsed = streaming.parsed_records(data, split).batch(64).prefetch(2)
     quiet = None if len(labels) >= _BAR_FROM else True
     with (
@@ -194,9 +205,10 @@ def _decode_split(data: DatasetDir, split: str, labels: np.ndarray) -> tuple[tf.
             if not np.array_equal(batch["label"].numpy(), labels[rows]):
                 raise tf.errors.DataLossError(None, None, f"wrong labels in {split}")
             ids += [identity.decode() for identity in batch["id"].numpy()]
+            groups += [group.decode() for group in batch["group"].numpy()]
             bar.update(len(batch["id"]))
     # Shares the array's memory; tf.constant would need it twice or three times for a while.
-    return tf.experimental.dlpack.from_dlpack(images.__dlpack__()), ids
+    return tf.experimental.dlpack.from_dlpack(images.__dlpack__()), (ids, groups)
 
 
 def _aligned_array(shape: tuple[int, ...]) -> np.ndarray:

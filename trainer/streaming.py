@@ -33,13 +33,17 @@ def parsed_records(data: DatasetDir, split: str) -> tf.data.Dataset:
     )
 
 
-def read_ids(data: DatasetDir, split: str) -> list[str]:
-    """Image ids of a split in canonical order, without decoding an image."""
+def read_names(data: DatasetDir, split: str) -> tuple[list[str], list[str]]:
+    """Image ids and groups of a split in canonical order, without decoding an image."""
     parsed = _canonical(data, split).map(
         records.parse_label_and_id, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    ids = [identity for batch in parsed.batch(1024) for identity in batch["id"].numpy()]
-    return [identity.decode() for identity in ids]
+    ids: list[str] = []
+    groups: list[str] = []
+    for batch in parsed.batch(1024):
+        ids += [identity.decode() for identity in batch["id"].numpy()]
+        groups += [group.decode() for group in batch["group"].numpy()]
+    return ids, groups
 
 
 def training_records(

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_predictions_survive_their_file_bit_for_bit(tmp_path):
     evaluation.write_predictions(path, predictions, NAMES)
     again = evaluation.read_predictions(path)
     assert again.ids == predictions.ids
+    assert again.groups == predictions.ids
     assert again.logits.dtype == np.float32
     np.testing.assert_array_equal(again.logits, predictions.logits)
     assert evaluation.compute_metrics(again, NAMES) == evaluation.compute_metrics(
@@ -81,6 +83,16 @@ def test_predictions_survive_their_file_bit_for_bit(tmp_path):
         header, first, *_ = file.read().splitlines()
     assert header.startswith('id,label,class,logit_COVID,logit_Normal,"logit_Viral, Pneumonia",')
     assert first.startswith("a b/0.png,0,COVID,")
+
+
+def test_groups_survive_their_file_and_old_files_have_each_image_on_its_own(tmp_path):
+    path = tmp_path / "p.csv"
+    predictions = dataclasses.replace(_predictions(4), groups=["a", "b", "a", "c"])
+    evaluation.write_predictions(str(path), predictions, NAMES)
+    assert evaluation.read_predictions(str(path)).groups == ["a", "b", "a", "c"]
+    path.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()))
+    again = evaluation.read_predictions(str(path))
+    assert again.groups == again.ids == predictions.ids
 
 
 def test_files_that_hold_no_predictions_are_refused(tmp_path):
@@ -99,7 +111,8 @@ def _batch(labels: list[int], index: list[int]):
 
 def test_rows_land_where_their_index_says_and_padding_nowhere():
     batches = [_batch([1, 0], [2, 0]), _batch([0, 0], [1, -1])]
-    result = evaluation.predict(lambda batch: batch, batches, (2, 1), ["a", "b", "c"])
+    result = evaluation.predict(lambda batch: batch, batches, (2, 1), [*"abc"], [*"xxy"])
+    assert (result.ids, result.groups) == ([*"abc"], [*"xxy"])
     assert result.logits[:, 0].tolist() == [0, 1, 2]
     assert result.labels.tolist() == [0, 0, 1]
 

@@ -183,13 +183,14 @@ def test_evaluation_covers_each_example_exactly_once(
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_ids_are_in_the_order_of_the_index(cache, data, sources):
+def test_ids_and_groups_are_in_the_order_of_the_index(cache, data, sources):
     expected = [
-        records.parse_record(serialized.numpy()).filename
+        records.parse_record(serialized.numpy())
         for shard in data.split_shards("test")
         for serialized in tf.data.TFRecordDataset(shard.path)
     ]
-    assert sources["test", cache].ids() == expected
+    assert sources["test", cache].ids() == [record.filename for record in expected]
+    assert sources["test", cache].groups() == [record.group for record in expected]
     assert len(expected) == sum(COUNTS["test"])
 
 

@@ -95,6 +95,7 @@ def test_saved_model_gives_the_stored_predictions(finished, data):
     stored = evaluation.read_predictions(str(run_dir / "predictions_test.csv"))
     np.testing.assert_array_equal(stored.labels, labels)
     assert stored.ids == source.ids()
+    assert stored.groups == source.groups()
     np.testing.assert_allclose(model(images), stored.logits, atol=1e-5)
 
 
