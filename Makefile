@@ -14,10 +14,10 @@ help:
 
 # Installed again whenever the requirements change. --no-deps would hide a missing pin.
 $(STAMP): setup.py constraints.txt
-	@echo "setting up $(VENV) (first time: about a minute)"
+	@echo "setting up $(VENV) (first time: a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[cpu,dev]'
+	    --constraint constraints.txt --editable '.[cpu,dev,aws,dask,dicom,xlsx]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -64,6 +64,7 @@ setup(
         "bench": ["datasets>=3", "webdataset>=0.2.100"],
         "dev": [
             "hypothesis>=6.100",
+            "moto[server]>=5",
             "mypy>=1.10",
             "pytest>=8",
             "ruff>=0.6",

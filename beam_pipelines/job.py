@@ -57,6 +57,7 @@ def build(
     """
     config = dataclasses.replace(config, salt_id=salt_id(salt))
     threads = threads or default_threads(options)
+    dataset_dir.slugs(sources.class_names)  # refuses names before hours of work, not after
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     with workdir.locked(output_dir), files.explained_writes(f"to --output_dir={output_dir}"):
         files.remove_temporary(output_dir)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from tqdm import tqdm
 
 from beam_pipelines.beam_flags import runs_locally
@@ -18,6 +27,8 @@ from cxr_tfrecords.errors import UserError
 
 _REFRESH_SECONDS = 0.25
 _REMOTE_REFRESH_SECONDS = 5.0  # a listing of an object store costs money
+_EXTRAS = {"DataflowRunner": "gcp", "DaskRunner": "dask"}
+_REFUSED_OPTIONS = "Pipeline has validations errors:"  # so written by Beam
 
 
 def run_pass(
@@ -59,30 +70,77 @@ def run_pass(
             watcher.join()
 
 
-def _run(title: str, items: Sequence[Any], dofn: beam.DoFn, options: PipelineOptions) -> None:
-    runner: Any = options.view_as(StandardOptions).runner
-    if runs_locally(options):
-        # The class behind --runner=DirectRunner: asked for by name, Beam would first try to
-        # download its Prism runner, and hang where there is no network.
-        from apache_beam.runners.portability.fn_api_runner import fn_runner
+def make_pipeline(
+    title: str, items: Sequence[Any], dofn: beam.DoFn, options: PipelineOptions
+) -> beam.Pipeline:
+    """The job graph of a pass; the runner distributes whatever `items` holds, so keep it small.
 
-        runner = fn_runner.FnApiRunner()
+    Raises:
+      UserError: there is no such runner, or it refuses the options.
+    """
+    name = options.view_as(StandardOptions).runner
     try:
-        pipeline = beam.Pipeline(runner=runner, options=options)
-        _ = (
-            pipeline
-            | f"{title}Work" >> beam.Create(items)
-            | f"{title}Spread" >> beam.Reshuffle()
-            | title >> beam.ParDo(dofn)
-        )
-        result = pipeline.run()
-        result.wait_until_finish()
+        if runs_locally(options):
+            runner, options = _local_runner(options)
+            pipeline = beam.Pipeline(runner=runner, options=options)
+        else:
+            pipeline = beam.Pipeline(options=options)
+    except (ValueError, ImportError, AttributeError) as error:
+        _explain_missing(error, options)
+        reason = " ".join(str(error).removeprefix(_REFUSED_OPTIONS).split())
+        raise UserError(f"--runner={name}: {reason}") from error
+    _ = (
+        pipeline
+        | f"{title}Work" >> beam.Create(items)
+        | f"{title}Spread" >> beam.Reshuffle()
+        | title >> beam.ParDo(dofn)
+    )
+    return pipeline
+
+
+def _local_runner(options: PipelineOptions) -> tuple[Any, PipelineOptions]:
+    """The class behind --runner=DirectRunner, and the options to run it with.
+
+    Asked for by name, Beam would first try to download its Prism runner, and hang where there is
+    no network.
+    """
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+
+    if options.view_as(DirectOptions).direct_running_mode != "multi_processing":
+        return fn_runner.FnApiRunner(), options
+    # The same processes as Beam would start, but by a command of ours: see `local_worker`.
+    command = f"{shlex.quote(sys.executable)} -m beam_pipelines.local_worker"
+    environment = SubprocessSDKEnvironment.from_command_string(command)
+    options = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
+    options.view_as(DirectOptions).direct_running_mode = "in_memory"  # would replace the command
+    return fn_runner.FnApiRunner(default_environment=environment), options
+
+
+def _run(title: str, items: Sequence[Any], dofn: beam.DoFn, options: PipelineOptions) -> None:
+    pipeline = make_pipeline(title, items, dofn, options)
+    # Beam's worker threads print the stack trace of what is raised below, past all logging.
+    local = runs_locally(options)
+    traces = contextlib.redirect_stderr(io.StringIO()) if local else contextlib.nullcontext()
+    try:
+        with traces:
+            pipeline.run().wait_until_finish()
     except Exception as error:
         found = re.search(r"UserError: (.*?)(?: \[while running|\n|$)", str(error), re.DOTALL)
         if isinstance(error, UserError) or found:
             message = found.group(1) if found else str(error).split(" [while running")[0]
             raise UserError(message.strip()) from error
+        _explain_missing(error, options)
         raise
+
+
+def _explain_missing(error: Exception, options: PipelineOptions) -> None:
+    """Raises a UserError if the packages of a remote runner are missing."""
+    name = options.view_as(StandardOptions).runner or ""
+    extra = _EXTRAS.get(name.rpartition(".")[2])
+    if extra and isinstance(error, ImportError):
+        raise UserError(
+            f"--runner={name} needs packages that are missing: pip install 'cxr-balance[{extra}]'"
+        ) from error
 
 
 def _watch(

@@ -208,6 +208,8 @@ def _entries(folder: str) -> Iterator[_Entry]:
         raise UserError(f"--input_dir: cannot list {folder}: {error.strerror}") from error
     for name in names:
         path = os.path.join(folder, name)
+        if not _is_text(name):
+            raise UserError(f"--input_dir: the name of {path!r} is not UTF-8 text: rename it")
         try:
             status = os.stat(path)
         except OSError:
@@ -216,10 +218,25 @@ def _entries(folder: str) -> Iterator[_Entry]:
         yield _Entry(name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
 
 
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be stored; Linux takes any bytes for one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _remote_entries(folder: str) -> Iterator[_Entry]:
     fs, inner = files.filesystem(folder)
     with files.explained(folder, "input_dir"):
-        found = fs.ls(inner, detail=True)
+        try:
+            found = fs.ls(inner, detail=True)
+        except FileNotFoundError as error:
+            # Told by its path alone; of a missing bucket the store says more.
+            alone = str(error).strip("/") == inner.strip("/")
+            reason = "there is no such folder" if alone else error.strerror or error
+            raise UserError(f"--input_dir={folder}: {reason}") from error
     rows = {files.base_name(one["name"]): one for one in found if one["name"] != inner}
     for name in sorted(rows):
         one = rows[name]

@@ -167,6 +167,9 @@ def _read_xlsx(content: bytes, path: str, flag: str) -> Iterator[list[str]]:
         raise UserError(
             f"--{flag}={path}: .xlsx needs a package: pip install 'cxr-balance[xlsx]'"
         ) from error
-    sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
+    try:
+        sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
+    except Exception as error:  # of a zip file, of XML, of its own: any of a dozen types
+        raise UserError(f"--{flag}={path} is no readable .xlsx file ({error})") from error
     for row in sheet.iter_rows(values_only=True):
         yield ["" if value is None else str(value) for value in row]

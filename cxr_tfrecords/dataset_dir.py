@@ -127,8 +127,12 @@ def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
     """File and split names of classes: lower case, other characters than a-z 0-9 as `_`.
 
     Raises:
-      UserError: two classes would share a name, or one would have none.
+      UserError: two classes would share a name, or one would have none; or a name holds a line
+        break or the like, with which TFDS would count the classes wrongly.
     """
+    for name in class_names:
+        if not name.isprintable():
+            raise UserError(f"class {name!r} has a name with characters that cannot be shown")
     result = tuple(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in class_names)
     for index, slug in enumerate(result):
         if not slug or slug in result[:index]:

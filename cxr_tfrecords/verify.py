@@ -16,7 +16,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from tqdm import tqdm
 
 from cxr_tfrecords import dataset_dir, files, images, near_duplicates, records, tfrecord
@@ -209,6 +209,7 @@ def _check_totals(manifest: dict[str, Any], report: Report, seen: _Seen) -> None
 def main(argv: list[str]) -> int:
     if len(argv) != 2:
         raise UserError("name one dataset directory: python -m cxr_tfrecords.verify DATA")
+    logging.set_verbosity(logging.WARNING)  # object stores' libraries tell where keys were found
     report = verify(argv[1], near_distance=flags.FLAGS.near_distance, progress=True)
     groups = ", ".join(f"{split} {count:,}" for split, count in report.groups.items())
     print(f"{argv[1]}: {report.images:,} images, {report.num_bytes / 1e6:,.1f} MB read")

@@ -180,6 +180,23 @@ def config_from_flags() -> settings.TrainConfig:
     return settings.TrainConfig(**plain, **parsed)
 
 
+def _check_file_systems(config: settings.TrainConfig) -> None:
+    """The build reads and writes wherever fsspec does; TensorFlow knows fewer file systems."""
+    import tensorflow as tf
+
+    if "://" in config.run_dir:
+        raise UserError(
+            f"--run_dir={config.run_dir}: a run is written to a local disk: name a folder there, "
+            "and copy it when it is finished"
+        )
+    scheme, separator, _ = config.data_dir.partition("://")
+    if separator and scheme not in tf.io.gfile.get_registered_schemes():
+        raise UserError(
+            f"--data_dir={config.data_dir}: TensorFlow cannot read {scheme}://: copy the data set "
+            "to a local disk or to gs://"
+        )
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
@@ -194,6 +211,7 @@ def main(argv: list[str]) -> None:
     quiet_tensorflow()
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # TensorFlow logs every checkpoint's sharding
+    _check_file_systems(config)
     # Imported late: --help and a mistyped flag answer at once.
     from cxr_tfrecords import dataset_dir
     from trainer import experiment, strategies

@@ -1,0 +1,383 @@
+"""One build, many runners: the same bytes from each, by processes that really did the work."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import socket
+import sys
+import time
+
+import pytest
+from apache_beam import coders
+from apache_beam.internal import pickler
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners import pipeline_context
+
+from beam_pipelines import beam_flags, inspection, job, passes, run, sources, write
+from beam_pipelines.config import BuildConfig
+from cxr_tfrecords.errors import UserError
+from tests.beam_pipelines import commands
+from tests.beam_pipelines.radiographs import CLASSES, write_radiographs
+from tests.beam_pipelines.test_build import digests
+
+CONFIG = BuildConfig(near_distance=-1, image_size=24, num_shards=2)
+FLAGS = ("--near_distance=-1", "--image_size=24", "--num_shards=2")
+DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+# A cluster of two processes that writes its address into a file, and then waits to be killed.
+DASK_CLUSTER = """
+import pathlib, sys, time
+from dask.distributed import LocalCluster
+if __name__ == "__main__":
+    cluster = LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    pathlib.Path(sys.argv[1]).write_text(cluster.scheduler_address)
+    time.sleep(600)
+"""
+
+
+def wait_for(condition, what, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come in {seconds} s"
+        time.sleep(0.05)
+
+
+def is_listening(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def logged(folder, environment):
+    """How to run a service: in a folder, with its output in a file there (a pipe would fill up)."""
+    with open(folder / "log", "w") as log:
+        yield {"env": environment, "cwd": folder, "stdout": log, "stderr": log}
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory):
+    """More images than the first pass takes in one piece."""
+    folder = tmp_path_factory.mktemp("radiographs") / "in"
+    return write_radiographs(folder, {name: 2 * count for name, count in CLASSES.items()})
+
+
+@pytest.fixture(scope="module")
+def expected(radiographs, tmp_path_factory):
+    """Digests of the files that the library call leaves, in this process."""
+    out = tmp_path_factory.mktemp("expected") / "out"
+    build_here(radiographs, out)
+    return digests(out)
+
+
+@pytest.fixture(scope="module")
+def renames(tmp_path_factory):
+    return commands.Renames(tmp_path_factory.mktemp("renames"))
+
+
+@pytest.fixture(scope="module")
+def external(renames, tmp_path_factory):
+    """Flags of Beam's job service, with a pool of workers that are processes of their own."""
+    folder = tmp_path_factory.mktemp("external")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pool_port = server.getsockname()[1]
+    # The pool starts `python`, whatever that is: another one than this would never answer.
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (folder / "bin" / "python").chmod(0o755)
+    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    beam = "apache_beam.runners"
+    with (
+        logged(folder, {**renames.environment, "PATH": path}) as where,
+        commands.process(
+            *(sys.executable, "-m", f"{beam}.worker.worker_pool_main"),
+            f"--service_port={pool_port}",
+            **where,
+        ),
+        commands.process(
+            *(sys.executable, "-m", f"{beam}.portability.local_job_service_main"),
+            f"--port_file={folder}/port",
+            **where,
+        ),
+    ):
+        wait_for((folder / "port").exists, "the job service")
+        wait_for(lambda: is_listening(pool_port), "the worker pool")
+        yield [
+            "--runner=PortableRunner",
+            f"--job_endpoint=localhost:{(folder / 'port').read_text()}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{pool_port}",
+        ]
+
+
+@pytest.fixture(scope="module")
+def dask(renames, tmp_path_factory):
+    pytest.importorskip("distributed", reason="needs the extra `dask`")
+    folder = tmp_path_factory.mktemp("dask")
+    script, address = folder / "cluster.py", folder / "address"
+    script.write_text(DASK_CLUSTER)
+    with (
+        logged(folder, renames.environment) as where,
+        commands.process(sys.executable, str(script), str(address), **where),
+    ):
+        wait_for(lambda: address.exists() and address.read_text(), "Dask's scheduler")
+        # Two partitions at least, so that both workers have work.
+        yield [
+            f"--runner={DASK_RUNNER}",
+            f"--dask_client_address={address.read_text()}",
+            "--dask_npartitions=4",
+        ]
+
+
+@pytest.fixture
+def beam_flags_of(request):
+    """Flags of a runner by its short name; what it needs is started when first asked for."""
+
+    def flags(runner: str) -> list[str]:
+        if runner in ("external", "dask"):
+            return request.getfixturevalue(runner)
+        return ["--runner=DirectRunner", f"--direct_running_mode={runner}"] + (
+            [] if runner == "in_memory" else ["--direct_num_workers=2"]
+        )
+
+    return flags
+
+
+def build_here(root, output, options=()):
+    return job.build(
+        sources.find_sources(str(root)),
+        str(output),
+        CONFIG,
+        beam_flags.parse(options, []),
+        overwrite=False,
+        resume=True,
+        max_bad_fraction=0.0,
+    )
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_before_writing(root, output, monkeypatch):
+    """A build that has inspected everything and written no shard."""
+
+    def stopped(*_):
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passes, "write_shards", stopped)
+        with pytest.raises(StoppedError):
+            build_here(root, output)
+
+
+# Bytes and processes
+
+
+@pytest.mark.parametrize(
+    "runner", ["in_memory", "multi_threading", "multi_processing", "external", "dask"]
+)
+def test_every_runner_leaves_the_same_bytes(
+    runner, radiographs, expected, renames, beam_flags_of, tmp_path
+):
+    out = tmp_path / "out"
+    arguments = [f"--input_dir={radiographs}", f"--output_dir={out}", *FLAGS]
+    command = [*commands.BUILD, *arguments, *beam_flags_of(runner)]
+    with commands.process(*command, env=renames.environment) as started:
+        done = commands.finish(started)
+    assert done.returncode == 0, done.stderr
+    assert "wrote 18 shards" in done.stdout
+    assert digests(out) == expected
+    inspectors = renames.processes(out / ".build" / "inspected", ".parquet")
+    writers = renames.processes(out, ".tfrecord-")
+    assert inspectors
+    assert writers
+    if runner in ("in_memory", "multi_threading"):
+        assert inspectors | writers == {started.pid}
+    else:
+        assert started.pid not in inspectors | writers
+    if runner == "multi_processing":  # others spread the work as they like
+        assert len(writers) == 2
+    if beam_flags.runs_locally(PipelineOptions(command)):
+        assert commands.said(done.stderr) == []
+
+
+@pytest.mark.parametrize("runner", ["multi_threading", "multi_processing", "external", "dask"])
+def test_a_failure_in_a_worker_is_one_line(
+    runner, radiographs, beam_flags_of, renames, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    stop_before_writing(radiographs, out, monkeypatch)
+    part = sorted((out / ".build" / "inspected").glob("*.records"))[0]
+    damaged = bytearray(part.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    part.write_bytes(damaged)
+    arguments = [f"--input_dir={radiographs}", f"--output_dir={out}", *FLAGS]
+    done = commands.build(*arguments, *beam_flags_of(runner), env=renames.environment)
+    assert done.returncode == 2
+    lines = commands.said(done.stderr)
+    message = f"error: {part} is damaged: remove it and its .parquet, then run the same command"
+    assert lines[-1] == f"{message} again"
+    assert sum(line.startswith("error: ") for line in lines) == 1
+    if runner.startswith("multi_"):  # a remote runner shows its workers' log before
+        assert len(lines) == 1
+    assert not (out / "manifest.json").exists()
+
+
+def test_workers_start_where_the_path_of_python_has_a_space(radiographs, tmp_path, monkeypatch):
+    python = tmp_path / "my programs" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    options = beam_flags.parse(["--direct_running_mode=multi_processing"], [])
+    graph = run.make_pipeline("Write", ["x"], write.WriteShard("parts.json"), options)
+    environment = graph.runner._default_environment
+    assert environment.command_string == f"'{python}' -m beam_pipelines.local_worker"
+    # The options of the caller are those of the next pass too.
+    assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+
+
+# What a runner refuses
+
+
+def test_an_unknown_runner_is_one_line(radiographs, tmp_path):
+    for name, reason in (("NoRunner", "Unexpected pipeline runner"), ("no.Runner", "'no'")):
+        with pytest.raises(UserError, match=f"^--runner={name}: .*{reason}"):
+            build_here(radiographs, tmp_path / "out", [f"--runner={name}"])
+
+
+DATAFLOW = [
+    "--runner=DataflowRunner",
+    "--dry_run=true",  # where the extra `gcp` is installed, look for no bucket and submit nothing
+    "--no_auth",
+    "--project=proj-1",
+    "--region=europe-west4",
+    "--temp_location=gs://bucket/tmp",
+    "--staging_location=gs://bucket/staging",
+]
+
+
+def test_options_that_dataflow_refuses_are_one_line(radiographs, tmp_path):
+    wrong = [flag.replace("proj-1", "p") for flag in DATAFLOW]
+    with pytest.raises(UserError, match=r"^--runner=DataflowRunner: .*Invalid Project ID \(p\)"):
+        build_here(radiographs, tmp_path / "out", wrong)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("apitools") is not None, reason="the extra `gcp` is installed"
+)
+def test_dataflow_without_its_packages_names_the_extra(radiographs, tmp_path):
+    with pytest.raises(UserError, match=r"--runner=DataflowRunner needs .*cxr-balance\[gcp\]"):
+        build_here(radiographs, tmp_path / "out", DATAFLOW)
+
+
+def test_dask_without_its_packages_names_the_extra(radiographs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask", None)
+    with pytest.raises(UserError, match=r"DaskRunner needs .*cxr-balance\[dask\]"):
+        build_here(radiographs, tmp_path / "out", [f"--runner={DASK_RUNNER}"])
+
+
+# The job graph, as it would be submitted
+
+
+@pytest.fixture
+def graphs(tmp_path, monkeypatch):
+    """Makes the graphs of both passes over some radiographs: title -> (graph, its items)."""
+
+    def make(count: int, options: list[str]) -> dict[str, tuple]:
+        root = write_radiographs(tmp_path / f"in{count}", {"COVID": count, "Normal": count})
+        found = {}
+
+        def noted(title, items, dofn, _options, **how):
+            graph = run.make_pipeline(title, items, dofn, PipelineOptions(options))
+            found[title] = graph.to_runner_api(), items
+            real(title, items, dofn, beam_flags.parse([], []), **how)
+
+        real = run.run_pass
+        monkeypatch.setattr(passes, "run_pass", noted)
+        build_here(root, tmp_path / f"out{count}")
+        monkeypatch.undo()
+        return found
+
+    return make
+
+
+def top_stages(proto):
+    transforms = proto.components.transforms
+    (root,) = proto.root_transform_ids
+    names = [transforms[key].unique_name for key in transforms[root].subtransforms]
+    return names or [transforms[root].unique_name]
+
+
+def do_fns(proto):
+    """The DoFns of the graph, as a worker would unpickle them."""
+    for transform in proto.components.transforms.values():
+        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
+            payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+            yield transform.unique_name, pickler.loads(payload.do_fn.payload)[0]
+
+
+@pytest.mark.parametrize("options", [[], DATAFLOW], ids=["portable", "dataflow"])
+def test_the_job_graph_is_three_stages_of_importable_code(graphs, options):
+    found = graphs(10, options)
+    kinds = {"Inspect": inspection.InspectChunk, "Write": write.WriteShard}
+    assert found.keys() == kinds.keys()
+    for title, (proto, _) in found.items():
+        assert top_stages(proto) == [f"{title}Work", f"{title}Spread", title]
+        own = {name: fn for name, fn in do_fns(proto) if name.split("/")[0] == title}
+        assert [type(fn) for fn in own.values()] == [kinds[title]]
+        payloads = [t.spec.payload for t in proto.components.transforms.values()]
+        # By name of its module, not by value: a worker runs the code that is installed there.
+        (fn,) = own.values()
+        assert f"beam_pipelines.{type(fn).__module__.rpartition('.')[2]}" == type(fn).__module__
+        assert sum(map(len, payloads)) < 20_000
+
+
+def test_what_is_shuffled_has_a_deterministic_key(graphs):
+    for proto, _ in graphs(10, []).values():
+        context = pipeline_context.PipelineContext(proto.components)
+        keys = []
+        for transform in proto.components.transforms.values():
+            if transform.spec.urn == common_urns.primitives.GROUP_BY_KEY.urn:
+                (source,) = transform.inputs.values()
+                coder = context.coders[proto.components.pcollections[source].coder_id]
+                keys.append(coder.key_coder())
+        assert keys
+        assert all(key.is_deterministic() for key in keys)
+        for item in ("chunk", "part"), write.ShardTask("a", "b", "c", {"split": "train"}):
+            coder = coders.registry.get_coder(object)
+            assert coder.decode(coder.encode(item)) == item
+
+
+FOLDERS = ("chunks", "inspected", "plans", "written", "out20", "out30")
+
+
+def test_elements_are_file_names_however_many_images_they_stand_for(graphs):
+    sizes = {}
+    for count in (20, 30):  # both fit one chunk, and one shard of each split and class
+        for title, (proto, items) in graphs(count, []).items():
+            assert len(items) == {"Inspect": 1, "Write": 12}[title]
+            sizes.setdefault(title, []).append(proto.ByteSize())
+            names = items[0] if title == "Inspect" else vars(items[0]).values()
+            texts = [name for name in names if isinstance(name, str)]
+            assert all(os.path.basename(os.path.dirname(t)) in FOLDERS for t in texts)
+    for small, large in sizes.values():
+        assert abs(large - small) < 200
+
+
+def test_the_graph_is_a_valid_dataflow_job(graphs):
+    """With the extra `gcp` the job is made as it would be submitted, without a network."""
+    pytest.importorskip("google.auth", reason="needs the extra `gcp`")
+    from apache_beam.runners.dataflow.internal import apiclient
+
+    for title, (proto, _) in graphs(10, DATAFLOW).items():
+        options = PipelineOptions([*DATAFLOW, f"--job_name=build-{title.lower()}"])
+        made = apiclient.Job(options, proto)
+        assert made.proto.name == f"build-{title.lower()}"
+        assert len(str(made)) < 100_000  # the service takes 10 MB

@@ -1,0 +1,124 @@
+"""--group_csv=FILE.xlsx, in the layout of the COVID-19 Radiography Database's metadata sheets."""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import pytest
+
+from beam_pipelines import beam_flags, job, sources, tables
+from beam_pipelines.config import BuildConfig
+from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.errors import UserError
+from tests.beam_pipelines import commands
+from tests.beam_pipelines.radiographs import CLASSES, write_radiographs
+
+HEADER = ("FILE NAME", "FORMAT", "SIZE", "URL")
+
+
+@pytest.fixture
+def radiographs(tmp_path):
+    return write_radiographs(tmp_path / "in")
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    """Every two images of a class come from one address; names are without extension."""
+    openpyxl = pytest.importorskip("openpyxl", reason="needs the extra `xlsx`")
+    book = openpyxl.Workbook()
+    page = book.active
+    page.append(HEADER)
+    for name, count in CLASSES.items():
+        for number in range(count):
+            row = f"{name}-{number}", "PNG", "256*256", f"https://{name}/{number // 2}"
+            page.append(row)
+    page.append((None, None, None, None))  # sheets end in empty rows
+    book.create_sheet("notes").append(["not read"])
+    path = tmp_path / "Metadata.XLSX"
+    book.save(path)
+    return path
+
+
+def read_sources(output):
+    with open(output / dataset_dir.SOURCES, newline="") as file:
+        return {row["filename"]: row for row in csv.DictReader(file)}
+
+
+def test_images_of_one_address_in_a_sheet_share_a_split(radiographs, sheet, tmp_path):
+    out = tmp_path / "out"
+    done = commands.build(
+        *(f"--input_dir={radiographs}", f"--output_dir={out}", "--near_distance=-1"),
+        *("--image_size=24", f"--group_csv={sheet}", "--group_column=URL"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{sheet}: URL found for 40 of 40 files" in done.stdout
+    rows = read_sources(out)
+    for name, count in CLASSES.items():
+        for number in range(0, count, 2):
+            pair = [rows[f"{name}/images/{name}-{number + i}.png"] for i in (0, 1)]
+            assert pair[0]["group"] == pair[1]["group"]
+            assert pair[0]["split"] == pair[1]["split"]
+            assert pair[0]["given_group"] == tables.tie_digest(f"https://{name}/{number // 2}", "")
+    assert len({row["group"] for row in rows.values()}) == 20
+    assert "https://" not in (out / dataset_dir.SOURCES).read_text()
+
+
+def test_a_sheet_groups_as_the_same_table_in_csv_does(radiographs, sheet, tmp_path):
+    import openpyxl
+
+    text = tmp_path / "Metadata.csv"
+    with open(text, "w", newline="") as file:
+        csv.writer(file).writerows(openpyxl.load_workbook(sheet).worksheets[0].values)
+    found = sources.find_sources(str(radiographs))
+    ties = [tables.tie_by_csv(found, str(p), "URL", "salt").table["tie"] for p in (sheet, text)]
+    assert ties[0] == ties[1]
+    assert len(set(ties[0].to_pylist())) == 20
+
+
+def test_a_sheet_without_the_column_or_with_other_names_is_one_line(radiographs, sheet):
+    found = sources.find_sources(str(radiographs))
+    with pytest.raises(UserError, match=r"no column 'patient'.*file name, format, size, url"):
+        tables.tie_by_csv(found, str(sheet), "patient", "")
+    other = sources.find_sources(str(write_radiographs(sheet.parent / "o", {"a": 2, "b": 2})))
+    with pytest.raises(UserError, match="names none of the 4 files"):
+        tables.tie_by_csv(other, str(sheet), "URL", "")
+
+
+def test_a_damaged_sheet_is_one_line(radiographs, sheet):
+    found = sources.find_sources(str(radiographs))
+    for content in (b"", b"FILE NAME,URL\n", sheet.read_bytes()[:2000]):
+        sheet.write_bytes(content)
+        with pytest.raises(UserError, match=r"^--group_csv=.*XLSX is no readable \.xlsx file"):
+            tables.tie_by_csv(found, str(sheet), "URL", "")
+
+
+def test_a_missing_package_for_sheets_names_the_extra(radiographs, sheet, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    found = sources.find_sources(str(radiographs))
+    with pytest.raises(UserError, match=r"^--group_csv=.* pip install 'cxr-balance\[xlsx\]'"):
+        tables.tie_by_csv(found, str(sheet), "URL", "")
+
+
+def test_a_group_in_a_sheet_unites_across_classes(radiographs, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl", reason="needs the extra `xlsx`")
+    book = openpyxl.Workbook()
+    book.active.append(HEADER)
+    for name in ("COVID-1", "Normal-2"):
+        book.active.append((name, "PNG", "256*256", "https://one"))
+    book.save(tmp_path / "sheet.xlsx")
+    found = sources.find_sources(str(radiographs))
+    tied = tables.tie_by_csv(found, str(tmp_path / "sheet.xlsx"), "url", "")
+    manifest = job.build(
+        tied,
+        str(tmp_path / "out"),
+        BuildConfig(near_distance=-1, image_size=24),
+        beam_flags.parse([], []),
+        overwrite=False,
+        resume=True,
+        max_bad_fraction=0.0,
+    ).manifest
+    (group,) = manifest["duplicates"]["groups"].values()
+    assert group == ["COVID/images/COVID-1.png", "Normal/images/Normal-2.png"]
+    # A patient may well have two findings: only copies of one picture contradict each other.
+    assert manifest["duplicates"]["num_label_conflicts"] == 0
