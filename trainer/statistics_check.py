@@ -13,12 +13,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from scipy.special import log_softmax
 
+from cxr_tfrecords.errors import run_main
 from trainer.metrics import weighted_metrics
 from trainer.paired_tests import delong, mcnemar
 from trainer.statistics import FIXED, RESAMPLED, group_weights, interval, paired_difference
+from trainer.tables import markdown_table
 
 _PREVALENCE = (0.17, 0.28, 0.48, 0.07)
 _GROUPS, _RESAMPLES, _SEED_SPREAD = 200, 500, 0.3
@@ -160,9 +162,8 @@ def check_levels(repetitions: int, seed: int = 0) -> list[Check]:
 
 def table(checks: Sequence[Check]) -> str:
     """Markdown, one row a check."""
-    lines = ["| what | promised | measured | Monte Carlo error |", "|---|---:|---:|---:|"]
-    lines += [f"| {c.name} | {c.expected:.0%} | {c.share:.1%} | {c.error:.1%} |" for c in checks]
-    return "\n".join(lines)
+    rows = [[c.name, f"{c.expected:.0%}", f"{c.share:.1%}", f"{c.error:.1%}"] for c in checks]
+    return markdown_table(["what", "promised", "measured", "Monte Carlo error"], rows)
 
 
 def _flat(
@@ -187,14 +188,14 @@ def _generators(repetitions: int, seed: int) -> Iterator[np.random.Generator]:
     return map(np.random.default_rng, np.random.SeedSequence(seed).spawn(repetitions))
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: list[str]) -> None:
     del argv
     repetitions, seed = flags.FLAGS.repetitions, flags.FLAGS.seed
     for check in (check_intervals, check_seeds, check_levels):
-        print(table(check(repetitions, seed)), flush=True)
+        print(table(check(repetitions, seed)) + "\n", flush=True)
 
 
 if __name__ == "__main__":
     flags.DEFINE_integer("repetitions", 400, "Simulated test sets of each check.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the simulation.")
-    app.run(main)
+    run_main(main)
