@@ -1,13 +1,14 @@
 # Everything sets itself up: a virtual environment in .venv, then the command.
 #   make demo   synthetic radiographs -> TFRecords -> short balanced training -> evaluation
 #   make test   the test suite            make check   ruff and mypy
+#   make test-slow   the tests that simulate for minutes
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format clean help
+.PHONY: demo test test-slow check format clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -25,6 +26,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

@@ -31,6 +31,7 @@ TRAIN = [
     "keras>=3.10,<4",
     "matplotlib>=3.9",
     "scikit-learn>=1.5",
+    "statsmodels>=0.14",
     "tensorboard>=2.19",
 ]
 

@@ -87,7 +87,11 @@ class MetricArrays:
 
 
 def weighted_metrics(
-    labels: np.ndarray, log_probabilities: np.ndarray, weights: np.ndarray
+    labels: np.ndarray,
+    log_probabilities: np.ndarray,
+    weights: np.ndarray,
+    *,
+    lines: bool = True,
 ) -> MetricArrays:
     """All metrics for many weight vectors.
 
@@ -107,6 +111,7 @@ def weighted_metrics(
       labels: integer [n], true classes.
       log_probabilities: float64 [n, classes].
       weights: [b, n], how often each image counts; whole numbers.
+      lines: False leaves the calibration lines out (NaN), which take most of the time.
     """
     labels = np.asarray(labels)
     log_probabilities = np.asarray(log_probabilities, np.float64)
@@ -114,7 +119,7 @@ def weighted_metrics(
     rows = max(1, _CHUNK // max(1, len(labels)))
     scores = _Scores.prepare(labels, log_probabilities)
     parts = [
-        _chunk_metrics(scores, weights[i : i + rows].astype(np.float64))
+        _chunk_metrics(scores, weights[i : i + rows].astype(np.float64), lines)
         for i in range(0, len(weights), rows)
     ]
     return MetricArrays(
@@ -165,7 +170,7 @@ class _Scores:
         )
 
 
-def _chunk_metrics(scores: _Scores, weights: np.ndarray) -> MetricArrays:
+def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricArrays:
     classes = scores.truth.shape[1]
     total = weights.sum(axis=1)
     counts = np.stack(
@@ -173,15 +178,16 @@ def _chunk_metrics(scores: _Scores, weights: np.ndarray) -> MetricArrays:
     )
     overall, per_class = confusion_metrics(counts)
     for name in ("auroc", "auprc", "calibration_intercept", "calibration_slope"):
-        per_class[name] = np.empty((len(weights), classes))
+        per_class[name] = np.full((len(weights), classes), np.nan)
     for c in range(classes):
         truth = scores.truth[:, c]
         order, starts = scores.orders[c]
         per_class["auroc"][:, c], per_class["auprc"][:, c] = _areas(
             weights[:, order], truth[order], starts
         )
-        line = recalibration_line(truth, scores.log_odds[:, c], weights)
-        per_class["calibration_intercept"][:, c], per_class["calibration_slope"][:, c] = line
+        if lines:
+            line = recalibration_line(truth, scores.log_odds[:, c], weights)
+            per_class["calibration_intercept"][:, c], per_class["calibration_slope"][:, c] = line
     errors = (scores.probabilities - scores.truth) ** 2
     with np.errstate(invalid="ignore"):
         per_class["brier"] = weights @ errors / total[:, np.newaxis]

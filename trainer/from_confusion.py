@@ -1,0 +1,55 @@
+"""Metrics, intervals and comparisons from confusion matrices alone, as published ones.
+
+  python -m trainer.from_confusion FILE.json [--out=DIR]
+
+FILE.json: {"class_names": ["COVID", …], "models": {"A": [[689, …], …], …}}, rows being true
+classes; or a paper's tables, which are then checked against its matrices (see
+trainer/published.py). Prints Markdown; --out writes it to DIR/from_confusion.md and the figures
+to DIR/from_confusion.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+from absl import flags
+
+from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.files import replacing
+from trainer import confusion, published
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise UserError("name one file: python -m trainer.from_confusion FILE.json")
+    matrices = confusion.read_matrices(argv[1])
+    page = confusion.describe(matrices)
+    if published.is_published(matrices):
+        page += "\n\n" + published.describe_published(matrices)
+    print(page)
+    if flags.FLAGS.out:
+        _write(flags.FLAGS.out, page, matrices)
+
+
+def _write(directory: str, page: str, matrices: confusion.Matrices) -> None:
+    names = matrices.class_names
+    figures = {
+        "models": {m: confusion.summarize(n, names) for m, n in matrices.models.items()},
+        "comparisons": [dataclasses.asdict(c) for c in confusion.compare(matrices)],
+    }
+    try:
+        os.makedirs(directory, exist_ok=True)
+        contents = {"md": page, "json": json.dumps(figures, indent=1, allow_nan=False)}
+        for ending, content in contents.items():
+            path = os.path.join(directory, f"from_confusion.{ending}")
+            with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                file.write(content + "\n")
+    except OSError as error:
+        raise UserError(f"--out={directory}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "", "Directory for from_confusion.md and .json; '' writes none.")
+    run_main(main)
