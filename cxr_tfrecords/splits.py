@@ -172,16 +172,18 @@ class _Groups:
                 raise ContradictoryGroupsError(np.unique(groups[self.rows[torn]]))
 
     def fill(self, room: np.ndarray, wish: np.ndarray, lot: np.ndarray) -> np.ndarray:
-        """int8 [groups]: given splits first, then the largest groups, while there is room to be
-        fair to them. What they take is taken off `room`, int [splits, classes]."""
+        """int8 [groups]: given splits first, then the largest groups, each where it fits; one
+        that fits nowhere goes where it overflows least beyond its half, as rounding does. What
+        they take is taken off `room`, int [splits, classes]."""
         chosen = self.given.copy()
         undecided = np.flatnonzero(chosen < 0)
         for group in np.flatnonzero(chosen >= 0):
             room[chosen[group]] -= self._class_counts(group, room.shape[1])
         for group in undecided[np.lexsort((lot[undecided], -self._sizes[undecided]))]:
             own = self._class_counts(group, room.shape[1])
-            choices = (wish[group], _TEST, _VALIDATION)
-            split = next((s for s in choices if (own <= room[s]).all()), _TRAIN)
+            choices = (int(wish[group]), _TEST, _VALIDATION, _TRAIN)
+            nearest = int(np.argmin((own - 2 * room)[:, own > 0].max(axis=1)))
+            split = next((s for s in choices if (own <= room[s]).all()), nearest)
             chosen[group] = split
             room[split] -= own
         return chosen

@@ -72,6 +72,16 @@ def test_a_few_copies_do_not_move_the_quotas():
         assert [found[0, split], found[1, split]] == quota
 
 
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(2, 6), count=st.integers(5, 30), seed=st.integers(0, 9))
+def test_a_class_of_large_groups_is_in_every_split_as_nearly_as_groups_allow(size, count, seed):
+    groups = [f"g{i // size}" for i in range(size * count)]
+    found = collections.Counter(assign(groups, [0] * len(groups), seed=seed))
+    for split, (quota,) in splits.stratified_quotas([len(groups)], 0.2, 0.2).items():
+        assert abs(found[split] - quota) <= size
+        assert found[split] > 0
+
+
 def test_seed_and_order_of_the_input():
     labels = [i % 2 for i in range(200)]
     groups = [f"g{i}" for i in range(200)]
