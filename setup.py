@@ -63,6 +63,7 @@ setup(
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "dev": [
             "hypothesis>=6.100",
+            "imbalanced-learn>=0.14",
             "mypy>=1.10",
             "pytest>=8",
             "ruff>=0.6",

@@ -143,6 +143,13 @@ def _configs() -> list[TrainConfig]:
     every = FLAGS.sampler == ["all"]
     names = sampling_shares.SAMPLERS if every else FLAGS.sampler
     settings = sampler_flags.parsed_settings(FLAGS)
+    for kind, flag, usual in (
+        (sampling_shares.RESIZED, "sampling_strategy", "auto"),
+        (sampling_shares.TARGETED, "target_distribution", ()),
+        (sampling_shares.TARGETED, "balance_power", None),
+    ):
+        if len(names) > 1 and settings[flag] != usual and not set(names) & set(kind):
+            raise UserError(f"--{flag}: no sampler of --sampler={','.join(names)} takes it")
     configs = []
     for name in names:
         own = dict(settings)
