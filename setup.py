@@ -65,6 +65,7 @@ setup(
         "bench": ["datasets>=3", "webdataset>=0.2.100"],
         "dev": [
             "hypothesis>=6.100",
+            "imbalanced-learn>=0.14",
             "moto[server]>=5",
             "mypy>=1.10",
             "pytest>=8",

@@ -17,7 +17,9 @@ from trainer import (
     checkpoints,
     evaluation,
     input_pipeline,
+    planning,
     run_directory,
+    sampler_audit,
     samplers,
     steps,
     strategies,
@@ -113,27 +115,23 @@ def plan_epoch(config: TrainConfig, data: DatasetDir, epoch: int) -> samplers.Ep
     Raises:
       UserError: it has no full batch, or its sampler lacks a class.
     """
-    return samplers.plan_epoch(
-        config.sampler,
-        data.counts["train"],
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epoch=epoch,
-        flip=config.flip,
-        target=config.target_shares(data.class_names),
-        resample_each_epoch=config.resample_each_epoch,
-        class_names=data.class_names,
-    )
+    return planning.plan_epoch(config, data.class_names, data.counts["train"], epoch)
 
 
-def plan_moments(config: TrainConfig, data: DatasetDir) -> samplers.EpochPlan:
+def plan_moments(config: TrainConfig, data: DatasetDir, epoch: int = 0) -> samplers.EpochPlan:
     """Whole batches of about `bn_examples` images: the first of the training stream's, or of an
-    epoch at natural prevalence. The same in all epochs, so that resuming finds the same."""
+    epoch at natural prevalence. The same in all epochs, unless the class mix moves with them: then
+    of the epoch (from 0) just trained."""
     if config.batch_norm == "adapt_natural":
         config = dataclasses.replace(
-            config, sampler="none", target_distribution=(), resample_each_epoch=False
+            config,
+            sampler="none",
+            target_distribution=(),
+            balance_power=None,
+            sampling_strategy="auto",
+            resample_each_epoch=False,
         )
-    plan = plan_epoch(config, data, epoch=0)
+    plan = plan_epoch(config, data, epoch if config.sampler == "progressive" else 0)
     examples = slice(-(-config.bn_examples // plan.batch_size) * plan.batch_size)
     return dataclasses.replace(
         plan,
@@ -148,14 +146,24 @@ def count_samples(config: TrainConfig, data: DatasetDir) -> dict[str, list[int]]
     natural = data.counts["train"]
     plan = plan_epoch(config, data, epoch=0)
     classes = range(data.num_classes)
-    target = config.target_shares(data.class_names)
-    planned = samplers.expected_counts(config.sampler, natural, target, data.class_names)
+    planned = planning.planned_counts(config, data.class_names, natural, epoch=0)
     return {
         "natural": list(natural),
         "planned": [int(n) for n in planned],
         "realised": [int((plan.labels == c).sum()) for c in classes],
         "unique": [len(np.unique(plan.ordinals[plan.labels == c])) for c in classes],
     }
+
+
+def create_audit(trainer: Trainer) -> sampler_audit.SamplerAudit:
+    """An audit of the run's epochs, which knows whether they are read from shards."""
+    streamed = trainer.sources["train"].streamed
+    return sampler_audit.SamplerAudit(
+        trainer.config,
+        trainer.data.class_names,
+        trainer.data.counts["train"],
+        streaming_hosts=strategies.num_hosts(trainer.strategy) if streamed else 0,
+    )
 
 
 def training_batches(trainer: Trainer, plan: samplers.EpochPlan) -> Iterator:
@@ -178,8 +186,14 @@ def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
     return iter(trainer.strategy.distribute_datasets_from_function(of_host))
 
 
-def estimate_moments(trainer: Trainer) -> None:
-    """`--batch_norm=adapt*`: sets the moving statistics from training images."""
+def estimate_moments(trainer: Trainer, epoch: int) -> None:
+    """`--batch_norm=adapt*`: sets the moving statistics from training images.
+
+    Args:
+      epoch: the one just trained, from 0.
+    """
     if trainer.moments is not None and trainer.moments.layers:
         plan = trainer.moments_plan
+        if trainer.config.sampler == "progressive":
+            plan = plan_moments(trainer.config, trainer.data, epoch)
         trainer.moments.estimate(training_batches(trainer, plan), plan.steps)

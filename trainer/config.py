@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
+from trainer import sampler_settings
+from trainer.sampling_shares import SAMPLERS
 
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu")
 BACKBONES = ("resnet50", "mobilenet_v2", "tiny")
-SAMPLERS = ("none", "undersample", "oversample", "rejection", "weighted")
 BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
 MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
@@ -45,7 +46,10 @@ class TrainConfig:
       head_units: widths of the dense layers between backbone and logits.
       batch_norm: `adapt`, `adapt_natural`, `train` or `frozen`, see `trainer.batch_norm`.
       bn_examples: training images that the moments are re-estimated from, at most.
-      target_distribution: (class, share) pairs for `weighted` and `rejection`; empty: uniform.
+      target_distribution: (class, share) pairs for `weighted` and `rejection`, or a word of
+        `sampling_shares.DISTRIBUTIONS`; empty: uniform.
+      balance_power: p, instead of that: shares proportional to n_c^(1 - p).
+      sampling_strategy: a word of `sampling_shares.STRATEGIES`, or (class, images) pairs.
       mask: what of each image is shown, in all splits; the rest is black.
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.
@@ -69,7 +73,9 @@ class TrainConfig:
     batch_norm: str = "adapt"
     bn_examples: int = 512
     sampler: str = "none"
-    target_distribution: tuple[tuple[str, float], ...] = ()
+    target_distribution: tuple[tuple[str, float], ...] | str = ()
+    balance_power: float | None = None
+    sampling_strategy: tuple[tuple[str, int], ...] | str = "auto"
     resample_each_epoch: bool = False
     flip: bool = True
     mask: str = "none"
@@ -105,6 +111,9 @@ class TrainConfig:
         _check_choice(self, "cache", CACHES)
         _check_choice(self, "mask", MASKS)
         _check_trainable(self.trainable)
+        sampler_settings.check(
+            self.sampler, self.target_distribution, self.balance_power, self.sampling_strategy
+        )
         for name in ("batch_size", "epochs", "bn_examples", "checkpoint_keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
@@ -128,38 +137,23 @@ class TrainConfig:
     def from_json(cls, content: Mapping[str, Any]) -> TrainConfig:
         values = dict(content)
         values["head_units"] = tuple(values["head_units"])
-        values["target_distribution"] = tuple((n, s) for n, s in values["target_distribution"])
+        for name in ("target_distribution", "sampling_strategy"):
+            if not isinstance(values.get(name, ""), str):
+                values[name] = tuple((class_name, value) for class_name, value in values[name])
         return cls(**values)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """`--flag: theirs, now ours` for each setting that a resumed run may not change."""
+        """`--flag: theirs, now ours` for each setting that a resumed run may not change.
+
+        A setting that is younger than the other run had its default there.
+        """
         own = self.to_json()
+        other = TrainConfig(data_dir="").to_json() | dict(other)
         return [
             f"--{name}: {other.get(name, 'absent')} there, {own.get(name, 'absent')} here"
             for name in sorted((own.keys() | other.keys()) - set(_MAY_CHANGE))
             if own.get(name) != other.get(name)
         ]
-
-    def target_shares(self, class_names: Sequence[str]) -> tuple[float, ...] | None:
-        """The wanted share of each class, summing to 1, in label order; None means uniform.
-
-        Raises:
-          UserError: a class is unknown, left out, or has a negative share.
-        """
-        if not self.target_distribution:
-            return None
-        shares = dict(self.target_distribution)
-        wrong = sorted(set(shares) ^ set(class_names))
-        if wrong:
-            raise UserError(
-                f"--target_distribution must name each class of the data set once; "
-                f"{', '.join(map(repr, wrong))} unknown or left out "
-                f"(classes: {', '.join(class_names)})"
-            )
-        total = sum(shares.values())
-        if min(shares.values()) < 0 or total <= 0:
-            raise UserError(f"--target_distribution={shares}: shares must be 0 or more, not all 0")
-        return tuple(shares[name] / total for name in class_names)
 
 
 def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:
@@ -172,27 +166,6 @@ def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:
         return tuple(int(item) for item in items if item.strip())
     except ValueError as error:
         raise UserError(f"--head_units={','.join(items)} must be whole numbers") from error
-
-
-def parse_distribution(items: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """`["COVID=0.4", "Normal=0.6"]` to `(("COVID", 0.4), ("Normal", 0.6))`.
-
-    Raises:
-      UserError: an item is not class=share, or names a class twice.
-    """
-    pairs: dict[str, float] = {}
-    for item in items:
-        name, _, share = item.rpartition("=")
-        try:
-            value = float(share)
-        except ValueError:
-            value = None
-        if not name or value is None or name in pairs:
-            raise UserError(
-                f"--target_distribution: {item!r} is not class=share, or names its class twice"
-            )
-        pairs[name] = value
-    return tuple(pairs.items())
 
 
 def _check_choice(config: TrainConfig, name: str, choices: Sequence[str]) -> None:

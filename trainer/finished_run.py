@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
+from trainer import sampler_audit
 from trainer.config import TrainConfig
 
 SPLITS = ("validation", "test")
@@ -29,6 +30,7 @@ class FinishedRun:
       metrics: split -> what `evaluation.compute_metrics` gives.
       samples: training examples of each class: natural, planned, realised and unique, the last
         two of the first epoch.
+      audit: `sampler_audit.SamplerAudit.to_json` of all epochs; None of a run made before it was.
     """
 
     path: str
@@ -38,6 +40,7 @@ class FinishedRun:
     history: list[dict[str, float]]
     metrics: dict[str, dict[str, Any]]
     samples: dict[str, list[int]]
+    audit: dict[str, Any] | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -67,6 +70,7 @@ def read_run(run_dir: str) -> FinishedRun:
             history=_read_history(run_dir),
             metrics=_read_json(run_dir, "metrics.json"),
             samples=_read_json(run_dir, "sampler_counts.json"),
+            audit=_read_audit(run_dir),
         )
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -83,6 +87,12 @@ def _read_json(run_dir: str, name: str) -> Any:
         raise UserError(f"{path}: {error.strerror}; is {run_dir} a finished run?") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error})") from error
+
+
+def _read_audit(run_dir: str) -> dict[str, Any] | None:
+    if not os.path.exists(os.path.join(run_dir, sampler_audit.FILE_NAME)):
+        return None
+    return _read_json(run_dir, sampler_audit.FILE_NAME)
 
 
 def _read_history(run_dir: str) -> list[dict[str, float]]:

@@ -81,6 +81,11 @@ class SplitSource:
                 flush=True,
             )
 
+    @property
+    def streamed(self) -> bool:
+        """Whether every epoch reads the shards anew."""
+        return self._images is None
+
     def training(
         self,
         plan: EpochPlan,

@@ -9,8 +9,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cxr_tfrecords.errors import UserError
-from trainer import evaluation, run_directory, steps, strategies
-from trainer.assembly import Trainer, estimate_moments, plan_epoch, predict, training_batches
+from trainer import evaluation, run_directory, sampler_audit, steps, strategies
+from trainer.assembly import (
+    Trainer,
+    create_audit,
+    estimate_moments,
+    plan_epoch,
+    predict,
+    training_batches,
+)
 from trainer.config import TrainConfig
 from trainer.progress import Progress
 
@@ -27,14 +34,16 @@ def train(trainer: Trainer) -> Progress:
     if progress.epoch:
         print(f"resuming after epoch {progress.epoch} ({progress.step} steps)", flush=True)
     board = run_directory.TensorBoard(config.run_dir, progress.history) if trainer.chief else None
+    audit = _start_audit(trainer, progress)
     while progress.epoch < config.epochs and not progress.stopped:
-        row, is_best = _run_epoch(trainer, progress)
+        row, is_best = _run_epoch(trainer, progress, audit)
         if trainer.chief and board is not None:
             # Best before epoch: a kill between them replays the epoch and loses nothing.
             if is_best:
                 trainer.checkpoints.save_best(progress.epoch)
             trainer.checkpoints.save_epoch(progress)
             run_directory.write_history(config.run_dir, progress.history)
+            run_directory.write_audit(config.run_dir, audit)
             board.add(row)
         print(_describe_epoch(row, config, progress, is_best), flush=True)
     strategies.wait_for_all(trainer.strategy)
@@ -44,15 +53,29 @@ def train(trainer: Trainer) -> Progress:
     return progress
 
 
-def _run_epoch(trainer: Trainer, progress: Progress) -> tuple[dict[str, Any], bool]:
+def _start_audit(trainer: Trainer, progress: Progress) -> sampler_audit.SamplerAudit:
+    """The audit of the epochs done so far; prints what the next one will be."""
+    config, audit = trainer.config, create_audit(trainer)
+    audit.catch_up(progress.epoch)
+    if audit.rows and trainer.chief:
+        run_directory.write_audit(config.run_dir, audit)
+    if progress.epoch < config.epochs and not progress.stopped:
+        row = audit.measure(audit.plan(progress.epoch))
+        print(f"audit: {sampler_audit.describe_epoch(audit.to_json(), row.to_json())}", flush=True)
+    return audit
+
+
+def _run_epoch(
+    trainer: Trainer, progress: Progress, audit: sampler_audit.SamplerAudit
+) -> tuple[dict[str, Any], bool]:
     """Trains and validates one epoch; returns its history row and whether it is the best."""
     config = trainer.config
     started = time.monotonic()
     learning_rate = progress.learning_rate
     trainer.optimizer.learning_rate = learning_rate
-    totals = _train_epoch(trainer, progress)
+    totals = _train_epoch(trainer, progress, audit)
     trained = time.monotonic()
-    estimate_moments(trainer)
+    estimate_moments(trainer, progress.epoch)
     validation = predict(trainer, "validation", with_ids=False)
     metrics = evaluation.compute_metrics(validation, trainer.data.class_names)
     row = {
@@ -78,7 +101,9 @@ def _run_epoch(trainer: Trainer, progress: Progress) -> tuple[dict[str, Any], bo
     return row, is_best
 
 
-def _train_epoch(trainer: Trainer, progress: Progress) -> steps.Totals:
+def _train_epoch(
+    trainer: Trainer, progress: Progress, audit: sampler_audit.SamplerAudit
+) -> steps.Totals:
     config = trainer.config
     plan = plan_epoch(config, trainer.data, progress.epoch)
     batches = training_batches(trainer, plan)
@@ -103,6 +128,7 @@ def _train_epoch(trainer: Trainer, progress: Progress) -> steps.Totals:
             speed = done * config.batch_size / (time.monotonic() - started)
             bar.set_postfix_str(f"loss {totals.loss:.4f}, {speed:.0f} img/s", refresh=False)
             bar.update(count)
+    sampler_audit.check_trained(audit.add(plan), totals.confusion)
     progress.step += plan.steps
     return totals
 

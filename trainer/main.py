@@ -18,8 +18,10 @@ from absl import flags, logging
 
 from cxr_tfrecords.errors import UserError, run_main
 from trainer import config as settings
+from trainer import sampler_flags
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(sampler_flags)
 DEFAULT_DATA = "data/synthetic-tfrecords"
 
 # Data and where results go
@@ -110,16 +112,13 @@ flags.DEFINE_enum(
     "none",
     settings.SAMPLERS,
     "Balances the training images only. none: as they are. undersample: every class cut to the "
-    "smallest. oversample: class c repeated round(max/n_c) times. rejection: images of frequent "
-    "classes refused at random. weighted: each image's class drawn from --target_distribution.",
+    "smallest. oversample: class c repeated round(max/n_c) times. oversample_exact: every class "
+    "filled up to the largest. (For which classes: --sampling_strategy.) rejection: images of "
+    "frequent classes refused at random. weighted: each image's class drawn. (To which shares: "
+    "--target_distribution, --balance_power.) progressive: as many images as there are, with "
+    "class shares that go from natural to equal over --epochs. "
+    "`python -m trainer.sampler_preview` shows what each gives.",
 )
-flags.DEFINE_list(
-    "target_distribution",
-    [],
-    "For weighted and rejection: share of each class, as COVID=0.5,Normal=0.5; scaled to sum 1. "
-    "Empty: equal shares.",
-)
-flags.DEFINE_bool("resample_each_epoch", False, "undersample: choose anew in every epoch.")
 flags.DEFINE_bool("flip", True, "Mirror half of the training images left to right, at random.")
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", lower_bound=1)
 flags.DEFINE_enum(
@@ -173,7 +172,7 @@ def config_from_flags() -> settings.TrainConfig:
     """The flags as one value; the only place that reads them."""
     parsed: dict[str, Any] = {
         "head_units": settings.parse_head_units(FLAGS.head_units),
-        "target_distribution": settings.parse_distribution(FLAGS.target_distribution),
+        **sampler_flags.parsed_settings(FLAGS),
     }
     names = settings.TrainConfig.__dataclass_fields__
     plain: dict[str, Any] = {name: FLAGS[name].value for name in names if name not in parsed}

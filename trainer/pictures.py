@@ -64,6 +64,61 @@ def write_pictures(run_dir: str) -> list[str]:
     return paths
 
 
+def write_sampling_picture(
+    path: str, class_names: Sequence[str], natural: Sequence[int], sampled: dict[str, Sequence[int]]
+) -> None:
+    """Writes a PNG of the classes before and after each sampler (Wuisan et al. 2022, Figures 1-3).
+
+    Args:
+      natural: training images of each class; sampled: a panel's title -> images after sampling.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), replacing(path) as temporary:
+        figure = _draw_sampling(class_names, natural, sampled)
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _draw_sampling(
+    class_names: Sequence[str], natural: Sequence[int], sampled: dict[str, Sequence[int]]
+) -> Figure:
+    columns = min(len(sampled), 3)
+    figure = _new_figure(1.4 + 3.4 * columns, 0.9 + 2.9 * -(-len(sampled) // columns))
+    panels = figure.subplots(
+        -(-len(sampled) // columns), columns, squeeze=False, sharey=True
+    ).ravel()
+    places = np.arange(len(class_names))
+    top = max(max(natural), *map(max, sampled.values()))
+    for axes, (title, counts) in zip(panels, sampled.items(), strict=False):
+        bars = ((-0.2, natural, _GRAY, "before sampling"), (0.2, counts, _BLUE, "after sampling"))
+        for offset, heights, color, label in bars:
+            axes.bar(places + offset, heights, width=0.38, color=color, label=label, linewidth=0)
+            for place, height in zip(places, heights, strict=True):
+                axes.annotate(
+                    f"{height:,}",
+                    (place + offset, height),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    rotation=90,
+                    fontsize=8,
+                )
+        axes.set_title(f"{title}\nn = {sum(natural):,} → {sum(counts):,}")
+        axes.set_xticks(
+            places, [name.replace(" ", "\n").replace("_", "_\n") for name in class_names]
+        )
+        axes.set_ylim(0, 1.25 * top)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.grid(visible=False, axis="x")
+    for axes in panels[len(sampled) :]:
+        axes.set_visible(False)
+    panels[0].set_ylabel("images in an epoch")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def _new_figure(width: float, height: float) -> Figure:
     """A figure outside pyplot, which would keep it alive and pick a window system."""
     from matplotlib.figure import Figure

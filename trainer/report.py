@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords.files import replacing
+from trainer import sampler_audit
 from trainer.config import TrainConfig
 from trainer.finished_run import SPLITS, FinishedRun, read_run
 
@@ -42,6 +43,7 @@ def write_report(run_dir: str) -> str:
         "## Data",
         _describe_data(run),
         _counts_table(run),
+        *([sampler_audit.describe_run(run.audit)] if run.audit else []),
         "![Training images of each class before and after sampling](class_counts.png)",
         "## What these figures do not say",
         "\n".join(f"- {note}" for note in _notes(run)),
@@ -64,8 +66,8 @@ def describe_command(config: TrainConfig) -> str:
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no{name}")
             continue
-        if name == "target_distribution":
-            value = ",".join(f"{class_name}={share:g}" for class_name, share in value)
+        if name in ("target_distribution", "sampling_strategy") and isinstance(value, list):
+            value = ",".join(f"{class_name}={wanted}" for class_name, wanted in value)
         elif isinstance(value, list):
             value = ",".join(map(str, value))
         flags.append(shlex.quote(f"--{name}={value}"))
@@ -129,7 +131,9 @@ def _counts_table(run: FinishedRun) -> str:
     ]
     columns = [list(map(_whole, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
     rows.append(["all", *(f"{sum(column):,}" for column in columns)])
-    sampled = [f"train, after {run.config.sampler}", "different images in epoch 1"]
+    # The only sampler whose class mix moves; the audit below shows its last epoch as well.
+    first = ", epoch 1" if run.config.sampler == "progressive" else ""
+    sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
     return _table(["class", *splits, *sampled], rows)
 
 
@@ -184,6 +188,8 @@ def _notes(run: FinishedRun) -> Iterable[str]:
         "for the choice of test images: two methods are not told apart by two such pages."
     )
     natural, planned = (np.array(run.samples[key]) for key in ("natural", "planned"))
+    if run.audit:
+        planned = sampler_audit.total_planned(run.audit)
     if np.abs(natural / natural.sum() - planned / planned.sum()).max() > 0.01:
         yield (
             f"The sampler ({run.config.sampler}) changed the class mix, so the probabilities are "

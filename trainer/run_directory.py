@@ -3,6 +3,7 @@
 RUN/
   config.json            all flags, versions, the data set's fingerprint and counts
   sampler_counts.json    class counts before and after sampling
+  sampler_audit.json     what each epoch's sampling was, see trainer.sampler_audit
   history.csv            one row an epoch
   tensorboard/           the same as curves
   checkpoints/           see trainer.checkpoints
@@ -34,6 +35,7 @@ import cxr_tfrecords
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.files import replacing
+from trainer import sampler_audit
 from trainer.config import TrainConfig
 
 CHECKPOINTS = "checkpoints"
@@ -135,6 +137,11 @@ def write_history(run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
+
+
+def write_audit(run_dir: str, audit: sampler_audit.SamplerAudit) -> None:
+    """Writes sampler_audit.json anew."""
+    write_json(os.path.join(run_dir, sampler_audit.FILE_NAME), audit.to_json())
 
 
 class TensorBoard:

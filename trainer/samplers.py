@@ -4,12 +4,15 @@ A plan is a pure function of (sampler, class counts, seed, epoch): resuming is s
 replicas and hosts take parts of one and the same order. Nothing is read or decoded in vain,
 because a sampler chooses labels and record numbers, not images. Only NumPy is needed.
 
-    none         every record once
-    undersample  every class cut to the smallest
-    oversample   every record of class c repeated round(max / n_c) times (Wuisan et al. 2022,
-                 Tables IV and V)
-    weighted     N independent draws of the class from the target distribution
-    rejection    what tf.data.Dataset.rejection_resample does, in one expected pass over the data
+    none              every record once
+    undersample       every class cut to the smallest
+    oversample        every record of class c repeated round(max / n_c) times (Wuisan et al. 2022,
+                      Tables IV and V)
+    oversample_exact  every class filled up to the largest: whole copies, then a random rest
+    weighted          N independent draws of the class from the target distribution
+    rejection         what tf.data.Dataset.rejection_resample does, in one expected pass
+    progressive       N records; class shares go from natural to uniform over the epochs (Kang et
+                      al. 2020, eq. 3), exact in each
 
 Class counts come from a dataset's metadata, so the length of an epoch is known before any draw.
 """
@@ -17,18 +20,17 @@ Class counts come from a dataset's metadata, so the length of an epoch is known 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
+from trainer.sampling_shares import acceptance, expected_counts, target_shares
 
 # What a stream of random numbers is for. Each purpose has a stream of its own, so that for example
 # switching the flips off changes no record.
 _ORDER, _FLIPS, _LABELS, _SUBSET = range(4)
 _PURPOSES = 16
-_TARGETED = ("weighted", "rejection")
-_SAMPLERS = ("none", "undersample", "oversample", *_TARGETED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,8 @@ def plan_epoch(
     epoch: int,
     flip: bool = True,
     target: Sequence[float] | None = None,
+    strategy: str | Mapping[int, int] = "auto",
+    epochs: int = 1,
     resample_each_epoch: bool = False,
     class_names: Sequence[str] | None = None,
 ) -> EpochPlan:
@@ -70,13 +74,17 @@ def plan_epoch(
     than a batch, are left out.
 
     Args:
-      sampler: `none`, `undersample`, `oversample`, `weighted` or `rejection`.
+      sampler: one of `sampling_shares.SAMPLERS`.
       counts: records of each class in the split.
       batch_size: over all replicas.
       seed: any integer; epoch: from 0.
       flip: mirror each slot with probability 1/2.
       target: share of each class, `weighted` and `rejection` only; None is uniform. Scaled to 1.
-      resample_each_epoch: `undersample` only: another subset in each epoch, not the same.
+      strategy: which classes `undersample`, `oversample` and `oversample_exact` resize, or label
+        -> wanted records, see `sampling_shares.expected_counts`.
+      epochs: of the whole run, `progressive` only.
+      resample_each_epoch: `undersample` and `oversample_exact` only: which records are left out
+        or come once more is drawn anew in each epoch.
       class_names: for messages.
 
     Raises:
@@ -84,17 +92,20 @@ def plan_epoch(
         epoch is smaller than a batch.
     """
     sizes = np.asarray(counts, np.int64)
-    delivered = expected_counts(sampler, counts, target, class_names)
+    delivered = expected_counts(
+        sampler, counts, target, class_names, strategy=strategy, epoch=epoch, epochs=epochs
+    )
     steps = _full_batches(sampler, int(delivered.sum()), batch_size)
     streams = _Streams(seed, epoch)
     if sampler == "rejection":
-        shares = _target_shares(sampler, sizes, target, class_names)
+        shares = target_shares(sampler, sizes, target, class_names)
         labels, ordinals = _reject(sizes, shares, int(delivered.sum()), streams)
     elif sampler == "weighted":
-        shares = _target_shares(sampler, sizes, target, class_names)
+        shares = target_shares(sampler, sizes, target, class_names)
         labels, ordinals = _draw_classes(sizes, shares, streams)
     else:
-        subset = streams if resample_each_epoch else _Streams(seed, 0)
+        redrawn = resample_each_epoch or sampler == "progressive"
+        subset = streams if redrawn else _Streams(seed, 0)
         labels, ordinals = _take_exactly(sizes, delivered, subset)
         order = streams.permutation(_ORDER, len(labels))
         labels, ordinals = labels[order], ordinals[order]
@@ -111,67 +122,16 @@ def steps_per_epoch(
     batch_size: int,
     target: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
+    *,
+    strategy: str | Mapping[int, int] = "auto",
 ) -> int:
     """Full batches in an epoch, the same in every epoch and known without drawing one.
 
     Raises:
       UserError: as `plan_epoch`.
     """
-    delivered = expected_counts(sampler, counts, target, class_names)
+    delivered = expected_counts(sampler, counts, target, class_names, strategy=strategy)
     return _full_batches(sampler, int(delivered.sum()), batch_size)
-
-
-def expected_counts(
-    sampler: str,
-    counts: Sequence[int],
-    target: Sequence[float] | None = None,
-    class_names: Sequence[str] | None = None,
-) -> np.ndarray:
-    """Records of each class that an epoch delivers before its last, partial batch is left out.
-
-    Returns:
-      int64 [classes]. Exact for `none`, `undersample` and `oversample`; for `weighted` and
-      `rejection` the expectation, rounded so that the sum is exactly the length of the epoch.
-
-    Raises:
-      UserError: as `plan_epoch`.
-    """
-    sizes = np.asarray(counts, np.int64)
-    if sampler not in _SAMPLERS:
-        raise UserError(f"--sampler={sampler} is none of {', '.join(_SAMPLERS)}")
-    if target is not None and sampler not in _TARGETED:
-        raise UserError(
-            f"--target_distribution has no meaning with --sampler={sampler}: leave it out, or "
-            f"use --sampler={' or '.join(_TARGETED)}"
-        )
-    if sampler == "none":
-        return sizes
-    if sampler in ("undersample", "oversample"):
-        _refuse_empty(sampler, sizes, sizes == 0, class_names)
-        if sampler == "undersample":
-            return np.full_like(sizes, sizes.min())
-        return sizes * _replication(sizes)
-    shares = _target_shares(sampler, sizes, target, class_names)
-    total = int(sizes.sum())
-    if sampler == "rejection":
-        # Of one pass over N records sum(n_c a_c) = N / max_j(t_j / p_j) are accepted.
-        total = max(1, round(float(sizes @ _acceptance(sizes, shares))))
-    return _apportion(shares, total)
-
-
-def _replication(sizes: np.ndarray) -> np.ndarray:
-    """Copies of each record, round(max / n_c) with halves rounded up, in exact integers."""
-    return (2 * sizes.max() + sizes) // (2 * sizes)
-
-
-def _acceptance(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """float64 [classes], a_c = (t_c / p_c) / max_j(t_j / p_j), p_c being the natural share.
-
-    This is the solution that tf.data's own docstring derives. tf.data then blends an unfiltered
-    stream in to reject fewer; the distribution and the number of records read stay the same.
-    """
-    ratios = np.divide(shares, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
-    return ratios / ratios.max()
 
 
 def _take_exactly(
@@ -209,7 +169,7 @@ def _reject(
     """The first `wanted` records accepted from shuffled passes over the whole split."""
     natural = np.repeat(np.arange(len(sizes)), sizes)
     starts = np.cumsum(sizes) - sizes
-    chance = _acceptance(sizes, shares)[natural]
+    chance = acceptance(sizes, shares)[natural]
     accepted: list[np.ndarray] = []
     found = number = 0
     while found < wanted:
@@ -222,38 +182,6 @@ def _reject(
     return labels, records - starts[labels]
 
 
-def _target_shares(
-    sampler: str,
-    sizes: np.ndarray,
-    target: Sequence[float] | None,
-    class_names: Sequence[str] | None,
-) -> np.ndarray:
-    """float64 [classes], sum 1."""
-    shares = np.ones(len(sizes)) if target is None else np.asarray(target, np.float64)
-    valid = shares.shape == sizes.shape and np.isfinite(shares).all() and (shares >= 0).all()
-    if not valid or shares.sum() == 0:
-        raise UserError(
-            f"--target_distribution={target} must give {len(sizes)} classes a share of 0 or more, "
-            "not all of them 0"
-        )
-    _refuse_empty(sampler, sizes, (sizes == 0) & (shares > 0), class_names)
-    return shares / shares.sum()
-
-
-def _refuse_empty(
-    sampler: str, sizes: np.ndarray, empty: np.ndarray, class_names: Sequence[str] | None
-) -> None:
-    if not empty.any():
-        return
-    label = int(np.flatnonzero(empty)[0])
-    name = f" ({class_names[label]})" if class_names else ""
-    hint = " or give it the share 0 in --target_distribution" if sampler in _TARGETED else ""
-    raise UserError(
-        f"--sampler={sampler}: class {label}{name} has no record in the training split "
-        f"(class counts {sizes.tolist()}): use --sampler=none{hint}"
-    )
-
-
 def _full_batches(sampler: str, examples: int, batch_size: int) -> int:
     if not 1 <= batch_size <= examples:
         raise UserError(
@@ -261,15 +189,6 @@ def _full_batches(sampler: str, examples: int, batch_size: int) -> int:
             f"with --sampler={sampler}"
         )
     return examples // batch_size
-
-
-def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
-    """Rounds `shares * total` to integers of the sum `total` (largest remainders first)."""
-    exact = shares * total
-    whole = np.floor(exact).astype(np.int64)
-    missing = total - int(whole.sum())
-    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
-    return whole
 
 
 class _Streams:

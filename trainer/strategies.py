@@ -56,6 +56,12 @@ def is_chief(strategy) -> bool:
     )
 
 
+def num_hosts(strategy) -> int:
+    """Hosts that feed the devices, each reading the shards for itself."""
+    extended = strategy.extended  # TPUs say it; of several workers only a private field does
+    return getattr(extended, "num_hosts", 0) or getattr(extended, "_num_workers", 1)
+
+
 def wait_for_all(strategy) -> None:
     """Returns once every worker process has got here; at once if there is only one."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):

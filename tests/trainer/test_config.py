@@ -13,6 +13,13 @@ def test_config_survives_json():
         data_dir="d", head_units=(64, 8), target_distribution=(("A", 0.25), ("B", 0.75))
     )
     assert TrainConfig.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    words = TrainConfig(
+        data_dir="d",
+        sampler="oversample_exact",
+        target_distribution="sqrt",
+        sampling_strategy=(("A", 9), ("B", 8)),
+    )
+    assert TrainConfig.from_json(json.loads(json.dumps(words.to_json()))) == words
 
 
 def test_sentinels_become_values():
@@ -26,6 +33,15 @@ def test_differences_name_flag_and_both_values_but_not_where_it_runs():
     there = TrainConfig(data_dir="d", batch_size=8, strategy="mirrored", checkpoint_keep=9)
     here = TrainConfig(data_dir="moved", batch_size=32)
     assert here.differences(there.to_json()) == ["--batch_size: 8 there, 32 here"]
+
+
+def test_settings_that_an_older_run_did_not_know_had_their_defaults_there():
+    older = TrainConfig(data_dir="d", sampler="undersample").to_json()
+    del older["sampling_strategy"]
+    same = TrainConfig(data_dir="d", sampler="undersample", run_dir=older["run_dir"])
+    assert same.differences(older) == []
+    other = dataclasses.replace(same, sampling_strategy="majority")
+    assert other.differences(older) == ["--sampling_strategy: auto there, majority here"]
 
 
 @pytest.mark.parametrize(
@@ -44,21 +60,6 @@ def test_differences_name_flag_and_both_values_but_not_where_it_runs():
 def test_impossible_settings_name_their_flag(field, value):
     with pytest.raises(UserError, match=f"--{field}="):
         dataclasses.replace(TrainConfig(data_dir="d"), **{field: value})
-
-
-def test_target_distribution_follows_the_classes_order_and_sums_to_one():
-    pairs = config.parse_distribution(["B C=3", "A=1"])
-    settings = TrainConfig(data_dir="d", target_distribution=pairs)
-    assert settings.target_shares(["A", "B C"]) == (0.25, 0.75)
-    assert TrainConfig(data_dir="d").target_shares(["A", "B C"]) is None
-    with pytest.raises(UserError, match="'D' unknown or left out"):
-        settings.target_shares(["A", "B C", "D"])
-
-
-@pytest.mark.parametrize("items", [["A"], ["=1"], ["A=x"], ["A=1", "A=2"]])
-def test_malformed_target_distribution_is_refused(items):
-    with pytest.raises(UserError, match="--target_distribution"):
-        config.parse_distribution(items)
 
 
 def test_malformed_head_units_are_refused():

@@ -138,7 +138,10 @@ def test_kill_9_in_mid_epoch_changes_nothing(finished, data, tmp_path):
 def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path):
     for flags, words in (
         (["--data_dir=/no/such"], "beam_pipelines.build --output_dir=/no/such"),
-        (["--sampler=smote"], "none|undersample|oversample|rejection|weighted"),
+        (
+            ["--sampler=smote"],
+            "none|undersample|oversample|oversample_exact|rejection|weighted|progressive",
+        ),
         (["stray"], "stray"),
         ([], "`python -m beam_pipelines.build`"),
     ):

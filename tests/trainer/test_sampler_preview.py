@@ -1,0 +1,135 @@
+"""The preview as a user runs it, and its figures against the paper's tables."""
+
+import json
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from cxr_tfrecords.errors import UserError
+from tests import helpers
+from tests.shared import shared_path
+from trainer import pictures, sampler_preview, sampling_shares
+
+FLAGS = flags.FLAGS
+TABLE_IV = "COVID=2379,Lung_Opacity=3825,Normal=6509,Viral Pneumonia=832"
+
+
+def preview(*arguments):
+    """Runs the command, which then checks what it imported."""
+    code = (
+        "import sys; from trainer import sampler_preview\n"
+        "from cxr_tfrecords.errors import run_main\n"
+        "try: run_main(sampler_preview.main)\n"
+        "finally: assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    return result
+
+
+def column(text, sampler, title):
+    """Class -> first number of a column in a sampler's first table."""
+    block = re.split(r"\n(?=\w+: )", text)
+    (table,) = [part for part in block if part.startswith(f"{sampler}: ")]
+    lines = table.splitlines()
+    end = lines[1].index(title) + len(title)
+    rows = {}
+    for line in lines[2:]:
+        if line.startswith(("one image", "epoch")):
+            break
+        name = re.split(r"  +", line)[0]
+        rows[name] = int(line[end - 18 : end].split()[0].replace(",", ""))
+    return rows
+
+
+def test_counts_of_table_iv_give_table_v_without_tensorflow_and_a_picture(tmp_path):
+    picture = tmp_path / "new" / "samplers.png"
+    result = preview(f"--counts={TABLE_IV}", "--sampler=oversample,undersample", f"--out={picture}")
+    assert (result.returncode, result.stderr) == (0, "")
+    oversampled = [*column(result.stdout, "oversample", "planned").values()]
+    assert oversampled == [7137, 7650, 6509, 6656, 27952]
+    assert [*column(result.stdout, "undersample", "planned").values()] == [*[832] * 4, 3328]
+    assert "oversample: 27,936 images and 873 steps of 32 an epoch" in result.stdout
+    assert "one image at most 8 times in an epoch" in result.stdout
+    pixels = cv2.imread(str(picture))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize("sampler", ["oversample", "undersample"])
+def test_tables_of_the_paper_are_printed(sampler, capsys):
+    tables = json.loads(shared_path("paper/tables.json").read_text(encoding="utf-8"))
+    natural = tables["table_IV_train_before_sampling"][sampler]
+    after = tables["table_V_train_after_sampling"][sampler]
+    counts = [f"{name}={natural[name]}" for name in tables["class_order"]]
+    with flagsaver.flagsaver(counts=counts, sampler=[sampler]):
+        sampler_preview.main(["preview"])
+    text = capsys.readouterr().out
+    assert column(text, sampler, "natural") == natural | {"all": sum(natural.values())}
+    assert column(text, sampler, "planned") == after | {"all": sum(after.values())}
+
+
+def test_data_set_is_previewed_with_all_samplers(tmp_path, capsys):
+    data = helpers.write_dataset(tmp_path)
+    with flagsaver.flagsaver(data_dir=data.path, sampler=["all"], batch_size=4, epochs=2):
+        sampler_preview.main(["preview"])
+    text = capsys.readouterr().out
+    for sampler in sampling_shares.SAMPLERS:
+        natural = dict(zip(data.class_names, helpers.COUNTS["train"], strict=True))
+        assert column(text, sampler, "natural") == natural | {"all": 44}
+    assert column(text, "oversample_exact", "planned")["Viral Pneumonia"] == 20
+    # Only progressive's plan moves, so it alone has a table for each epoch.
+    assert len(re.findall(r"^epochs 1-2 ", text, re.MULTILINE)) == 6
+    assert len(re.findall(r"^epoch [12] ", text, re.MULTILINE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"counts": []}, "one of --data_dir and --counts"),
+        ({"counts": ["A=x"]}, "--counts: 'A=x'"),
+        ({"counts": ["A=-1", "B=2"]}, "--counts=A=-1,B=2: none may be negative"),
+        ({"sampler": ["smote"]}, "--sampler=smote"),
+        ({"sampling_strategy": ["A=2"], "sampler": ["undersample"]}, "A=2: the data set has no"),
+        ({"sampling_strategy": ["all"], "sampler": ["weighted"]}, "no meaning"),
+        ({"sampling_strategy": ["all"], "sampler": ["weighted", "none"]}, "no sampler of"),
+        ({"balance_power": 0.5, "sampler": ["none", "oversample"]}, "no sampler of"),
+    ],
+)
+def test_mistakes_name_their_flag(settings, message):
+    values = {"counts": TABLE_IV.split(","), "sampler": ["none"]} | settings
+    with flagsaver.flagsaver(**values), pytest.raises(UserError, match=message):
+        sampler_preview.main(["preview"])
+
+
+def test_setting_goes_to_the_samplers_that_know_it(capsys):
+    values = {"counts": TABLE_IV.split(","), "sampler": ["all"], "balance_power": 0.5}
+    with flagsaver.flagsaver(sampling_strategy=["not minority"], epochs=1, **values):
+        sampler_preview.main(["preview"])
+    text = capsys.readouterr().out
+    roots = np.sqrt([2379, 3825, 6509, 832])
+    planned = list(column(text, "weighted", "planned").values())[:4]
+    assert np.abs(planned - roots / roots.sum() * 13545).max() < 1
+    assert column(text, "oversample", "planned")["Viral Pneumonia"] == 832
+
+
+def test_picture_shows_every_count():
+    figure = pictures._draw_sampling(
+        ["A", "B"], [10, 2000], {"over": [2010, 2000], "no": [10, 2000]}
+    )
+    texts = [t.get_text() for axes in figure.axes for t in axes.texts]
+    assert texts.count("2,010") == 1
+    assert texts.count("2,000") == 4
+    assert figure.axes[0].get_title() == "over\nn = 2,010 → 4,010"
+
+
+@pytest.fixture(autouse=True)
+def _parsed_flags():
+    if not FLAGS.is_parsed():
+        FLAGS(["test"])
