@@ -53,6 +53,7 @@ class TrainConfig:
       mask: what of each image is shown, in all splits; the rest is black.
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.
+      steps_per_epoch: 0: an epoch is the sampler's. Else so many steps of its endless stream.
       reduce_lr_factor: a plateau multiplies the learning rate by it.
       monitor: the history column that decides on best weights, stopping and plateaus.
       cache_mb: largest decoded split kept in memory, in MiB.
@@ -84,6 +85,7 @@ class TrainConfig:
     learning_rate: float = 0.001
     batch_size: int = 32
     epochs: int = 20
+    steps_per_epoch: int = 0
     early_stopping_patience: int = 3
     reduce_lr_patience: int = 1
     reduce_lr_factor: float = 0.1

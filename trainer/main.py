@@ -138,6 +138,13 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("learning_rate", 0.001, "At the start.")
 flags.DEFINE_integer("epochs", 20, "At most.", lower_bound=1)
+flags.DEFINE_integer(
+    "steps_per_epoch",
+    0,
+    "Steps between two evaluations. 0: an epoch of the sampler, whose length depends on it. The "
+    "same number with every sampler compares them at equal updates.",
+    lower_bound=0,
+)
 flags.DEFINE_enum(
     "monitor",
     "validation_loss",

@@ -53,6 +53,21 @@ class EpochPlan:
     def steps(self) -> int:
         return len(self.labels) // self.batch_size
 
+    def part(self, start: int, count: int) -> EpochPlan:
+        """Steps from `start` on, at most `count` of them."""
+        slots = slice(start * self.batch_size, (start + count) * self.batch_size)
+        return EpochPlan(
+            self.labels[slots], self.ordinals[slots], self.flips[slots], self.batch_size
+        )
+
+
+def join_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
+    """Plans of one batch size, one after the other."""
+    joined = (
+        np.concatenate([getattr(p, n) for p in plans]) for n in ("labels", "ordinals", "flips")
+    )
+    return EpochPlan(*joined, plans[0].batch_size)
+
 
 def plan_epoch(
     sampler: str,

@@ -67,12 +67,12 @@ def expected_counts(
     total = int(sizes.sum())
     if sampler == "progressive":
         refuse_empty(sampler, sizes, sizes == 0, class_names)
-        return _apportion(progressive_shares(sizes, epoch, epochs), total)
+        return apportion(progressive_shares(sizes, epoch, epochs), total)
     shares = target_shares(sampler, sizes, target, class_names)
     if sampler == "rejection":
         # Of one pass over N records sum(n_c a_c) = N / max_j(t_j / p_j) are accepted.
         total = max(1, round(float(sizes @ acceptance(sizes, shares))))
-    return _apportion(shares, total)
+    return apportion(shares, total)
 
 
 def check_settings(sampler: str, *, has_target: bool, strategy: str | Mapping[int, int]) -> None:
@@ -232,7 +232,7 @@ def _replication(sizes: np.ndarray) -> np.ndarray:
     return (2 * sizes.max() + sizes) // divisors
 
 
-def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
+def apportion(shares: np.ndarray, total: int) -> np.ndarray:
     """Rounds `shares * total` to integers of the sum `total` (largest remainders first)."""
     exact = shares * total
     whole = np.floor(exact).astype(np.int64)
