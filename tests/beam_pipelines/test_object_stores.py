@@ -159,6 +159,13 @@ def test_records_are_read_from_s3_in_ranges(s3, radiographs, monkeypatch):
     assert not [path for path in read if path.endswith(parts.RECORDS)]
 
 
+def test_listings_show_what_other_workers_have_written(s3):
+    for name in ("one", "two"):
+        s3.pipe_file(f"bucket/folder/{name}", b"x")
+        assert name in files.names("s3://bucket/folder")
+    assert files.sizes("s3://bucket/folder") == {"one": 1, "two": 1}
+
+
 def test_appending_on_s3_leaves_the_bytes_of_appending_locally(s3, tmp_path):
     write_radiographs(tmp_path / "first")
     write_radiographs(tmp_path / "all", {name: 2 * count for name, count in CLASSES.items()})
