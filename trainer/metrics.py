@@ -47,6 +47,7 @@ LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 ECE_BINS = 15
 # Weights of a chunk of resamples times images: 8 MiB as float64, so that work stays in the cache.
 _CHUNK = 2**20
+_TIE_DECIMALS = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +235,8 @@ def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[s
 
 def _descending(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order of falling scores, and where in it each run of equal scores starts."""
+    # Equal logits can give scores that differ in the last bit, and would be ranked by chance.
+    scores = scores.round(_TIE_DECIMALS)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     return order, np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])

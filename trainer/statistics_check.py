@@ -24,6 +24,7 @@ from trainer.tables import markdown_table
 
 _PREVALENCE = (0.17, 0.28, 0.48, 0.07)
 _GROUPS, _RESAMPLES, _SEED_SPREAD = 200, 500, 0.3
+_TRUTH_GROUPS = 60_000
 _METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "log_loss", "brier")
 
 
@@ -83,9 +84,9 @@ class World:
         return member, labels, models
 
     def truth(self, seed_spread: float = 0.0) -> list[dict[str, float]]:
-        """Metrics of each model on 200,000 groups."""
+        """Metrics of each model on so many groups that chance plays no part."""
         generator = np.random.default_rng(10**6)
-        _, labels, models = self.draw(generator, 200_000, seed_spread)
+        _, labels, models = self.draw(generator, _TRUTH_GROUPS, seed_spread)
         once = np.ones((1, len(labels)), np.int32)
         values = [_flat(labels, model, once, first=True) for model in models]
         return [{name: float(value[0]) for name, value in flat.items()} for flat in values]
