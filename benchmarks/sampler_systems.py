@@ -47,29 +47,42 @@ def open_source(data: DatasetDir, cache: str) -> SplitSource:
         return SplitSource(data, "train", cache=cache)
 
 
-def our_epochs(data: DatasetDir, source: SplitSource, sampler: str, batch_size: int) -> int:
-    """Whole epochs, plans included, until as many images came as the split holds."""
-    delivered = epoch = 0
-    while delivered < data.num_examples("train"):
-        plan = samplers.plan_epoch(
-            sampler,
-            data.counts["train"],
-            batch_size=batch_size,
-            seed=0,
-            epoch=epoch,
-            epochs=2,
-        )
-        delivered += _consume(source.training(plan, batch_size=batch_size))
-        epoch += 1
-        if sampler in ("none", "progressive"):
-            break  # one epoch, less its partial batch
-    return delivered
+def our_images(data: DatasetDir, source: SplitSource, sampler: str, batch_size: int) -> int:
+    """As many images as the split holds, from as many epochs as that takes, as one stream.
+
+    One stream, because short epochs start oftener: what a start costs is `epoch_start`'s matter.
+    """
+    steps = data.num_examples("train") // batch_size
+    plans = [_plan(data, sampler, batch_size, 0)]
+    while sum(plan.steps for plan in plans) < steps:
+        plans.append(_plan(data, sampler, batch_size, len(plans)))
+    slots = slice(steps * batch_size)
+    joined = samplers.EpochPlan(
+        np.concatenate([plan.labels for plan in plans])[slots],
+        np.concatenate([plan.ordinals for plan in plans])[slots],
+        np.concatenate([plan.flips for plan in plans])[slots],
+        batch_size,
+    )
+    return _consume(source.training(joined, batch_size=batch_size))
+
+
+def epoch_start(data: DatasetDir, source: SplitSource, batch_size: int) -> float:
+    """Seconds from planning an epoch to its first batch."""
+    started = time.monotonic()
+    next(iter(source.training(_plan(data, "none", batch_size, 0), batch_size=batch_size)))
+    return time.monotonic() - started
 
 
 def our_first_epoch(data: DatasetDir, cache: str, batch_size: int) -> tuple[int, SplitSource]:
     """An epoch of a new run: with cache=memory it decodes the split before the first step."""
     source = open_source(data, cache)
-    return our_epochs(data, source, "none", batch_size), source
+    return our_images(data, source, "none", batch_size), source
+
+
+def _plan(data: DatasetDir, sampler: str, batch_size: int, epoch: int) -> samplers.EpochPlan:
+    return samplers.plan_epoch(
+        sampler, data.counts["train"], batch_size=batch_size, seed=0, epoch=epoch, epochs=2
+    )
 
 
 def plain_rejection(data: DatasetDir, batch_size: int, *, decode_first: bool) -> int:
