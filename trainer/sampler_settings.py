@@ -25,7 +25,7 @@ def parse_distribution(items: Sequence[str]) -> Distribution:
     if len(items) == 1 and items[0] in sampling_shares.DISTRIBUTIONS:
         return items[0]
     words = "|".join(sampling_shares.DISTRIBUTIONS)
-    return _parse_pairs("target_distribution", items, float, f"class=share nor {words}")
+    return parse_pairs("target_distribution", items, float, f"class=share nor {words}")
 
 
 def parse_strategy(items: Sequence[str]) -> Strategy:
@@ -37,7 +37,7 @@ def parse_strategy(items: Sequence[str]) -> Strategy:
     if len(items) == 1 and items[0] in sampling_shares.STRATEGIES:
         return items[0]
     words = "|".join(sampling_shares.STRATEGIES)
-    return _parse_pairs("sampling_strategy", items, int, f"class=count nor {words}") or "auto"
+    return parse_pairs("sampling_strategy", items, int, f"class=count nor {words}") or "auto"
 
 
 def parse_counts(flag: str, items: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -46,7 +46,7 @@ def parse_counts(flag: str, items: Sequence[str]) -> tuple[tuple[str, int], ...]
     Raises:
       UserError: naming the flag: an item is not class=count, or names a class twice.
     """
-    return _parse_pairs(flag, items, int, "class=count nor a class's only count")
+    return parse_pairs(flag, items, int, "class=count nor a class's only count")
 
 
 def check(
@@ -132,7 +132,7 @@ def wanted_counts(strategy: Strategy, class_names: Sequence[str]) -> str | dict[
     return {class_names.index(name): count for name, count in strategy}
 
 
-def _parse_pairs(
+def parse_pairs(
     flag: str, items: Sequence[str], kind: Callable[[str], Any], expected: str
 ) -> tuple[tuple[str, Any], ...]:
     pairs: dict[str, Any] = {}
