@@ -31,22 +31,27 @@ def meddle(event, arguments):
         left[0] -= 1
         if action == "kill" and left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        if action == "slow" and left[0] >= 0:
-            time.sleep(0.2)
+        while action == "hold" and left[0] == 0 and not os.path.exists(os.environ["GO_ON"]):
+            time.sleep(0.05)
 sys.addaudithook(meddle)
 """
 
 
 @pytest.fixture
 def meddling(tmp_path):
-    """Makes an environment for the build: `kill` or `slow` at the n-th rename to a path."""
+    """Makes an environment for the build, which at its n-th rename to a path is to be killed
+    (`kill`), or waits there until the file `go-on` exists (`hold`)."""
 
     def make(action: str, part: str, count: int) -> dict[str, str]:
         site = tmp_path / "site"
         site.mkdir(exist_ok=True)
         (site / "sitecustomize.py").write_text(SITE)
         paths = os.pathsep.join([str(site), str(commands.ROOT)])
-        return commands.environment(PYTHONPATH=paths, AT_RENAME=f"{action}:{part}:{count}")
+        return commands.environment(
+            PYTHONPATH=paths,
+            AT_RENAME=f"{action}:{part}:{count}",
+            GO_ON=str(tmp_path / "go-on"),
+        )
 
     return make
 
@@ -116,19 +121,20 @@ def test_a_second_build_at_the_same_time_is_refused_and_does_no_harm(many, meddl
     root, expected = many
     out = tmp_path / "out"
     arguments = [f"--input_dir={root}", f"--output_dir={out}", *FLAGS]
-    slow = meddling("slow", "/out/cxr-", 99)
-    with commands.process(*commands.BUILD, *arguments, env=slow) as first:
+    held = meddling("hold", "/out/cxr-", 3)
+    with commands.process(*commands.BUILD, *arguments, env=held) as first:
         end = time.monotonic() + 60
         while not any(name.startswith("cxr-") for name in files.names(str(out))):
             assert first.poll() is None
             assert time.monotonic() < end
             time.sleep(0.02)
         second = commands.build(*arguments)
-        assert first.poll() is None, "the first build was too fast for this test"
+        assert first.poll() is None
         assert second.returncode == 2
         assert commands.said(second.stderr) == [
             f"error: another build is writing to --output_dir={out}: wait for it, or name another"
         ]
+        (tmp_path / "go-on").touch()
         done = commands.finish(first)
     assert done.returncode == 0, done.stderr
     assert digests(out) == expected
