@@ -27,3 +27,20 @@ def test_moments_need_no_more_than_the_images_asked_for(tmp_path):
     data = helpers.write_dataset(tmp_path, COUNTS)
     config = TrainConfig(data.path, batch_size=8, bn_examples=12)
     assert len(assembly.plan_moments(config, data).labels) == 16  # whole batches
+
+
+def test_moments_follow_the_epoch_where_the_class_mix_moves(tmp_path):
+    data = helpers.write_dataset(tmp_path, COUNTS)
+
+    def shares(epoch, **settings):
+        config = TrainConfig(data.path, batch_size=8, bn_examples=64, epochs=2, **settings)
+        labels = assembly.plan_moments(config, data, epoch).labels
+        return np.bincount(labels) / len(labels)
+
+    natural, halfway = [0.25, 0.25, 0.375, 0.125], [0.25, 0.25, 0.3125, 0.1875]
+    np.testing.assert_allclose(shares(0, sampler="progressive"), natural)
+    np.testing.assert_allclose(shares(1, sampler="progressive"), halfway)
+    natural_always = {"sampler": "progressive", "batch_norm": "adapt_natural"}
+    np.testing.assert_allclose(shares(1, **natural_always), natural)
+    powers = {"sampler": "weighted", "balance_power": 0.3, "batch_norm": "adapt_natural"}
+    np.testing.assert_allclose(shares(1, **powers), natural)
