@@ -2,17 +2,17 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from benchmarks import sampler_systems, samplers
+from benchmarks import sampler_report, sampler_systems
 from tests import helpers
+from trainer.sampling_shares import SAMPLERS
 
-FLAGS = flags.FLAGS
 COUNTS = {"train": (8, 12, 20, 4), "validation": (2, 2, 2, 2), "test": (2, 2, 2, 2)}
 
 
@@ -21,34 +21,34 @@ def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
 
 
-def test_every_system_is_measured_and_written(data, tmp_path, capsys):
-    if not FLAGS.is_parsed():
-        FLAGS(["test"])
+def test_every_system_is_measured_and_written(data, tmp_path):
     path = tmp_path / "rows.json"
-    values = {"data_dir": data.path, "json": str(path), "rounds": 1, "batch_size": 4}
-    with flagsaver.flagsaver(samplers=["rejection"], **values):
-        samplers.main(["samplers"])
+    command = [sys.executable, "-m", "benchmarks.samplers", f"--data_dir={data.path}"]
+    command += [f"--json={path}", "--rounds=1", "--batch_size=4", "--samplers=rejection"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
     rows = json.loads(path.read_text())
     assert all(set(row) == {"system", "epoch", "images_per_s", "ratio_to_none"} for row in rows)
     assert len(rows) == 2 * 2 + 4 + 2 + 2
     assert len({(row["system"], row["epoch"]) for row in rows}) == len(rows)
-    text = capsys.readouterr().out
-    assert text.count("(target") == 4
+    assert result.stdout.count("(target") == 4
 
 
 def test_ratios_are_taken_within_a_round_and_targets_judged_by_their_median():
-    keys = [(f"{s}, cache={c}", None) for c in samplers.CACHES for s in samplers.SAMPLERS]
-    keys += [("none, cache=memory", e) for e in (1, 2)] + [(samplers.FOLDER, e) for e in (1, 2)]
+    keys = [(f"{s}, cache={c}", None) for c in sampler_report.CACHES for s in SAMPLERS]
+    keys += [("none, cache=memory", e) for e in (1, 2)] + [
+        (sampler_report.FOLDER, e) for e in (1, 2)
+    ]
     measured = []
     for load in (1, 10, 4):  # the machine is busier in some rounds than in others
         one = dict.fromkeys(keys, 100.0 / load)
         one["weighted, cache=none", None] = 94.0 / load
         one["none, cache=memory", 2] = 310.0 / load
         measured.append(one)
-    rows = {(row["system"], row["epoch"]): row for row in samplers.make_rows(measured)}
+    rows = {(row["system"], row["epoch"]): row for row in sampler_report.make_rows(measured)}
     assert rows["weighted, cache=none", None]["ratio_to_none"] == 0.94
     assert rows["weighted, cache=none", None]["images_per_s"] == 23.5
-    lines = samplers.check_targets(measured)
+    lines = sampler_report.check_targets(measured)
     missed = [line for line in lines if line.startswith("MISSED")]
     assert len(missed) == 2
     assert "weighted, cache=none" in missed[0]

@@ -8,15 +8,13 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.shared import shared_path
-from trainer import pictures, sampler_preview, sampling_shares
+from trainer import pictures, sampler_tables, sampling_shares
+from trainer.sampler_audit import SamplerAudit
 
-FLAGS = flags.FLAGS
 TABLE_IV = "COVID=2379,Lung_Opacity=3825,Normal=6509,Viral Pneumonia=832"
 
 
@@ -32,6 +30,18 @@ def preview(*arguments):
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     return result
+
+
+def show(names, items=None, **settings):
+    """The tables of some samplers, made in this process."""
+    usual = {"sampling_strategy": "auto", "target_distribution": (), "balance_power": None}
+    class_names, counts = sampler_tables.read_counts("", items or TABLE_IV.split(","))
+    texts = []
+    for config in sampler_tables.make_configs(names, usual | settings, epochs=1):
+        audit = SamplerAudit(config, class_names, counts)
+        audit.catch_up(1)
+        texts.append(sampler_tables.describe_sampler(audit, config.batch_size))
+    return "\n\n".join(texts)
 
 
 def column(text, sampler, title):
@@ -63,23 +73,20 @@ def test_counts_of_table_iv_give_table_v_without_tensorflow_and_a_picture(tmp_pa
 
 
 @pytest.mark.parametrize("sampler", ["oversample", "undersample"])
-def test_tables_of_the_paper_are_printed(sampler, capsys):
+def test_tables_of_the_paper_are_printed(sampler):
     tables = json.loads(shared_path("paper/tables.json").read_text(encoding="utf-8"))
     natural = tables["table_IV_train_before_sampling"][sampler]
     after = tables["table_V_train_after_sampling"][sampler]
-    counts = [f"{name}={natural[name]}" for name in tables["class_order"]]
-    with flagsaver.flagsaver(counts=counts, sampler=[sampler]):
-        sampler_preview.main(["preview"])
-    text = capsys.readouterr().out
+    text = show([sampler], [f"{name}={natural[name]}" for name in tables["class_order"]])
     assert column(text, sampler, "natural") == natural | {"all": sum(natural.values())}
     assert column(text, sampler, "planned") == after | {"all": sum(after.values())}
 
 
-def test_data_set_is_previewed_with_all_samplers(tmp_path, capsys):
+def test_data_set_is_previewed_with_all_samplers(tmp_path):
     data = helpers.write_dataset(tmp_path)
-    with flagsaver.flagsaver(data_dir=data.path, sampler=["all"], batch_size=4, epochs=2):
-        sampler_preview.main(["preview"])
-    text = capsys.readouterr().out
+    result = preview(f"--data_dir={data.path}", "--batch_size=4", "--epochs=2")
+    assert (result.returncode, result.stderr) == (0, "")
+    text = result.stdout
     for sampler in sampling_shares.SAMPLERS:
         natural = dict(zip(data.class_names, helpers.COUNTS["train"], strict=True))
         assert column(text, sampler, "natural") == natural | {"all": 44}
@@ -90,29 +97,37 @@ def test_data_set_is_previewed_with_all_samplers(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("names", "settings", "message"),
     [
-        ({"counts": []}, "one of --data_dir and --counts"),
-        ({"counts": ["A=x"]}, "--counts: 'A=x'"),
-        ({"counts": ["A=-1", "B=2"]}, "--counts=A=-1,B=2: none may be negative"),
-        ({"sampler": ["smote"]}, "--sampler=smote"),
-        ({"sampling_strategy": ["A=2"], "sampler": ["undersample"]}, "A=2: the data set has no"),
-        ({"sampling_strategy": ["all"], "sampler": ["weighted"]}, "no meaning"),
-        ({"sampling_strategy": ["all"], "sampler": ["weighted", "none"]}, "no sampler of"),
-        ({"balance_power": 0.5, "sampler": ["none", "oversample"]}, "no sampler of"),
+        (["smote"], {}, "--sampler=smote"),
+        (["undersample"], {"sampling_strategy": (("A", 2),)}, "A=2: the data set has no"),
+        (["weighted"], {"sampling_strategy": "all"}, "no meaning"),
+        (["weighted", "none"], {"sampling_strategy": "all"}, "no sampler of"),
+        (["none", "oversample"], {"balance_power": 0.5}, "no sampler of"),
     ],
 )
-def test_mistakes_name_their_flag(settings, message):
-    values = {"counts": TABLE_IV.split(","), "sampler": ["none"]} | settings
-    with flagsaver.flagsaver(**values), pytest.raises(UserError, match=message):
-        sampler_preview.main(["preview"])
+def test_settings_that_no_sampler_knows_name_their_flag(names, settings, message):
+    with pytest.raises(UserError, match=message):
+        show(names, **settings)
 
 
-def test_setting_goes_to_the_samplers_that_know_it(capsys):
-    values = {"counts": TABLE_IV.split(","), "sampler": ["all"], "balance_power": 0.5}
-    with flagsaver.flagsaver(sampling_strategy=["not minority"], epochs=1, **values):
-        sampler_preview.main(["preview"])
-    text = capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("data_dir", "items", "message"),
+    [
+        ("", [], "one of --data_dir and --counts"),
+        ("d", ["A=1"], "one of --data_dir and --counts"),
+        ("", ["A=x"], "--counts: 'A=x'"),
+        ("", ["A=-1", "B=2"], "--counts=A=-1,B=2: none may be negative"),
+    ],
+)
+def test_counts_that_do_not_read_name_their_flag(data_dir, items, message):
+    with pytest.raises(UserError, match=message):
+        sampler_tables.read_counts(data_dir, items)
+
+
+def test_setting_goes_to_the_samplers_that_know_it():
+    settings = {"sampling_strategy": "not minority", "balance_power": 0.5}
+    text = show(sampling_shares.SAMPLERS, **settings)
     roots = np.sqrt([2379, 3825, 6509, 832])
     planned = list(column(text, "weighted", "planned").values())[:4]
     assert np.abs(planned - roots / roots.sum() * 13545).max() < 1
@@ -127,9 +142,3 @@ def test_picture_shows_every_count():
     assert texts.count("2,010") == 1
     assert texts.count("2,000") == 4
     assert figure.axes[0].get_title() == "over\nn = 2,010 → 4,010"
-
-
-@pytest.fixture(autouse=True)
-def _parsed_flags():
-    if not FLAGS.is_parsed():
-        FLAGS(["test"])
