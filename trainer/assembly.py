@@ -17,6 +17,8 @@ from trainer import (
     checkpoints,
     evaluation,
     input_pipeline,
+    losses,
+    mixup,
     run_directory,
     samplers,
     steps,
@@ -36,6 +38,7 @@ class Trainer:
     model: keras.Model
     optimizer: keras.Optimizer
     meters: steps.Meters
+    loss: losses.TrainingLoss
     train_steps: Any
     predict_step: Any
     moments: batch_norm.MomentEstimator | None
@@ -55,21 +58,11 @@ def create_trainer(
     """
     strategies.check_batch_size(config.batch_size, strategy)
     with strategy.scope():
-        model = create_model(
-            config.backbone,
-            image_size=data.image_size,
-            channels=data.channels,
-            num_classes=data.num_classes,
-            weights=config.weights,
-            trainable=config.trainable,
-            head_units=config.head_units,
-            dropout=config.dropout,
-            mixed_precision=config.mixed_precision,
-            seed=config.seed,
-        )
+        model = _create_model(config, data)
         batch_norm.apply_policy(model, config.batch_norm, strategy.num_replicas_in_sync)
         optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
         meters = steps.Meters(data.num_classes)
+        loss = losses.TrainingLoss(config, data.counts["train"], data.class_names)
     adapt = config.batch_norm.startswith("adapt")
     return Trainer(
         config=config,
@@ -78,7 +71,10 @@ def create_trainer(
         model=model,
         optimizer=optimizer,
         meters=meters,
-        train_steps=steps.make_train_steps(strategy, model, optimizer, meters, config.batch_size),
+        loss=loss,
+        train_steps=steps.make_train_steps(
+            strategy, model, optimizer, meters, config.batch_size, loss
+        ),
         predict_step=steps.make_predict_step(strategy, model),
         moments=batch_norm.MomentEstimator(strategy, model) if adapt else None,
         moments_plan=plan_moments(config, data),
@@ -95,6 +91,22 @@ def create_trainer(
             config.checkpoint_keep,
         ),
         chief=strategies.is_chief(strategy),
+    )
+
+
+def _create_model(config: TrainConfig, data: DatasetDir) -> keras.Model:
+    return create_model(
+        config.backbone,
+        image_size=data.image_size,
+        channels=data.channels,
+        num_classes=data.num_classes,
+        weights=config.weights,
+        trainable=config.trainable,
+        head_units=config.head_units,
+        dropout=config.dropout,
+        mixed_precision=config.mixed_precision,
+        seed=config.seed,
+        cosine_scale=config.ldam_scale if config.loss == "ldam_drw" else None,
     )
 
 
@@ -121,6 +133,24 @@ def plan_epoch(config: TrainConfig, data: DatasetDir, epoch: int) -> samplers.Ep
         target=config.target_shares(data.class_names),
         resample_each_epoch=config.resample_each_epoch,
         class_names=data.class_names,
+    )
+
+
+def plan_mixing(
+    config: TrainConfig, data: DatasetDir, plan: samplers.EpochPlan, epoch: int
+) -> mixup.Mixing | None:
+    """What is mixed into the plan of an epoch (from 0): as `plan_epoch`, a pure function. None
+    without mixup."""
+    if config.mixup_alpha == 0:
+        return None
+    return mixup.plan_mixing(
+        config.mixup,
+        config.mixup_alpha,
+        plan,
+        data.counts["train"],
+        seed=config.seed,
+        epoch=epoch,
+        flip=config.flip,
     )
 
 
@@ -156,11 +186,15 @@ def count_samples(config: TrainConfig, data: DatasetDir) -> dict[str, list[int]]
     }
 
 
-def training_batches(trainer: Trainer, plan: samplers.EpochPlan) -> Iterator:
-    """Distributed (images, labels) of the plan's steps, in its order."""
+def training_batches(
+    trainer: Trainer, plan: samplers.EpochPlan, mixing: mixup.Mixing | None = None
+) -> Iterator:
+    """Distributed (images, labels) of the plan's steps, in its order; more with `mixing`."""
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return trainer.sources["train"].training(plan, batch_size=plan.batch_size, context=context)
+        return trainer.sources["train"].training(
+            plan, batch_size=plan.batch_size, context=context, mixing=mixing
+        )
 
     return iter(trainer.strategy.distribute_datasets_from_function(of_host))
 
@@ -177,7 +211,12 @@ def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
 
 
 def estimate_moments(trainer: Trainer) -> None:
-    """`--batch_norm=adapt*`: sets the moving statistics from training images."""
+    """`--batch_norm=adapt*`: sets the moving statistics from training images.
+
+    `adapt` takes them mixed if training does: the weights were fitted to features of such.
+    """
     if trainer.moments is not None and trainer.moments.layers:
-        plan = trainer.moments_plan
-        trainer.moments.estimate(training_batches(trainer, plan), plan.steps)
+        config, plan = trainer.config, trainer.moments_plan
+        natural = config.batch_norm == "adapt_natural"
+        mixing = None if natural else plan_mixing(config, trainer.data, plan, epoch=0)
+        trainer.moments.estimate(training_batches(trainer, plan, mixing), plan.steps)

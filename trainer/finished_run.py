@@ -29,6 +29,7 @@ class FinishedRun:
       metrics: split -> what `evaluation.compute_metrics` gives.
       samples: training examples of each class: natural, planned, realised and unique, the last
         two of the first epoch.
+      decoupled: None, or what trainer.decouple made it from and how, see `decoupling`.
     """
 
     path: str
@@ -38,6 +39,7 @@ class FinishedRun:
     history: list[dict[str, float]]
     metrics: dict[str, dict[str, Any]]
     samples: dict[str, list[int]]
+    decoupled: dict[str, Any] | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -67,6 +69,7 @@ def read_run(run_dir: str) -> FinishedRun:
             history=_read_history(run_dir),
             metrics=_read_json(run_dir, "metrics.json"),
             samples=_read_json(run_dir, "sampler_counts.json"),
+            decoupled=settings.get("decoupled"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(

@@ -10,7 +10,14 @@ from tqdm import tqdm
 
 from cxr_tfrecords.errors import UserError
 from trainer import evaluation, run_directory, steps, strategies
-from trainer.assembly import Trainer, estimate_moments, plan_epoch, predict, training_batches
+from trainer.assembly import (
+    Trainer,
+    estimate_moments,
+    plan_epoch,
+    plan_mixing,
+    predict,
+    training_batches,
+)
 from trainer.config import TrainConfig
 from trainer.progress import Progress
 
@@ -81,7 +88,9 @@ def _run_epoch(trainer: Trainer, progress: Progress) -> tuple[dict[str, Any], bo
 def _train_epoch(trainer: Trainer, progress: Progress) -> steps.Totals:
     config = trainer.config
     plan = plan_epoch(config, trainer.data, progress.epoch)
-    batches = training_batches(trainer, plan)
+    mixing = plan_mixing(config, trainer.data, plan, progress.epoch)
+    batches = training_batches(trainer, plan, mixing)
+    trainer.loss.start_epoch(progress.epoch + 1)
     loop = config.steps_per_loop or max(1, min(100, plan.steps // 20))
     trainer.meters.reset()
     started, done = time.monotonic(), 0
