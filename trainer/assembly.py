@@ -17,6 +17,8 @@ from trainer import (
     checkpoints,
     evaluation,
     input_pipeline,
+    losses,
+    mixup,
     planning,
     run_directory,
     sampler_audit,
@@ -38,6 +40,7 @@ class Trainer:
     model: keras.Model
     optimizer: keras.Optimizer
     meters: steps.Meters
+    loss: losses.TrainingLoss
     train_steps: Any
     predict_step: Any
     moments: batch_norm.MomentEstimator | None
@@ -57,21 +60,11 @@ def create_trainer(
     """
     strategies.check_batch_size(config.batch_size, strategy)
     with strategy.scope():
-        model = create_model(
-            config.backbone,
-            image_size=data.image_size,
-            channels=data.channels,
-            num_classes=data.num_classes,
-            weights=config.weights,
-            trainable=config.trainable,
-            head_units=config.head_units,
-            dropout=config.dropout,
-            mixed_precision=config.mixed_precision,
-            seed=config.seed,
-        )
+        model = _create_model(config, data)
         batch_norm.apply_policy(model, config.batch_norm, strategy.num_replicas_in_sync)
         optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
         meters = steps.Meters(data.num_classes)
+        loss = losses.TrainingLoss(config, data.counts["train"], data.class_names)
     adapt = config.batch_norm.startswith("adapt")
     return Trainer(
         config=config,
@@ -80,7 +73,10 @@ def create_trainer(
         model=model,
         optimizer=optimizer,
         meters=meters,
-        train_steps=steps.make_train_steps(strategy, model, optimizer, meters, config.batch_size),
+        loss=loss,
+        train_steps=steps.make_train_steps(
+            strategy, model, optimizer, meters, config.batch_size, loss
+        ),
         predict_step=steps.make_predict_step(strategy, model),
         moments=batch_norm.MomentEstimator(strategy, model) if adapt else None,
         moments_plan=plan_moments(config, data),
@@ -100,6 +96,22 @@ def create_trainer(
     )
 
 
+def _create_model(config: TrainConfig, data: DatasetDir) -> keras.Model:
+    return create_model(
+        config.backbone,
+        image_size=data.image_size,
+        channels=data.channels,
+        num_classes=data.num_classes,
+        weights=config.weights,
+        trainable=config.trainable,
+        head_units=config.head_units,
+        dropout=config.dropout,
+        mixed_precision=config.mixed_precision,
+        seed=config.seed,
+        cosine_scale=config.ldam_scale if config.loss == "ldam_drw" else None,
+    )
+
+
 def predict(trainer: Trainer, split: str, *, with_ids: bool = True) -> evaluation.Predictions:
     """Predictions of the current weights on every example of a split, each exactly once."""
     source = trainer.sources[split]
@@ -116,6 +128,24 @@ def plan_epoch(config: TrainConfig, data: DatasetDir, epoch: int) -> samplers.Ep
       UserError: it has no full batch, or its sampler lacks a class.
     """
     return planning.plan_epoch(config, data.class_names, data.counts["train"], epoch)
+
+
+def plan_mixing(
+    config: TrainConfig, data: DatasetDir, plan: samplers.EpochPlan, epoch: int
+) -> mixup.Mixing | None:
+    """What is mixed into the plan of an epoch (from 0): as `plan_epoch`, a pure function. None
+    without mixup."""
+    if config.mixup_alpha == 0:
+        return None
+    return mixup.plan_mixing(
+        config.mixup,
+        config.mixup_alpha,
+        plan,
+        data.counts["train"],
+        seed=config.seed,
+        epoch=epoch,
+        flip=config.flip,
+    )
 
 
 def plan_moments(config: TrainConfig, data: DatasetDir, epoch: int = 0) -> samplers.EpochPlan:
@@ -166,11 +196,15 @@ def create_audit(trainer: Trainer) -> sampler_audit.SamplerAudit:
     )
 
 
-def training_batches(trainer: Trainer, plan: samplers.EpochPlan) -> Iterator:
-    """Distributed (images, labels) of the plan's steps, in its order."""
+def training_batches(
+    trainer: Trainer, plan: samplers.EpochPlan, mixing: mixup.Mixing | None = None
+) -> Iterator:
+    """Distributed (images, labels) of the plan's steps, in its order; more with `mixing`."""
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return trainer.sources["train"].training(plan, batch_size=plan.batch_size, context=context)
+        return trainer.sources["train"].training(
+            plan, batch_size=plan.batch_size, context=context, mixing=mixing
+        )
 
     return iter(trainer.strategy.distribute_datasets_from_function(of_host))
 
@@ -189,11 +223,15 @@ def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
 def estimate_moments(trainer: Trainer, epoch: int) -> None:
     """`--batch_norm=adapt*`: sets the moving statistics from training images.
 
+    `adapt` takes them mixed if training does: the weights were fitted to features of such.
+
     Args:
       epoch: the one just trained, from 0.
     """
     if trainer.moments is not None and trainer.moments.layers:
-        plan = trainer.moments_plan
-        if trainer.config.sampler == "progressive":
-            plan = plan_moments(trainer.config, trainer.data, epoch)
-        trainer.moments.estimate(training_batches(trainer, plan), plan.steps)
+        config, plan = trainer.config, trainer.moments_plan
+        if config.sampler == "progressive":
+            plan = plan_moments(config, trainer.data, epoch)
+        natural = config.batch_norm == "adapt_natural"
+        mixing = None if natural else plan_mixing(config, trainer.data, plan, epoch=0)
+        trainer.moments.estimate(training_batches(trainer, plan, mixing), plan.steps)

@@ -66,7 +66,7 @@ class MomentEstimator:
         self._accumulate = self._make_accumulate()
 
     def estimate(self, batches: Iterator, steps: int) -> None:
-        """Re-estimates from `steps` distributed (images, labels) batches of equal size."""
+        """Re-estimates from `steps` distributed (images, labels, …) batches of equal size."""
         if not self.layers:
             return
         for variable in (*self._means, *self._squares):
@@ -82,7 +82,7 @@ class MomentEstimator:
             layer.moving_variance.assign(variance)
 
     def _make_accumulate(self) -> Callable:
-        def replica_step(images: tf.Tensor, _: tf.Tensor) -> None:
+        def replica_step(images: tf.Tensor, *_: tf.Tensor) -> None:
             self._features(images, training=True)
             for layer, means, squares in zip(self.layers, self._means, self._squares, strict=True):
                 mean = tf.convert_to_tensor(layer.moving_mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,16 @@ from trainer.sampling_shares import SAMPLERS
 
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu")
 BACKBONES = ("resnet50", "mobilenet_v2", "tiny")
+LOSSES = (
+    "cross_entropy",
+    "class_weighted",
+    "effective_number",
+    "focal",
+    "balanced_softmax",
+    "logit_adjusted",
+    "ldam_drw",
+)
+MIXUPS = ("plain", "balanced")
 BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
 MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
@@ -50,6 +61,9 @@ class TrainConfig:
         `sampling_shares.DISTRIBUTIONS`; empty: uniform.
       balance_power: p, instead of that: shares proportional to n_c^(1 - p).
       sampling_strategy: a word of `sampling_shares.STRATEGIES`, or (class, images) pairs.
+      loss: of training, see `trainer.losses`; the flags after it are each for one or two of them.
+      drw_epoch: first re-weighted epoch of `ldam_drw`, from 1; 0 becomes `first_drw_epoch`.
+      mixup_alpha: of the Beta distribution, see `trainer.mixup`; 0 mixes nothing.
       mask: what of each image is shown, in all splits; the rest is black.
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.
@@ -78,6 +92,15 @@ class TrainConfig:
     balance_power: float | None = None
     sampling_strategy: tuple[tuple[str, int], ...] | str = "auto"
     resample_each_epoch: bool = False
+    loss: str = "cross_entropy"
+    effective_number_beta: float = 0.999
+    focal_gamma: float = 2.0
+    logit_adjustment_tau: float = 1.0
+    ldam_max_margin: float = 0.5
+    ldam_scale: float = 30.0
+    drw_epoch: int = 0
+    mixup: str = "plain"
+    mixup_alpha: float = 0.0
     flip: bool = True
     mask: str = "none"
     image_size: int = 0
@@ -101,8 +124,7 @@ class TrainConfig:
         if self.weights == "auto":
             object.__setattr__(self, "weights", "none" if self.backbone == "tiny" else "imagenet")
         if not self.run_dir:
-            name = f"{self.backbone}-{self.sampler}-seed{self.seed}"
-            object.__setattr__(self, "run_dir", os.path.join("runs", name))
+            object.__setattr__(self, "run_dir", os.path.join("runs", _run_name(self)))
         _check_choice(self, "strategy", STRATEGIES)
         _check_choice(self, "backbone", BACKBONES)
         _check_choice(self, "sampler", SAMPLERS)
@@ -112,6 +134,9 @@ class TrainConfig:
         _check_choice(self, "mixed_precision", PRECISIONS)
         _check_choice(self, "cache", CACHES)
         _check_choice(self, "mask", MASKS)
+        _check_choice(self, "loss", LOSSES)
+        _check_choice(self, "mixup", MIXUPS)
+        _check_loss(self)
         _check_trainable(self.trainable)
         sampler_settings.check(
             self.sampler, self.target_distribution, self.balance_power, self.sampling_strategy
@@ -127,6 +152,12 @@ class TrainConfig:
             raise UserError(f"--reduce_lr_factor={self.reduce_lr_factor} must lie within (0, 1)")
         if any(units < 1 for units in self.head_units):
             raise UserError(f"--head_units={list(self.head_units)}: each must be at least 1")
+
+    @property
+    def first_drw_epoch(self) -> int:
+        """First epoch, from 1, that `ldam_drw` re-weighs: after 80% of all, as in Cao et al. 2019
+        (160 of 200), unless `drw_epoch` names it."""
+        return self.drw_epoch or 4 * self.epochs // 5 + 1
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict; `from_json` gives back an equal config."""
@@ -173,6 +204,35 @@ def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:
 def _check_choice(config: TrainConfig, name: str, choices: Sequence[str]) -> None:
     if getattr(config, name) not in choices:
         raise UserError(f"--{name}={getattr(config, name)} is none of {', '.join(choices)}")
+
+
+def _check_loss(config: TrainConfig) -> None:
+    if not 0 <= config.effective_number_beta < 1:
+        raise UserError(
+            f"--effective_number_beta={config.effective_number_beta} must lie within [0, 1)"
+        )
+    for name in ("focal_gamma", "drw_epoch", "ldam_max_margin", "mixup_alpha"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise UserError(f"--{name}={getattr(config, name)} must be a number of 0 or more")
+    if not 0 < config.ldam_scale < math.inf:
+        raise UserError(f"--ldam_scale={config.ldam_scale} must be above 0")
+    if not math.isfinite(config.logit_adjustment_tau):
+        raise UserError(f"--logit_adjustment_tau={config.logit_adjustment_tau} must be a number")
+    if config.mixup == "balanced" and config.mixup_alpha == 0:
+        raise UserError(
+            "--mixup=balanced mixes nothing at --mixup_alpha=0.0: give for example "
+            "--mixup_alpha=0.2"
+        )
+
+
+def _run_name(config: TrainConfig) -> str:
+    """Backbone, sampler and seed; loss and mixup where they are not the plain ones."""
+    parts = [config.backbone, config.sampler]
+    if config.loss != "cross_entropy":
+        parts.append(config.loss)
+    if config.mixup_alpha > 0:
+        parts.append("balanced_mixup" if config.mixup == "balanced" else "mixup")
+    return "-".join([*parts, f"seed{config.seed}"])
 
 
 def _check_trainable(value: str) -> None:

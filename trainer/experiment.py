@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer import (
     assembly,
+    class_balance,
     evaluation,
     input_pipeline,
     loop,
@@ -52,7 +54,7 @@ def run(
         if not strategies.is_chief(strategy):
             return {}
         metrics = run_directory.read_json(os.path.join(config.run_dir, "metrics.json"))
-    print(_describe_results(config.run_dir, metrics), flush=True)
+    print(describe_results(config.run_dir, metrics), flush=True)
     return metrics
 
 
@@ -61,6 +63,9 @@ def _train_and_evaluate(
 ) -> None:
     samples = assembly.count_samples(config, data)
     print(_describe_data(config, data, samples), flush=True)
+    twice = class_balance.double_balancing(config, samples["natural"], samples["planned"])
+    if twice:
+        print(f"warning: {twice}", flush=True)
     trainer = assembly.create_trainer(config, data, strategy)
     print(_describe_model(trainer), flush=True)
     if trainer.chief:
@@ -70,20 +75,27 @@ def _train_and_evaluate(
 
 
 def _evaluate(trainer: assembly.Trainer) -> None:
-    """Writes predictions, model, metrics, pictures and report, in that order."""
-    config, data = trainer.config, trainer.data
-    metrics = {}
-    for split in _SPLITS:
-        predictions = assembly.predict(trainer, split)
-        metrics[split] = evaluation.compute_metrics(predictions, data.class_names)
-        if trainer.chief:
-            name = os.path.join(config.run_dir, f"predictions_{split}.csv")
-            evaluation.write_predictions(name, predictions, data.class_names)
+    predictions = {split: assembly.predict(trainer, split) for split in _SPLITS}
     if trainer.chief:
-        run_directory.save_model(config.run_dir, trainer.model)
-        run_directory.write_json(os.path.join(config.run_dir, "metrics.json"), metrics)
-        pictures.write_pictures(config.run_dir)
-        report.write_report(config.run_dir)
+        write_results(trainer.config.run_dir, predictions, trainer.model, trainer.data.class_names)
+
+
+def write_results(
+    run_dir: str,
+    predictions: Mapping[str, evaluation.Predictions],
+    model: keras.Model,
+    class_names: Sequence[str],
+) -> None:
+    """Writes predictions, model, metrics, pictures and report, in that order."""
+    metrics = {}
+    for split, answers in predictions.items():
+        metrics[split] = evaluation.compute_metrics(answers, class_names)
+        name = os.path.join(run_dir, f"predictions_{split}.csv")
+        evaluation.write_predictions(name, answers, class_names)
+    run_directory.save_model(run_dir, model)
+    run_directory.write_json(os.path.join(run_dir, "metrics.json"), metrics)
+    pictures.write_pictures(run_dir)
+    report.write_report(run_dir)
 
 
 def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, list[int]]) -> str:
@@ -99,7 +111,8 @@ def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, 
         f"data: {data.path}, {data.image_size} px, {'gray' if data.channels == 1 else 'RGB'}; "
         f"{splits} images\n"
         f"sampler {config.sampler}: {changes}; "
-        f"{steps:,} step{'s' if steps != 1 else ''} of {config.batch_size} an epoch"
+        f"{steps:,} step{'s' if steps != 1 else ''} of {config.batch_size} an epoch\n"
+        f"loss {class_balance.describe_loss(config)}"
     )
 
 
@@ -113,7 +126,8 @@ def _describe_model(trainer: assembly.Trainer) -> str:
     )
 
 
-def _describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of the main figures, and where to read on."""
     names = list(metrics["test"]["per_class"])
     width = max(map(len, [*names, "balanced accuracy"])) + 8
     lines = ["", f"{'':{width}}" + "".join(f"{split:>12}" for split in metrics)]

@@ -31,6 +31,7 @@ class FinishedRun:
       samples: training examples of each class: natural, planned, realised and unique, the last
         two of the first epoch.
       audit: `sampler_audit.SamplerAudit.to_json` of all epochs; None of a run made before it was.
+      decoupled: None, or what trainer.decouple made it from and how, see `decoupling`.
     """
 
     path: str
@@ -41,6 +42,7 @@ class FinishedRun:
     metrics: dict[str, dict[str, Any]]
     samples: dict[str, list[int]]
     audit: dict[str, Any] | None = None
+    decoupled: dict[str, Any] | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -71,6 +73,7 @@ def read_run(run_dir: str) -> FinishedRun:
             metrics=_read_json(run_dir, "metrics.json"),
             samples=_read_json(run_dir, "sampler_counts.json"),
             audit=_read_audit(run_dir),
+            decoupled=settings.get("decoupled"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(

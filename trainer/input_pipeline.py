@@ -2,6 +2,7 @@
 
     source = SplitSource(data, "train", cache=config.cache, cache_mb=config.cache_mb)  # once
     source.training(plan, batch_size=32, start_step=0, context=context)   # (images, labels)
+    source.training(plan, …, mixing=mixing)              # (images, labels, partner labels, lam)
     source.evaluation(batch_size=32, context=context)    # (images, labels, weights, index)
     source.ids(), source.groups()                   # list[str] each, the order of `index`
     with explained_reads(data):                          # damaged shards become a UserError
@@ -29,6 +30,7 @@ from cxr_tfrecords import verify
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer import streaming
+from trainer.mixup import Mixing
 from trainer.samplers import EpochPlan
 
 _MIB = 2**20
@@ -93,6 +95,7 @@ class SplitSource:
         batch_size: int,
         start_step: int = 0,
         context: tf.distribute.InputContext | None = None,
+        mixing: Mixing | None = None,
     ) -> tf.data.Dataset:
         """The plan's steps from `start_step` on, for this host's replicas.
 
@@ -100,10 +103,22 @@ class SplitSource:
 
         Returns:
           (images uint8 [b, S, S, C], labels int32 [b]), b = batch_size / replicas; images are
-          mirrored where the plan says so.
+          mirrored where the plan says so. With `mixing` also (partners' labels int32 [b], weight
+          of the own label float32 [b]); images are then mixed, rounded to whole grey levels.
         """
         slots = _host_slots(len(plan.labels), batch_size, context)[start_step:]
         slots = slots.reshape(-1, slots.shape[-1])
+        batches = self._planned(plan, slots)
+        if mixing is not None:
+            partners = self._planned(mixing.partner, slots)
+            weights = tf.data.Dataset.from_tensor_slices(mixing.lam[slots])
+            batches = tf.data.Dataset.zip(batches, partners, weights).map(
+                _mix, num_parallel_calls=tf.data.AUTOTUNE
+            )
+        return _ready(batches)
+
+    def _planned(self, plan: EpochPlan, slots: np.ndarray) -> tf.data.Dataset:
+        """(images, labels) of a plan's slots, int64 [batches, b]; mirrored where it says so."""
         if self._images is None:
             batches = streaming.training_records(self._data, self._split, plan, slots)
         else:
@@ -115,7 +130,7 @@ class SplitSource:
             batches = tf.data.Dataset.zip(batches, flips).map(
                 _mirror, num_parallel_calls=tf.data.AUTOTUNE
             )
-        return _ready(batches)
+        return batches
 
     def evaluation(
         self, *, batch_size: int, context: tf.distribute.InputContext | None = None
@@ -261,6 +276,16 @@ def _mirror(batch: tuple[tf.Tensor, tf.Tensor], flips: tf.Tensor) -> tuple[tf.Te
     mirrored = tf.reshape(tf.reverse(lines, axis=[1]), [-1, height, width, channels])
     source = tf.where(flips, size - 1 + tf.cumsum(tf.cast(flips, tf.int32)), tf.range(size))
     return tf.gather(tf.concat([images, mirrored], axis=0), source), labels
+
+
+def _mix(
+    own: tuple[tf.Tensor, tf.Tensor], partner: tuple[tf.Tensor, tf.Tensor], lam: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    (images, labels), (partner_images, partner_labels) = own, partner
+    weight = lam[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    images, partner_images = (tf.cast(i, tf.float32) for i in (images, partner_images))
+    mixed = tf.round(weight * images + (1.0 - weight) * partner_images)
+    return tf.cast(mixed, tf.uint8), labels, partner_labels, lam
 
 
 def _mask(

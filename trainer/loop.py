@@ -15,6 +15,7 @@ from trainer.assembly import (
     create_audit,
     estimate_moments,
     plan_epoch,
+    plan_mixing,
     predict,
     training_batches,
 )
@@ -106,7 +107,9 @@ def _train_epoch(
 ) -> steps.Totals:
     config = trainer.config
     plan = plan_epoch(config, trainer.data, progress.epoch)
-    batches = training_batches(trainer, plan)
+    mixing = plan_mixing(config, trainer.data, plan, progress.epoch)
+    batches = training_batches(trainer, plan, mixing)
+    trainer.loss.start_epoch(progress.epoch + 1)
     loop = config.steps_per_loop or max(1, min(100, plan.steps // 20))
     trainer.meters.reset()
     started, done = time.monotonic(), 0

@@ -31,8 +31,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "run_dir",
     "",
-    "Where everything goes. Empty: runs/<backbone>-<sampler>-seed<seed>. An unfinished run there "
-    "is resumed, a finished one is reported; a run with other flags is refused.",
+    "Where everything goes. Empty: runs/<backbone>-<sampler>[-<loss>][-mixup]-seed<seed>. An "
+    "unfinished run there is resumed, a finished one is reported; a run with other flags is "
+    "refused.",
 )
 flags.DEFINE_integer(
     "image_size",
@@ -129,6 +130,55 @@ flags.DEFINE_enum(
     "decode in every epoch.",
 )
 flags.DEFINE_integer("cache_mb", 2048, "Largest decoded split that auto keeps, MiB.", lower_bound=0)
+# The loss
+flags.DEFINE_enum(
+    "loss",
+    "cross_entropy",
+    settings.LOSSES,
+    "Of training; validation is always scored by plain cross-entropy. Counts are the training "
+    "split's, before any sampler. class_weighted: weights n/(k n_c). effective_number: weights "
+    "(1-beta)/(1-beta^n_c). focal: well-classified images count less. balanced_softmax: the "
+    "logarithm of the counts is added to the logits in training. logit_adjusted: tau times it. "
+    "ldam_drw: larger margins for rare classes on a cosine output layer, weights late. Those that "
+    "use counts make probabilities of balanced classes: consider "
+    "--monitor=validation_balanced_accuracy, and recalibrate before probabilities are read.",
+)
+flags.DEFINE_float(
+    "effective_number_beta",
+    0.999,
+    "effective_number, and ldam_drw's weights. 0: all classes alike. Near 1: like 1/n_c.",
+)
+flags.DEFINE_float("focal_gamma", 2.0, "focal: the power of 1-p. 0: cross-entropy.")
+flags.DEFINE_float(
+    "logit_adjustment_tau",
+    1.0,
+    "logit_adjusted: 0: cross-entropy. 1: the same as balanced_softmax. Above: favours rare "
+    "classes more.",
+)
+flags.DEFINE_float(
+    "ldam_max_margin", 0.5, "ldam_drw: margin of the rarest class, in units of the cosine."
+)
+flags.DEFINE_float("ldam_scale", 30.0, "ldam_drw: what cosines are multiplied by to be logits.")
+flags.DEFINE_integer(
+    "drw_epoch",
+    0,
+    "ldam_drw: first epoch, from 1, that weighs classes by effective numbers. 0: after 80% of "
+    "--epochs. Above --epochs: never. Early stopping may come before it.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "mixup",
+    "plain",
+    settings.MIXUPS,
+    "With --mixup_alpha above 0. plain: every image is mixed with another of its epoch. balanced: "
+    "with one from a class-balanced stream.",
+)
+flags.DEFINE_float(
+    "mixup_alpha",
+    0.0,
+    "0: no mixup. plain: weights are Beta(alpha, alpha), usually 0.2. balanced: the balanced "
+    "image's weight is Beta(alpha, 1), usually 0.1 to 0.3.",
+)
 # Optimization
 flags.DEFINE_enum(
     "optimizer",
@@ -150,7 +200,7 @@ flags.DEFINE_enum(
     "validation_loss",
     settings.MONITORS,
     "Column of history.csv that decides on the best weights, early stopping and the learning "
-    "rate. validation_loss is the cross-entropy at natural prevalence, whatever the sampler.",
+    "rate. validation_loss is the cross-entropy at natural prevalence, whatever sampler and loss.",
 )
 flags.DEFINE_integer(
     "early_stopping_patience", 3, "Epochs without improvement before stopping. 0: never.", 0

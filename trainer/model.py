@@ -9,6 +9,7 @@ import keras
 from trainer import backbones
 
 _POOL = "pool"
+LOGITS = "logits"
 
 
 def create_model(
@@ -23,6 +24,7 @@ def create_model(
     dropout: float = 0.0,
     mixed_precision: str = "float32",
     seed: int = 0,
+    cosine_scale: float | None = None,
 ) -> keras.Model:
     """Builds the classifier; equal arguments give bit-identical weights.
 
@@ -32,6 +34,8 @@ def create_model(
       trainable: `all`, `head` or `from:<layer of the backbone>`.
       head_units: widths of dense ReLU layers before the logits, each followed by `dropout`.
       mixed_precision: `bfloat16` computes in it and keeps weights and logits in float32.
+      cosine_scale: None gives a plain dense output layer, a number so many times the cosines
+        between features and weights, without bias (for LDAM).
       seed: of initial weights and dropout. Sets the global seeds of Python, NumPy and Keras.
 
     Returns:
@@ -56,10 +60,31 @@ def create_model(
         for number, units in enumerate(head_units, start=1):
             x = keras.layers.Dense(units, activation="relu", name=f"head{number}")(x)
             x = keras.layers.Dropout(dropout, name=f"head{number}_dropout")(x)
-        logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+        logits = _create_logits(x, num_classes, cosine_scale)
         return keras.Model(images, logits, name=f"{backbone}_classifier")
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _create_logits(
+    x: keras.KerasTensor, num_classes: int, cosine_scale: float | None
+) -> keras.KerasTensor:
+    """The output layer, of Keras' own layers: one of ours would be needed to load the model again.
+
+    The weights of cosines are projected to length 1 after every update. (Cao et al. 2019 normalise
+    them in the forward pass: the same cosines, another length of steps.)
+    """
+    if cosine_scale is None:
+        return keras.layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)
+    x = keras.layers.UnitNormalization(dtype="float32", name="unit_features")(x)
+    unit = keras.constraints.UnitNorm(axis=0)
+    dense = keras.layers.Dense(
+        num_classes, use_bias=False, kernel_constraint=unit, dtype="float32", name="cosines"
+    )
+    cosines = dense(x)
+    # A constraint acts after the first update, and not yet on the initial weights.
+    dense.kernel.assign(unit(dense.kernel))
+    return keras.layers.Rescaling(cosine_scale, dtype="float32", name=LOGITS)(cosines)
 
 
 def features_model(model: keras.Model) -> keras.Model:

@@ -167,8 +167,9 @@ def _label_bar(axes: Axes, length: int, row: float, text: str) -> None:
 
 
 def _draw_training_curves(run: FinishedRun) -> Figure:
+    loss = "" if run.config.loss == "cross_entropy" else f", loss {run.config.loss}"
     styles = {
-        "loss": (_ORANGE, "o", "-", f"training (sampler {run.config.sampler})"),
+        "loss": (_ORANGE, "o", "-", f"training (sampler {run.config.sampler}{loss})"),
         "validation_loss": (_BLUE, "s", "-", "validation (natural prevalence)"),
         "validation_balanced_accuracy": (_GREEN, "^", "--", "validation, balanced accuracy"),
     }
@@ -190,7 +191,7 @@ def _draw_training_curves(run: FinishedRun) -> Figure:
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    left.set_title("Loss (cross-entropy, nats)")
+    left.set_title(f"Loss ({'validation: ' if loss else ''}cross-entropy, nats)")
     right.set_title("Accuracy")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     # Losses fall and accuracies rise, so these corners are the empty ones.

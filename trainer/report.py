@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords.files import replacing
-from trainer import sampler_audit
+from trainer import class_balance, sampler_audit
 from trainer.config import TrainConfig
 from trainer.finished_run import SPLITS, FinishedRun, read_run
 
 # Always part of the command, even where they are the defaults: what a reader asks first.
-_SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "seed")
+_SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "loss", "seed")
 
 
 def write_report(run_dir: str) -> str:
@@ -27,7 +27,7 @@ def write_report(run_dir: str) -> str:
     """
     run = read_run(run_dir)
     parts = [
-        f"# {run.config.backbone}, sampler {run.config.sampler}, seed {run.config.seed}",
+        _title(run),
         _summarize(run),
         "## Results",
         _results_table(run),
@@ -37,7 +37,7 @@ def write_report(run_dir: str) -> str:
         "By class, validation split:",
         _class_table(run, "validation"),
         "## What was run",
-        "```\n" + describe_command(run.config) + "\n```",
+        "```\n" + _command(run) + "\n```",
         _describe_training(run),
         "![Training curves](training_curves.png)",
         "## Data",
@@ -73,6 +73,27 @@ def describe_command(config: TrainConfig) -> str:
         flags.append(shlex.quote(f"--{name}={value}"))
     lines = [" ".join(flags[i : i + 3]) for i in range(0, len(flags), 3)]
     return " \\\n    ".join(["python -m trainer.main", *lines])
+
+
+def _title(run: FinishedRun) -> str:
+    config = run.config
+    parts = [config.backbone, f"sampler {config.sampler}"]
+    if config.loss != "cross_entropy":
+        parts.append(f"loss {config.loss}")
+    if config.mixup_alpha > 0:
+        parts.append(f"{config.mixup} mixup")
+    if run.decoupled:
+        parts.append(f"decoupled by {run.decoupled['method']}")
+    return f"# {', '.join([*parts, f'seed {config.seed}'])}"
+
+
+def _command(run: FinishedRun) -> str:
+    if not run.decoupled:
+        return describe_command(run.config)
+    flags = {name: run.decoupled[name] for name in ("from_run", "method")}
+    flags |= {"run_dir": run.config.run_dir} | run.decoupled["flags"]
+    words = [shlex.quote(f"--{name}={value}") for name, value in flags.items()]
+    return " \\\n    ".join(["python -m trainer.decouple", *words])
 
 
 def _summarize(run: FinishedRun) -> str:
@@ -151,7 +172,25 @@ def _describe_training(run: FinishedRun) -> str:
         + (f", lowered {falls}× to {rates[-1]:g}" if falls else "")
         + f". Weights are those of epoch {int(run.best['epoch'])}, the best by "
         f"{config.monitor.replace('_', ' ')} ({run.best[config.monitor]:.4f}). "
-        f"BatchNormalization: {config.batch_norm}. Versions: {versions}."
+        f"BatchNormalization: {config.batch_norm}. Loss: {class_balance.describe_loss(config)}; "
+        f"validation is scored by plain cross-entropy.{_describe_decoupling(run)} "
+        f"Versions: {versions}."
+    )
+
+
+def _describe_decoupling(run: FinishedRun) -> str:
+    if not run.decoupled:
+        return ""
+    source = f"`{run.decoupled['from_run']}`"
+    if run.decoupled["method"] == "crt":
+        return (
+            f" That was the second stage: features are those of {source}, frozen, and only the "
+            "output layer was trained anew (cRT, Kang et al. 2020)."
+        )
+    return (
+        f" That was the training of {source}, whose output weights were then divided by their "
+        f"length to the power tau = {run.decoupled['tau']:g} ({run.decoupled['tau_from']}), "
+        "without bias (tau-normalisation, Kang et al. 2020)."
     )
 
 
@@ -187,19 +226,41 @@ def _notes(run: FinishedRun) -> Iterable[str]:
         "This is one seed. Another one gives other figures, and the interval above holds only "
         "for the choice of test images: two methods are not told apart by two such pages."
     )
-    natural, planned = (np.array(run.samples[key]) for key in ("natural", "planned"))
-    if run.audit:
-        planned = sampler_audit.total_planned(run.audit)
-    if np.abs(natural / natural.sum() - planned / planned.sum()).max() > 0.01:
-        yield (
-            f"The sampler ({run.config.sampler}) changed the class mix, so the probabilities are "
-            "those of that mix and not of the natural prevalence. Recalibrate them before they "
-            "are read as risks, and report both (TRIPOD+AI, item 13)."
-        )
+    yield from _balancing_notes(run)
     yield (
         "No other hospital, scanner or period was tested. Classes that come from different "
         "sources can be told apart by their source. This is no medical device."
     )
+
+
+def _balancing_notes(run: FinishedRun) -> Iterable[str]:
+    planned = run.samples["planned"]
+    if run.audit:  # of all epochs: the class mix may move with them
+        planned = sampler_audit.total_planned(run.audit).tolist()
+    config, mixes = run.config, (run.samples["natural"], planned)
+    balanced_by = list(class_balance.balancers(config, *mixes))
+    if run.decoupled:
+        balanced_by.append(f"--method={run.decoupled['method']}")
+    if balanced_by:
+        yield (
+            f"The classes were balanced ({', '.join(balanced_by)}), so the probabilities are "
+            "those of another class mix and not of the natural prevalence. Recalibrate them "
+            "before they are read as risks, and report both (TRIPOD+AI, item 13)."
+        )
+    twice = class_balance.double_balancing(config, *mixes)
+    if twice:
+        yield twice
+    if config.loss == "focal" or config.mixup_alpha > 0:
+        yield (
+            "Focal loss and mixup change how sure a model sounds, at any class mix: its "
+            "probabilities need recalibration too."
+        )
+    if config.loss == "ldam_drw" and run.best["epoch"] < config.first_drw_epoch:
+        yield (
+            f"The weights kept are of epoch {int(run.best['epoch'])}, before deferred re-weighting "
+            f"began (epoch {config.first_drw_epoch}): this is LDAM without it. Another --monitor, "
+            "--early_stopping_patience or --drw_epoch mends that."
+        )
 
 
 def _recompute(run: FinishedRun) -> str:

@@ -1,7 +1,8 @@
 """The files of a run directory that are not checkpoints: settings, history, finish, failures.
 
 RUN/
-  config.json            all flags, versions, the data set's fingerprint and counts
+  config.json            all flags, versions, the data set's fingerprint and counts; `decoupled` if
+                         trainer.decouple made it from another run
   sampler_counts.json    class counts before and after sampling
   sampler_audit.json     what each epoch's sampling was, see trainer.sampler_audit
   history.csv            one row an epoch
@@ -59,7 +60,13 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
     """
     path = os.path.join(config.run_dir, "config.json")
     begun = os.path.join(config.run_dir, CHECKPOINTS, "epochs", "checkpoint")
-    if not os.path.exists(path) or not os.path.exists(begun):
+    if not os.path.exists(path):
+        return
+    if _is_decoupled(path):
+        raise UserError(
+            f"--run_dir={config.run_dir} holds a run of trainer.decouple: name another --run_dir"
+        )
+    if not os.path.exists(begun):
         return
     try:
         content = read_json(path)
@@ -79,8 +86,36 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
         )
 
 
-def start_run(config: TrainConfig, data: DatasetDir, samples: Mapping[str, Any]) -> None:
-    """Makes the run directory and writes config.json and sampler_counts.json."""
+def check_decoupled_run(run_dir: str) -> None:
+    """Refuses a directory that holds a run, unless it is an unfinished one of trainer.decouple,
+    which takes a moment to make anew.
+
+    Raises:
+      UserError: the directory is taken.
+    """
+    path = os.path.join(run_dir, "config.json")
+    if is_finished(run_dir) or (os.path.exists(path) and not _is_decoupled(path)):
+        raise UserError(f"--run_dir={run_dir} holds a run already: name another --run_dir")
+
+
+def _is_decoupled(config_path: str) -> bool:
+    try:
+        return "decoupled" in read_json(config_path)
+    except (ValueError, TypeError):
+        return False
+
+
+def start_run(
+    config: TrainConfig,
+    data: DatasetDir,
+    samples: Mapping[str, Any],
+    decoupled: Mapping[str, Any] | None = None,
+) -> None:
+    """Makes the run directory and writes config.json and sampler_counts.json.
+
+    Args:
+      decoupled: see `decoupling`; None for a run that was trained from its start.
+    """
     content: dict[str, Any] = {
         "config": config.to_json(),
         "versions": {
@@ -103,7 +138,9 @@ def start_run(config: TrainConfig, data: DatasetDir, samples: Mapping[str, Any])
         },
     }
     if os.path.isfile(config.weights):
-        content["weights_sha256"] = _sha256(config.weights)
+        content["weights_sha256"] = hash_file(config.weights)
+    if decoupled is not None:
+        content["decoupled"] = decoupled
     os.makedirs(config.run_dir, exist_ok=True)
     write_json(os.path.join(config.run_dir, "config.json"), content)
     write_json(os.path.join(config.run_dir, "sampler_counts.json"), samples)
@@ -199,7 +236,8 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
         raise UserError(f"{where}: {reason}") from error
 
 
-def _sha256(path: str) -> str:
+def hash_file(path: str) -> str:
+    """Hex SHA-256."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -13,12 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.losses import cross_entropy
 from trainer.model import seed_states
-
-
-def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """float32 [b] in nats, of int32 [b] labels and float32 [b, classes] logits."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
 def create_optimizer(name: str, learning_rate: float, model: keras.Model) -> keras.Optimizer:
@@ -42,7 +38,7 @@ class Totals:
     """What the meters held when they were read.
 
     Attributes:
-      loss: mean cross-entropy of an example, nats; confusion: int64 [true, predicted].
+      loss: mean training loss of an example; confusion: int64 [true, predicted].
       first_bad_step: first step, counted from 1 over the whole run, whose loss was not finite.
     """
 
@@ -110,28 +106,36 @@ def make_train_steps(
     optimizer: keras.Optimizer,
     meters: Meters,
     global_batch: int,
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = cross_entropy,
 ) -> Callable[[Iterator, tf.Tensor], None]:
     """Returns `train_steps(batches, steps)`, which trains on the next `steps` global batches.
 
     Args:
       global_batch: images of a step over all replicas. Each replica's loss is its sum divided
         by this, so the optimizer's sum of gradients over replicas is that of the mean loss.
+      loss: of int32 [b] labels and float32 [b, classes] logits, float32 [b]; see `losses`.
 
     Returns:
-      A `tf.function`; `batches` yields distributed (uint8 [b, S, S, C], int32 [b]).
+      A `tf.function`; `batches` yields distributed (uint8 [b, S, S, C], int32 [b]), and for mixed
+      images also the partners' labels, int32 [b], and the own images' weights, float32 [b].
     """
 
-    def replica_step(images: tf.Tensor, labels: tf.Tensor) -> None:
+    def replica_step(images: tf.Tensor, labels: tf.Tensor, *mixing: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
-            losses = cross_entropy(labels, logits)
-            loss = tf.reduce_sum(losses) / global_batch
+            losses = loss(labels, logits)
+            if mixing:
+                partner_labels, lam = mixing
+                losses = lam * losses + (1.0 - lam) * loss(partner_labels, logits)
+                # The confusion matrix counts the image that weighs more.
+                labels = tf.where(lam >= 0.5, labels, partner_labels)
+            mean_loss = tf.reduce_sum(losses) / global_batch
         variables = model.trainable_variables
-        gradients = tape.gradient(loss, variables)
+        gradients = tape.gradient(mean_loss, variables)
         optimizer.apply(gradients, variables)
         meters.update(labels, logits, losses)
         context = tf.distribute.get_replica_context()
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, mean_loss)
         meters.note_loss(total, tf.convert_to_tensor(optimizer.iterations))
 
     @tf.function

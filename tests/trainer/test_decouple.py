@@ -1,0 +1,249 @@
+"""Another output layer for a finished run, in a run directory of its own."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from cxr_tfrecords.errors import UserError
+from tests import helpers
+from trainer import decoupling, evaluation, experiment, output_layer, run_directory, strategies
+from trainer.config import TrainConfig
+from trainer.finished_run import read_run
+from trainer.input_pipeline import SplitSource
+
+COUNTS = {"train": (16, 16, 40, 6), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
+
+
+@pytest.fixture(scope="module")
+def source(data, tmp_path_factory):
+    """A finished run on those data."""
+    run_dir = tmp_path_factory.mktemp("runs") / "source"
+    config = TrainConfig(
+        data.path,
+        str(run_dir),
+        **{"epochs": 2, "batch_size": 16, "optimizer": "adam", "head_units": (16,), "seed": 4},
+        **{"loss": "focal", "mixup_alpha": 0.2},
+    )
+    experiment.run(config, data, strategies.create_strategy("cpu"))
+    return run_dir
+
+
+def _logits(run_dir, split="test"):
+    return evaluation.read_predictions(os.path.join(run_dir, f"predictions_{split}.csv"))
+
+
+def _snapshot(directory):
+    return {p: p.stat().st_mtime_ns for p in sorted(directory.rglob("*"))}
+
+
+@pytest.mark.parametrize("method", decoupling.METHODS)
+def test_a_decoupled_run_is_a_finished_run_and_its_source_stays_untouched(
+    method, source, data, tmp_path
+):
+    before = _snapshot(source)
+    metrics = decoupling.decouple(str(source), str(tmp_path), method, epochs=3)
+    assert _snapshot(source) == before
+    assert run_directory.is_finished(str(tmp_path))
+    run = read_run(str(tmp_path))
+    assert run.metrics == metrics
+    assert run.dataset["fingerprint"] == data.fingerprint
+    assert run.decoupled["method"] == method
+    assert run.decoupled["from_run"] == str(source)
+    assert run.decoupled["from_config"] == read_run(str(source)).config.to_json()
+    assert not [name for name in os.listdir(tmp_path) if "tmp" in name]
+    old, new = _logits(source), _logits(tmp_path)
+    assert new.ids == old.ids
+    np.testing.assert_array_equal(new.labels, old.labels)
+    assert np.abs(new.logits - old.logits).max() > 1e-3
+    for split in ("validation", "test"):
+        predictions = _logits(tmp_path, split)
+        assert evaluation.compute_metrics(predictions, data.class_names) == metrics[split]
+    report = (tmp_path / "report.md").read_text()
+    assert f"decoupled by {method}" in report
+    assert f"python -m trainer.decouple \\\n    --from_run={source}" in report
+    assert f"--method={method}" in report
+    assert "Recalibrate" in report
+
+
+@pytest.mark.parametrize("method", decoupling.METHODS)
+def test_saved_model_gives_the_stored_predictions_and_only_its_output_layer_is_new(
+    method, source, data, tmp_path
+):
+    decoupling.decouple(str(source), str(tmp_path), method, epochs=2)
+    old, new = (keras.models.load_model(d / "model.keras") for d in (source, tmp_path))
+    images = next(SplitSource(data, "test").evaluation(batch_size=27).as_numpy_iterator())[0]
+    np.testing.assert_allclose(new(images), _logits(tmp_path).logits, atol=1e-4)
+    for before, after in zip(old.layers, new.layers, strict=True):
+        same = all(
+            np.array_equal(a, b)
+            for a, b in zip(before.get_weights(), after.get_weights(), strict=True)
+        )
+        assert same == (after.name != "logits"), after.name
+
+
+def test_crt_learns_balanced_classes_and_keeps_its_best_epoch(source, tmp_path):
+    decoupling.decouple(str(source), str(tmp_path), "crt", epochs=12, learning_rate=0.03)
+    run = read_run(str(tmp_path))
+    assert run.config.sampler == "weighted"
+    assert run.config.loss == "cross_entropy"
+    assert run.config.mixup_alpha == 0
+    assert np.ptp(run.samples["planned"]) <= 1
+    assert [row["epoch"] for row in run.history] == list(range(1, 13))
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+    best = max(row["validation_balanced_accuracy"] for row in run.history)
+    assert run.metrics["validation"]["balanced_accuracy"] == best
+    assert best > read_run(str(source)).metrics["validation"]["balanced_accuracy"]
+
+
+def test_the_output_layer_learns_from_each_images_own_features(data):
+    features = {
+        split: np.eye(4, dtype=np.float32)[np.repeat(np.arange(4), COUNTS[split])] * 3
+        for split in ("train", "validation")
+    }
+    labels = np.repeat(np.arange(4, dtype=np.int32), COUNTS["validation"])
+    values = {"sampler": "weighted", "learning_rate": 0.1, "batch_size": 13, "epochs": 5}
+    _, _, history = output_layer.train(
+        features["train"],
+        (features["validation"], labels),
+        TrainConfig(data.path, optimizer="adam", **values),
+        data,
+    )
+    assert history[-1]["accuracy"] == history[-1]["validation_balanced_accuracy"] == 1.0
+    assert [row["step"] for row in history] == [6, 12, 18, 24, 30]
+
+
+def test_crt_gives_the_same_again(source, tmp_path):
+    for name in ("one", "two"):
+        decoupling.decouple(str(source), str(tmp_path / name), "crt", epochs=2)
+    files = [(tmp_path / name / "predictions_test.csv").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_normalised_weights_follow_the_papers_equation():
+    kernel = np.random.default_rng(0).normal(size=(5, 3)) * [1, 4, 0.1]
+    np.testing.assert_array_equal(decoupling.normalise_weights(kernel, 0.0), kernel)
+    ones = np.linalg.norm(decoupling.normalise_weights(kernel, 1.0), axis=0)
+    np.testing.assert_allclose(ones, 1.0)
+    half = np.stack([w / np.sqrt(np.linalg.norm(w)) for w in kernel.T], axis=1)
+    np.testing.assert_allclose(decoupling.normalise_weights(kernel, 0.5), half)
+    kernel[:, 1] = 0
+    assert np.isfinite(decoupling.normalise_weights(kernel, 1.0)).all()
+
+
+def test_given_tau_is_used_without_bias(source, tmp_path):
+    decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=0.0)
+    bias = keras.models.load_model(source / "model.keras").get_layer("logits").bias.numpy()
+    assert np.abs(bias).max() > 1e-4
+    expected = _logits(source).logits - bias
+    np.testing.assert_allclose(_logits(tmp_path).logits, expected, atol=1e-4)
+    assert read_run(str(tmp_path)).history == read_run(str(source)).history
+    assert "--tau=0.0" in (tmp_path / "report.md").read_text()
+
+
+def test_tau_is_chosen_by_balanced_accuracy_on_validation(source, tmp_path):
+    # Two directions; the frequent class has the longer weights and takes the rare one's images.
+    kernel = np.array([[9.0, 0.0], [0.0, 1.0]], np.float32)
+    features = np.array([[1, 0], [1, 0.2], [0.3, 1], [0.2, 1], [0.25, 1]], np.float32)
+    labels = np.array([0, 0, 1, 1, 1], np.int32)
+    scores = decoupling.choose_tau(features, labels, kernel)
+    assert scores[0.0] == pytest.approx(0.5)
+    assert scores[1.0] == 1.0
+    decoupling.decouple(str(source), str(tmp_path), "tau_norm")
+    told = read_run(str(tmp_path)).decoupled
+    scores = dict(map(tuple, told["tau_scores"]))
+    assert told["tau"] == next(t for t, s in scores.items() if s == max(scores.values()))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["validation"]["balanced_accuracy"] == scores[told["tau"]]
+
+
+def test_runs_that_cannot_be_decoupled_say_why(source, data, tmp_path):
+    run, new = str(source), str(tmp_path / "new")
+    with pytest.raises(UserError, match=r"--from_run=.*nothing is not a finished run"):
+        decoupling.decouple(str(tmp_path / "nothing"), new, "crt")
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(source, unfinished)
+    (unfinished / "metrics.json").unlink()
+    with pytest.raises(UserError, match="not a finished run"):
+        decoupling.decouple(str(unfinished), new, "crt")
+    other = helpers.write_dataset(tmp_path / "other", COUNTS, seed=1)
+    with pytest.raises(UserError, match=r"trained on other data .*--data_dir"):
+        decoupling.decouple(run, new, "crt", data_dir=other.path)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(source, damaged)
+    (damaged / "model.keras").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"model\.keras cannot be read"):
+        decoupling.decouple(str(damaged), new, "crt")
+    for arguments, words in (
+        ({"method": "lws"}, "--method=lws"),
+        ({"method": "tau_norm", "tau": -1.0}, "--tau=-1.0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            decoupling.decouple(run, new, **arguments)
+    assert not os.path.exists(new)
+
+
+def test_cosine_output_layers_are_refused(data, tmp_path):
+    config = TrainConfig(
+        data.path, str(tmp_path / "ldam"), loss="ldam_drw", epochs=1, batch_size=16
+    )
+    experiment.run(config, data, strategies.create_strategy("cpu"))
+    with pytest.raises(UserError, match="--loss=ldam_drw"):
+        decoupling.decouple(config.run_dir, str(tmp_path / "new"), "tau_norm")
+
+
+def test_taken_directories_are_refused_and_half_made_ones_are_made_anew(source, data, tmp_path):
+    with pytest.raises(UserError, match="holds a run already"):
+        decoupling.decouple(str(source), str(source), "crt")
+    decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=0.5)
+    with pytest.raises(UserError, match="holds a run already"):
+        decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=1.0)
+    config = dataclasses.replace(read_run(str(source)).config, run_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"holds a run of trainer\.decouple"):
+        experiment.run(config, data, strategies.create_strategy("cpu"))
+    (tmp_path / "report.md").unlink()
+    decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=1.0)
+    assert read_run(str(tmp_path)).decoupled["tau"] == 1.0
+
+
+def test_the_command_says_what_it_did_and_one_line_when_it_cannot(source, data, tmp_path):
+    def command(*flags):
+        return subprocess.run(
+            [sys.executable, "-m", "trainer.decouple", *flags],
+            **{"capture_output": True, "text": True, "check": False, "timeout": 180},
+        )
+
+    moved = tmp_path / "moved"
+    shutil.copytree(data.path, moved)
+    run_dir = tmp_path / "crt"
+    flags = [f"--from_run={source}", f"--run_dir={run_dir}", "--epochs=2", f"--data_dir={moved}"]
+    result = command(*flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "balanced accuracy" in result.stdout
+    with open(run_dir / "history.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+    assert read_run(str(run_dir)).config.data_dir == str(moved)
+    for bad, words in (
+        (flags, "holds a run already"),
+        ([f"--run_dir={run_dir}"], "--from_run is missing"),
+        ([*flags, "--tau=1"], "--tau has no meaning with --method=crt"),
+        ([*flags, "--method=lws"], "crt|tau_norm"),
+    ):
+        result = command(*bad)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert words in result.stderr

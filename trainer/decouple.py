@@ -1,0 +1,69 @@
+"""Gives a finished run another output layer, in a run directory of its own (Kang et al. 2020).
+
+  python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=crt
+  python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=tau_norm
+
+The features stay as they are, so this takes little more than one evaluation. NEW gets the same
+files as a run of trainer.main, with what it came from in config.json, and can be compared with
+RUN and others. RUN is only read.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from cxr_tfrecords.errors import UserError, run_main
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("from_run", "", "A finished run directory of trainer.main.")
+flags.DEFINE_string("run_dir", "", "Where everything goes; a directory that holds no run yet.")
+flags.DEFINE_enum(
+    "method",
+    "crt",
+    ("crt", "tau_norm"),
+    "crt: the output layer starts anew and learns from class-balanced draws. tau_norm: the "
+    "weights of each class are divided by their length to the power --tau, the bias is dropped.",
+)
+flags.DEFINE_float(
+    "tau",
+    None,
+    "tau_norm: 0 leaves the lengths as they are, 1 makes them equal. Left out: of 0, 0.05, …, 1 "
+    "the one of the best balanced accuracy on validation.",
+)
+flags.DEFINE_integer("epochs", 10, "crt: epochs, the best of which is kept.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.01, "crt: with the optimizer of the run.")
+flags.DEFINE_string("data_dir", "", "The run's data set, if it was moved. Empty: where it was.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    for name in ("from_run", "run_dir"):
+        if not FLAGS[name].value:
+            raise UserError(f"--{name} is missing: --help explains it")
+    if FLAGS.tau is not None and FLAGS.method != "tau_norm":
+        raise UserError(f"--tau has no meaning with --method={FLAGS.method}")
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    # Imported late: --help and a mistyped flag answer at once.
+    import tensorflow as tf
+
+    from trainer import decoupling, experiment
+
+    tf.config.experimental.enable_op_determinism()
+    metrics = decoupling.decouple(
+        FLAGS.from_run,
+        FLAGS.run_dir,
+        FLAGS.method,
+        tau=FLAGS.tau,
+        epochs=FLAGS.epochs,
+        learning_rate=FLAGS.learning_rate,
+        data_dir=FLAGS.data_dir,
+    )
+    print(experiment.describe_results(FLAGS.run_dir, metrics), flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
