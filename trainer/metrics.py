@@ -131,15 +131,15 @@ def weighted_metrics(
 
 
 def log_odds(log_probabilities: np.ndarray) -> np.ndarray:
-    """float64 [n, classes]: log p / (1 - p) of each class, exact where p rounds to 1.
+    """float64 [n, classes]: log p / (1 - p) of each class, exact where p rounds to 1;
+    infinite where p is 0 or 1.
 
     Args:
       log_probabilities: float64 [n, classes], classes >= 2.
     """
     columns = np.arange(log_probabilities.shape[1])
     rest = [logsumexp(log_probabilities[:, columns != c], axis=1) for c in columns]
-    # A probability of exactly 0 or 1 (float32 in a file) would be an infinite regressor.
-    return np.clip(log_probabilities - np.stack(rest, axis=1), -700, 700)
+    return log_probabilities - np.stack(rest, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from scipy.special import expit
 
 _STEPS = 100
 _CLOSE = 1e-9
+_CERTAIN = 40.0
 
 
 def recalibration_line(
@@ -23,13 +24,16 @@ def recalibration_line(
 
     Args:
       positive: bool [n].
-      log_odds: float64 [n], finite, predicted.
+      log_odds: float64 [n], predicted; beyond +-40 they count as 40.
       weights: float64 [b, n], how often each image counts.
 
     Returns:
       (intercept, slope), float64 [b] each; NaN where there is no positive or no negative, and for
       the slope where the scores part the two entirely (its estimate is then infinite).
     """
+    # Odds of e^40 are certainty in float64. One image that is given 0 would else be infinite, or
+    # so far out that the others look equal.
+    log_odds = np.clip(log_odds, -_CERTAIN, _CERTAIN)
     positives = weights @ positive
     both = (positives > 0) & (weights.sum(axis=1) > positives)
     intercept = np.full(len(weights), np.nan)

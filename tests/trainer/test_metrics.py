@@ -47,6 +47,9 @@ def test_metrics_agree_with_scikit_learn():
         assert of_class["precision"] == pytest.approx(
             sklearn.metrics.precision_score(is_c, predicted == c)
         )
+        assert of_class["specificity"] == pytest.approx(
+            sklearn.metrics.recall_score(~is_c, predicted != c)
+        )
         assert of_class["support"] == is_c.sum()
 
 
@@ -144,11 +147,17 @@ def test_a_class_that_is_never_predicted_has_no_precision_but_an_f1_of_zero():
     assert (viral["precision"], viral["recall"], viral["f1"]) == (None, 0.0, 0.0)
 
 
-def test_scores_that_part_the_classes_have_no_slope_and_certainty_no_infinite_one():
-    labels = np.array([0, 0, 1, 1])
-    with np.errstate(divide="ignore"):
-        logp = np.log([[1.0, 0.0], [0.9, 0.1], [0.2, 0.8], [0.0, 1.0]])
-    found = weighted_metrics(labels, logp, np.ones(4)).report(("a", "b"))
+def test_scores_that_part_the_classes_have_no_slope():
+    logp = np.log([[0.99, 0.01], [0.9, 0.1], [0.2, 0.8], [0.01, 0.99]])
+    found = weighted_metrics(np.array([0, 0, 1, 1]), logp, np.ones(4)).report(("a", "b"))
     assert found["auroc_macro"] == 1.0
     assert found["per_class"]["a"]["calibration_slope"] is None
+    assert np.isfinite(found["per_class"]["a"]["calibration_intercept"])
+
+
+def test_one_certain_image_does_not_make_the_calibration_line_infinite():
+    with np.errstate(divide="ignore"):
+        logp = np.log([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.2, 0.8]])
+    found = weighted_metrics(np.array([0, 0, 1, 0, 1]), logp, np.ones(5)).report(("a", "b"))
+    assert 0 < found["per_class"]["a"]["calibration_slope"] < np.inf
     assert np.isfinite(found["per_class"]["a"]["calibration_intercept"])

@@ -79,6 +79,7 @@ def test_seeds_that_disagree_widen_the_interval_as_students_does():
     values = np.repeat(seeds[:, np.newaxis], 20_001, axis=1)
     found = interval(values)
     assert found.seeds == RESAMPLED
+    assert found.estimate == pytest.approx(seeds.mean())
     student = scipy.stats.t(4, seeds.mean(), seeds.std(ddof=1) / 5**0.5).ppf([0.025, 0.975])
     assert found.high - found.low == pytest.approx(student[1] - student[0], rel=0.15)
     assert interval(values, seeds=FIXED).high == pytest.approx(seeds.mean())
