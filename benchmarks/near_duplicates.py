@@ -28,7 +28,7 @@ _NEAR = near_duplicates.DEFAULT_MAX_DISTANCE
 def _jpeg(quality: int) -> Callable[[np.ndarray], np.ndarray]:
     def change(gray: np.ndarray) -> np.ndarray:
         _, data = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
 
     return change
 

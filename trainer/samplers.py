@@ -63,10 +63,12 @@ class EpochPlan:
 
 def join_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
     """Plans of one batch size, one after the other."""
-    joined = (
-        np.concatenate([getattr(p, n) for p in plans]) for n in ("labels", "ordinals", "flips")
+    return EpochPlan(
+        np.concatenate([plan.labels for plan in plans]),
+        np.concatenate([plan.ordinals for plan in plans]),
+        np.concatenate([plan.flips for plan in plans]),
+        plans[0].batch_size,
     )
-    return EpochPlan(*joined, plans[0].batch_size)
 
 
 def plan_epoch(

@@ -1,0 +1,187 @@
+"""A study is a grid of runs, and a comparison says no more than its predictions hold."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cxr_tfrecords.errors import UserError
+from tests.helpers import write_dataset
+from tests.trainer.fake_run import CLASSES, write_run
+from trainer import comparison, comparison_text, evaluation, metrics, study
+from trainer.config import TrainConfig
+
+
+def write_study(folder, shifts, seeds=(0, 1, 2)):
+    """Runs whose logits of the true class are raised by `shifts[method]`: better or worse."""
+    named = []
+    for method, shift in shifts.items():
+        flags = dict(study.parse_method(method).flags)
+        for seed in seeds:
+            path = write_run(folder / f"{method}-{seed}", seed=seed, **{"sampler": "none", **flags})
+            for split in ("validation", "test"):
+                name = os.path.join(path, f"predictions_{split}.csv")
+                own = evaluation.read_predictions(name)
+                noise = np.random.default_rng([seed, len(method)]).normal(0, 0.3, own.logits.shape)
+                logits = own.logits + noise + shift * np.eye(4)[own.labels]
+                evaluation.write_predictions(
+                    name,
+                    evaluation.Predictions(own.ids, own.labels, logits.astype(np.float32)),
+                    CLASSES,
+                )
+            named.append((method, path))
+    return named
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    named = write_study(
+        tmp_path_factory.mktemp("study"), {"none": 0, "oversample": 0.8, "focal": 0, "weighted": -1}
+    )
+    return comparison.compare(comparison.read_entries(named), reference="none", resamples=300)
+
+
+def test_methods_are_samplers_losses_or_both():
+    assert study.parse_method("oversample").flags == {"sampler": "oversample"}
+    both = study.parse_method("undersample+focal").flags
+    assert both == {"sampler": "undersample", "loss": "focal"}
+    assert study.parse_method("crt").decoupled == "crt"
+    for name, message in (
+        ("undersample+oversample", "sets --sampler twice"),
+        ("smote", "'smote' .* is none of none, undersample"),
+    ):
+        with pytest.raises(UserError, match=message):
+            study.parse_method(name)
+
+
+def test_a_runs_name_is_read_back_from_its_settings():
+    for name in ("none", "oversample", "logit_adjusted", "weighted+focal", "balanced_mixup"):
+        flags = dict(study.parse_method(name).flags)
+        if "mixup_alpha" in flags:
+            flags["mixup_alpha"] = float(flags["mixup_alpha"])
+        assert study.describe_method(TrainConfig(data_dir="", **flags)) == name
+
+
+def test_seeds_come_first_so_that_a_stopped_study_can_be_compared():
+    cells = study.make_grid([study.parse_method(n) for n in ("none", "focal")], [0, 1], ["tiny"])
+    assert [cell.name for cell in cells] == [
+        *("tiny-none-seed0", "tiny-focal-seed0", "tiny-none-seed1", "tiny-focal-seed1"),
+    ]
+
+
+def test_means_over_seeds_are_those_of_the_runs_metrics(content):
+    for entry in content["entries"].values():
+        own = []
+        for path in entry["runs"]:
+            predictions = evaluation.read_predictions(os.path.join(path, "predictions_test.csv"))
+            own.append(evaluation.compute_metrics(predictions, CLASSES))
+        for name in metrics.OVERALL:
+            mean = np.mean([one[name] for one in own])
+            assert entry["metrics"][name]["estimate"] == pytest.approx(mean)
+            assert entry["metrics"][name]["low"] <= mean <= entry["metrics"][name]["high"]
+        assert np.sum(entry["confusion_matrix"]) == 3 * content["test"]["images"]
+
+
+def test_the_better_the_worse_and_the_same_are_told_apart(content):
+    told = dict(line.split(": ", 1) for line in comparison_text.verdicts(content))
+    assert ": better; Brier better" in told["oversample"]
+    assert ": worse; Brier worse" in told["weighted"]
+    assert ": no evidence of a difference" in told["focal"]
+    assert comparison_text.headline(content).startswith(
+        "Of 3 methods: better balanced accuracy than none: oversample; worse: weighted."
+    )
+    differences = content["differences"]
+    assert differences["oversample"]["mcnemar"]["p_holm"] < 0.01
+    assert differences["oversample"]["delong"]["COVID"]["p_holm"] < 0.01
+    for found in differences.values():
+        for one in found["metrics"].values():
+            assert one["p_value"] is None or one["p_holm"] >= one["p_value"]
+
+
+def test_every_number_of_the_page_is_in_the_json(content):
+    page = comparison_text.markdown(json.loads(json.dumps(content)))
+    for name, entry in content["entries"].items():
+        accuracy = comparison_text.with_interval("accuracy", entry["metrics"]["accuracy"])
+        assert f"| {name} |" in page
+        assert accuracy in page
+    for part in ("## Results", "## Probabilities", "## Tests by image", "## Budget"):
+        assert part in page
+
+
+def test_what_cannot_be_paired_is_refused(tmp_path):
+    named = write_study(tmp_path, {"none": 0, "focal": 0}, seeds=(0,))
+    with pytest.raises(UserError, match="are both none with seed 0"):
+        comparison.read_entries([named[0], ("none", named[1][1])])
+    entries = comparison.read_entries(named)
+    with pytest.raises(UserError, match="--reference=all is none of none, focal"):
+        comparison.compare(entries, reference="all")
+    path = os.path.join(named[1][1], "predictions_test.csv")
+    own = evaluation.read_predictions(path)
+    fewer = evaluation.Predictions(own.ids[1:], own.labels[1:], own.logits[1:])
+    evaluation.write_predictions(path, fewer, CLASSES)
+    with pytest.raises(UserError, match="was tested on other images"):
+        comparison.compare(comparison.read_entries(named), reference="none")
+
+
+def test_priors_are_those_that_the_probabilities_are_at(tmp_path):
+    def priors(**settings):
+        [entry] = comparison.read_entries([("m", write_run(tmp_path / str(settings), **settings))])
+        return comparison.training_priors(entry.runs[0])
+
+    planned = np.array([7137, 7650, 6509, 6656])
+    uniform = np.full(4, 0.25)
+    np.testing.assert_allclose(priors(), planned / planned.sum())
+    weighted = priors(loss="class_weighted")
+    np.testing.assert_allclose(weighted / weighted.sum(), weighted)
+    # The fake run's stream is oversampled: the loss balances a second time.
+    natural = np.array([2379, 3825, 6509, 832])
+    twice = planned / natural
+    np.testing.assert_allclose(weighted, twice / twice.sum())
+    np.testing.assert_allclose(priors(loss="balanced_softmax"), twice / twice.sum())
+    half = planned / np.sqrt(natural)
+    np.testing.assert_allclose(
+        priors(loss="logit_adjusted", logit_adjustment_tau=0.5), half / half.sum()
+    )
+    assert not np.allclose(weighted, uniform)
+
+
+def compare(*flags):
+    command = [sys.executable, "-m", "trainer.compare", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_study_from_the_command_line_is_trained_once_and_grows(tmp_path):
+    data = write_dataset(tmp_path / "data", image_size=24)
+    flags = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--epochs=2"]
+    flags += ["--seeds=0", "--batch_size=8", "--budget=steps", "--resamples=100"]
+    first = compare(*flags, "--methods=none,oversample")
+    assert first.returncode == 0, first.stderr
+    assert "2 runs, 0 of them finished already" in first.stdout
+    content = json.loads((tmp_path / "study" / "comparison.json").read_text())
+    updates = [entry["updates"] for entry in content["entries"].values()]
+    assert updates == [[10], [10]]  # 44 training images: 5 steps of 8 in each of 2 epochs
+    again = compare(*flags, "--methods=none,oversample,class_weighted")
+    assert "3 runs, 2 of them finished already" in again.stdout
+    assert "oversample: balanced accuracy" in again.stdout
+    gathered = compare(f"--runs={tmp_path}/study/runs/*", f"--study_dir={tmp_path / 'other'}")
+    assert gathered.returncode == 0, gathered.stderr
+    other = json.loads((tmp_path / "other" / "comparison.json").read_text())
+    assert other["entries"].keys() == {"none", "oversample", "class_weighted"}
+
+
+def test_mistakes_end_with_one_line(tmp_path):
+    data = write_dataset(tmp_path / "data", image_size=24)
+    base = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--seeds=0"]
+    for flags, message in (
+        (["--methods=none,smote"], "'smote' in 'smote' is none of"),
+        (["--methods=none,oversample", "--learning_rat=1"], "was refused"),
+        (["--methods=crt"], "start from the run `none`"),
+        (["--methods=none,none"], "each once"),
+    ):
+        found = compare(*base, *flags)
+        assert found.returncode == 2
+        assert message in found.stderr
+        assert "Traceback" not in found.stderr
