@@ -1,0 +1,183 @@
+"""Does balancing help, by how much, and at what price? A grid of methods and seeds, compared.
+
+  python -m trainer.compare --data_dir=DATA --study_dir=STUDY --weights=FILE.h5 \\
+      --backbones=mobilenet_v2 --methods=none,undersample,oversample --seeds=0,1,2
+
+Trains what is not trained yet, each run with the same splits and, by seed, the same initial
+weights; then compares all methods with the --reference on the test split and writes
+comparison.json, comparison.md and comparison.html. Flags that are not listed here go to
+trainer.main (--weights, --batch_norm, --learning_rate, …), the same for all runs. The same
+command goes on where it stopped; more methods or seeds may be added.
+
+  python -m trainer.compare --runs='runs/*' --study_dir=STUDY
+
+compares finished runs instead, also ones made on several machines.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.errors import UserError, run_main
+from trainer import config as settings
+from trainer import study
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("data_dir", "", "Dataset directory that beam_pipelines.build has written.")
+flags.DEFINE_string("study_dir", "runs/study", "Where runs (in its folder runs) and results go.")
+flags.DEFINE_list(
+    "methods",
+    ["none", "undersample", "oversample"],
+    "Samplers and losses of trainer.main, or several joined by +, as undersample+focal; mixup and "
+    "balanced_mixup; crt and tau_norm (the run `none`, its last layer balanced afterwards).",
+)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of each method for each.")
+flags.DEFINE_list("backbones", ["tiny"], "Backbones of trainer.main.")
+flags.DEFINE_enum(
+    "budget",
+    "epochs",
+    ["epochs", "steps"],
+    "epochs: every method trains --epochs of its own epochs, as papers do; oversampling then makes "
+    "several times the updates of undersampling. steps: every method makes the same number of "
+    "updates, --epochs times those of an epoch without balancing, without early stopping.",
+)
+flags.DEFINE_integer("epochs", 20, "At most, see --budget.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 32, "Images in a step.", lower_bound=1)
+flags.DEFINE_integer("jobs", 1, "Runs at the same time on this machine.", lower_bound=1)
+flags.DEFINE_list("runs", [], "Patterns of finished runs to compare, instead of training.")
+flags.DEFINE_string(
+    "reference", "", "What the others are compared with. Empty: none, else the first method."
+)
+flags.DEFINE_enum(
+    "primary_metric",
+    "balanced_accuracy",
+    ["accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "auprc_macro"],
+    "What the verdict is about. Choose it before you look.",
+)
+flags.DEFINE_list(
+    "deploy_prior",
+    [],
+    "Class shares where the model will be used, as COVID=0.1,Normal=0.9, that probabilities are "
+    "corrected to. Empty: those of the training split.",
+)
+flags.DEFINE_integer("resamples", 2000, "Of the bootstrap.", lower_bound=100)
+
+
+def main(argv: list[str]) -> int:
+    failed: list[str] = []
+    if FLAGS.runs:
+        if len(argv) > 1:
+            raise UserError(f"unknown flag {argv[1]!r}: with --runs nothing is trained")
+        named = _find_runs(FLAGS.runs)
+    else:
+        cells = _make_cells()
+        failed = study.run_grid(FLAGS.study_dir, cells, _common_flags(argv[1:]), FLAGS.jobs)
+        named = [
+            (_entry_name(cell), study.run_dir(FLAGS.study_dir, cell))
+            for cell in cells
+            if study.is_finished(FLAGS.study_dir, cell)
+        ]
+    _compare(named)
+    for name in failed:
+        print(f"left out, its run failed: {name}")
+    return 1 if failed else 0
+
+
+def _make_cells() -> list[study.Cell]:
+    if not FLAGS.data_dir:
+        raise UserError("name the data set with --data_dir, or finished runs with --runs")
+    try:
+        seeds = [int(seed) for seed in FLAGS.seeds]
+    except ValueError as error:
+        raise UserError(f"--seeds={','.join(FLAGS.seeds)} must be whole numbers") from error
+    for flag, values in (("seeds", seeds), ("methods", FLAGS.methods)):
+        if len(set(values)) < len(values) or not values:
+            raise UserError(f"--{flag}={','.join(map(str, values))}: each once, and at least one")
+    methods = [study.parse_method(name) for name in FLAGS.methods]
+    if any(method.decoupled for method in methods) and "none" not in FLAGS.methods:
+        raise UserError("--methods: crt and tau_norm start from the run `none`: name it too")
+    for backbone in FLAGS.backbones:
+        if backbone not in settings.BACKBONES:
+            raise UserError(f"--backbones: {backbone!r} is none of {', '.join(settings.BACKBONES)}")
+    return study.make_grid(methods, seeds, FLAGS.backbones)
+
+
+def _common_flags(extra: Sequence[str]) -> list[str]:
+    """Flags of `trainer.main` that all runs share; the user's come last and win."""
+    data = dataset_dir.load(FLAGS.data_dir)
+    common = [
+        f"--data_dir={FLAGS.data_dir}",
+        f"--epochs={FLAGS.epochs}",
+        f"--batch_size={FLAGS.batch_size}",
+    ]
+    if FLAGS.budget == "steps":
+        steps = data.num_examples("train") // FLAGS.batch_size
+        common += [f"--steps_per_epoch={steps}", "--early_stopping_patience=0"]
+    return [*common, *extra]
+
+
+def _entry_name(cell: study.Cell) -> str:
+    several = len(FLAGS.backbones) > 1
+    return f"{cell.method.name} ({cell.backbone})" if several else cell.method.name
+
+
+def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
+    """(entry, run directory) of all finished runs; what tells entries apart names them."""
+    from trainer.finished_run import read_run
+
+    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
+    paths = [path for path in paths if os.path.exists(os.path.join(path, "metrics.json"))]
+    if not paths:
+        raise UserError(f"--runs={','.join(patterns)} matches no finished run")
+    configs = [read_run(path).config for path in paths]
+    several = len({config.backbone for config in configs}) > 1
+    return [
+        (study.describe_method(config) + (f" ({config.backbone})" if several else ""), path)
+        for config, path in zip(configs, paths, strict=True)
+    ]
+
+
+def _compare(named: Sequence[tuple[str, str]]) -> None:
+    from trainer import comparison, comparison_text
+
+    entries = comparison.read_entries(named)
+    if len(entries) < 2:
+        raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison")
+    names = [entry.name for entry in entries]
+    reference = FLAGS.reference or next((n for n in names if n.split(" ")[0] == "none"), names[0])
+    print(f"comparing {len(names)} methods with {FLAGS.resamples:,} resamples", flush=True)
+    content: dict[str, Any] = comparison.compare(
+        entries,
+        reference=reference,
+        primary=FLAGS.primary_metric,
+        resamples=FLAGS.resamples,
+        deploy_prior=_deploy_prior(entries[0].runs[0].class_names),
+    )
+    os.makedirs(FLAGS.study_dir, exist_ok=True)
+    files.write_json(os.path.join(FLAGS.study_dir, "comparison.json"), json.loads(json.dumps(content)))
+    path = os.path.join(FLAGS.study_dir, "comparison.md")
+    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
+        file.write(comparison_text.markdown(content))
+    print("\n" + comparison_text.headline(content))
+    for line in comparison_text.verdicts(content):
+        print(f"  {line}")
+    print(f"\n{path} shows it all")
+
+
+def _deploy_prior(class_names: Sequence[str]) -> tuple[float, ...] | None:
+    pairs = settings.parse_distribution(FLAGS.deploy_prior, flag="deploy_prior")
+    if not pairs:
+        return None
+    return settings.shares_of_classes(dict(pairs), class_names, flag="deploy_prior")
+
+
+if __name__ == "__main__":
+    run_main(main, known_only=True)  # what is left goes to trainer.main
