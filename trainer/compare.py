@@ -68,6 +68,11 @@ flags.DEFINE_list(
     "Class shares where the model will be used, as COVID=0.1,Normal=0.9, that probabilities are "
     "corrected to. Empty: those of the training split.",
 )
+flags.DEFINE_string(
+    "paper_tables",
+    "",
+    "A paper's tables as JSON (see trainer.published), shown beside these methods in the page.",
+)
 flags.DEFINE_integer("resamples", 2000, "Of the bootstrap.", lower_bound=100)
 
 
@@ -146,7 +151,7 @@ def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _compare(named: Sequence[tuple[str, str]]) -> None:
-    from trainer import comparison, comparison_text
+    from trainer import compare_page, comparison, comparison_text, confusion
 
     entries = comparison.read_entries(named)
     if len(entries) < 2:
@@ -169,7 +174,9 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
     print("\n" + comparison_text.headline(content))
     for line in comparison_text.verdicts(content):
         print(f"  {line}")
-    print(f"\n{path} shows it all")
+    paper = confusion.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
+    page = compare_page.write_page(FLAGS.study_dir, content, entries, paper=paper)
+    print(f"\n{page} shows it all, {path} its figures")
 
 
 def _deploy_prior(class_names: Sequence[str]) -> tuple[float, ...] | None:

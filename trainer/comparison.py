@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from trainer import calibration, class_balance, evaluation, paired_tests, statistics
+from trainer import (
+    calibration,
+    class_balance,
+    evaluation,
+    operating_points,
+    paired_tests,
+    statistics,
+)
 from trainer.finished_run import FinishedRun, read_run
 from trainer.metrics import LOWER_IS_BETTER, OVERALL, weighted_metrics
 
@@ -227,6 +234,7 @@ def _describe_entry(
             for variant in VARIANTS
         },
         "temperatures": list(scored.temperatures),
+        "operating_points": operating_points.of_runs(entry.runs),
         "reliability": {v: _reliability(scored, v, class_names) for v in VARIANTS},
     }
 

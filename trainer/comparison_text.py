@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer import comparison
+from trainer import comparison, operating_points
 
 TITLES = {
     "accuracy": "accuracy",
@@ -79,7 +79,7 @@ def headline(content: Mapping[str, Any]) -> str:
     worse = [
         name
         for name, one in content["differences"].items()
-        if _clear(one["metrics"]["brier"]) and one["metrics"]["brier"]["estimate"] > 0
+        if is_clear(one["metrics"]["brier"]) and one["metrics"]["brier"]["estimate"] > 0
     ]
     if worse:
         text += f" Raw probabilities are worse (Brier score) with {', '.join(worse)}."
@@ -90,12 +90,13 @@ def _significant(content: Mapping[str, Any], metric: str, *, better: bool) -> li
     return [
         name
         for name, one in content["differences"].items()
-        if _clear(one["metrics"][metric])
+        if is_clear(one["metrics"][metric])
         and comparison.better(metric, one["metrics"][metric]["estimate"]) == better
     ]
 
 
-def _clear(one: Mapping[str, Any]) -> bool:
+def is_clear(one: Mapping[str, Any]) -> bool:
+    """Whether a difference is beyond chance, after correction over the methods."""
     return one["p_holm"] is not None and one["p_holm"] < ALPHA and bool(one["estimate"])
 
 
@@ -107,7 +108,7 @@ def _verdict(content: Mapping[str, Any], name: str) -> str:
     text += f", p = {p_text(one['p_holm'])} after Holm: "
     if one["p_holm"] is None:
         text += "not tested"
-    elif _clear(one):
+    elif is_clear(one):
         text += "better" if comparison.better(primary, one["estimate"]) else "worse"
     else:
         text += "no evidence of a difference"
@@ -117,7 +118,7 @@ def _verdict(content: Mapping[str, Any], name: str) -> str:
 
 
 def _direction(metric: str, one: Mapping[str, Any]) -> str:
-    if not _clear(one):
+    if not is_clear(one):
         return "not clearly different"
     return "better" if comparison.better(metric, one["estimate"]) else "worse"
 
@@ -146,6 +147,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         "Raw; corrected from the class mix of training to that of the deployment (Saerens et al. 2002); "
         "and with a temperature fitted on validation besides (Guo et al. 2017).",
         _probability_table(content),
+        "## Operating points",
+        operating_points.markdown(content),
         "## Tests by image",
         _tests_table(content),
         "## Budget",
