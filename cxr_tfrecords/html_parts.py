@@ -85,6 +85,14 @@ def details(summary: str, *parts: str) -> str:
     return f"<details><summary>{escaped(summary)}</summary>{''.join(parts)}</details>"
 
 
+def stacked(text: str) -> Html:
+    """`81.2% [78.0%, 84.1%]` as two lines, which take half of the width."""
+    first, bracket, rest = text.partition(" [")
+    return Html(
+        f"{escaped(first)}<br><small>[{escaped(rest)}</small>" if bracket else escaped(text)
+    )
+
+
 def table(
     header: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1, total: bool = False
 ) -> str:

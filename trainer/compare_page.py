@@ -39,6 +39,7 @@ nav a { color: inherit; }
 small { font-size: .8rem; opacity: .85; }
 th { white-space: normal; vertical-align: bottom; }
 thead th:not(.text) { min-width: 5.5em; overflow-wrap: break-word; }
+th.text:first-child, td.text:first-child { position: sticky; left: 0; background: #fff; }
 details { margin: 10px 0; }
 summary { cursor: pointer; font-weight: 600; }
 .blank { color: #8a5a00; font-style: italic; }
@@ -51,6 +52,7 @@ figure.several img { width: 136px; height: 136px; }
 @media (prefers-color-scheme: dark) {
   body { background: #15181c; color: #e4e6e8; }
   h2 { border-color: #3a3f45; }
+  th.text:first-child, td.text:first-child { background: #15181c; }
   .quiet { color: #a3a9b0; }
   th, td { border-color: #2b3036; }
   th { border-color: #59616a; }
@@ -74,6 +76,7 @@ figure.several img { width: 136px; height: 136px; }
   h2, h3 { break-after: avoid; }
   .card, .box, figure, tr { break-inside: avoid; }
   .wide { overflow: visible; }
+  th.text:first-child, td.text:first-child { position: static; background: none; }
   table { font-size: 8pt; }
   th, td { padding-right: 6px; white-space: normal; border-color: #ddd; }
   .picture { min-width: 0 !important; }

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cxr_tfrecords import html_parts
+from cxr_tfrecords.html_parts import stacked
 from trainer.confusion import Matrices, summarize
 
 _MEASURES = {
@@ -33,7 +34,7 @@ def paper(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str]:
             [
                 name,
                 *(_printed(matrices, model, measure, key, name) for model in matrices.models),
-                *(_own(content["entries"][entry], measure, name) for entry in wanted),
+                *(stacked(_own(content["entries"][entry], measure, name)) for entry in wanted),
             ]
             for name in matrices.class_names
         ]

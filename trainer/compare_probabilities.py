@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cxr_tfrecords import html_parts
+from cxr_tfrecords.html_parts import stacked
 from trainer import compare_curves, comparison, operating_points
 from trainer.comparison_text import TITLES, with_interval
 from trainer.evaluation import Predictions
@@ -29,7 +30,7 @@ def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
         [
             name,
             variant.replace("_", " "),
-            *(with_interval(m, entry["probabilities"][variant][m]) for m in metrics),
+            *(stacked(with_interval(m, entry["probabilities"][variant][m])) for m in metrics),
             ", ".join(f"{t:.2f}" for t in entry["temperatures"]) if variant == "calibrated" else "",
         ]
         for name, entry in content["entries"].items()
@@ -84,7 +85,10 @@ def _slopes(content: Mapping[str, Any]) -> Iterator[str]:
         [
             name,
             variant.replace("_", " "),
-            *(_slope(entry["probabilities"][variant][f"calibration_slope/{c}"]) for c in names),
+            *(
+                stacked(_slope(entry["probabilities"][variant][f"calibration_slope/{c}"]))
+                for c in names
+            ),
         ]
         for name, entry in content["entries"].items()
         for variant in ("raw", "calibrated")
@@ -120,9 +124,10 @@ def curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions]) -
 
 
 def thresholds(content: Mapping[str, Any]) -> Iterator[str]:
-    yield html_parts.paragraph(operating_points.explain(content))
+    yield html_parts.paragraph(operating_points.explain())
     for number, name in enumerate(operating_points.rarest_first(content)):
-        table = html_parts.table(operating_points.HEADER, operating_points.rows(content, name))
+        rows = [[stacked(cell) for cell in row] for row in operating_points.rows(content, name)]
+        table = html_parts.table(operating_points.HEADER, rows)
         if number < _OPEN_CLASSES:
             yield f"<h3>{html_parts.escaped(name)}</h3>"
             yield table

@@ -137,8 +137,8 @@ def forest(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Difference of each method to the reference, with intervals"
     yield draw("forest", alt, lambda: compare_pictures.forest(content))
     yield html_parts.paragraph(
-        "Filled: p below 0.05 after Holm. A method whose line crosses zero is not told apart from "
-        "the reference.",
+        f"Filled: p below {comparison_text.ALPHA:g} after Holm; hollow: not told apart from the "
+        "reference.",
         "quiet",
     )
 
@@ -158,10 +158,17 @@ def recall(content: Mapping[str, Any]) -> Iterator[str]:
     yield draw("recall", alt, lambda: compare_pictures.recall(content))
     support = dict(zip(content["class_names"], content["test"]["counts"], strict=True))
     rarest = min(support, key=lambda name: support[name] or float("inf"))
-    yield html_parts.paragraph(
+    text = (
         f"{rarest} has {support[rarest]:,} test images: one of them is "
         f"{100 / max(support[rarest], 1):.1f} points of its recall."
     )
+    shown = [e["metrics"][f"recall/{c}"] for e in content["entries"].values() for c in support]
+    if any(one["low"] is not None and one["low"] == one["high"] for one in shown):
+        text += (
+            " Where every resample gives the same recall, as at 100%, the interval has no width; "
+            "that is a limit of the bootstrap and not certainty."
+        )
+    yield html_parts.paragraph(text)
 
 
 def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:

@@ -24,7 +24,8 @@ class GradCam:
 
     def __init__(self, model: keras.Model) -> None:
         features = model.get_layer(_POOL).input
-        self._model = keras.Model(model.inputs, [features, model.output])
+        self._backbone = keras.Model(model.inputs[0], features)
+        self._head = keras.Model(features, model.output)
 
     @classmethod
     def load(cls, path: str) -> GradCam:
@@ -41,8 +42,11 @@ class GradCam:
         Returns:
           float32 [n, size, size].
         """
+        features = self._backbone(tf.constant(images), training=False)
         with tf.GradientTape() as tape:
-            features, logits = self._model(tf.constant(images), training=False)
+            # Nothing watches them otherwise where the backbone is frozen.
+            tape.watch(features)
+            logits = self._head(features, training=False)
             # Each image's logit depends on its own features alone, so that one sum will do.
             chosen = tf.gather(tf.cast(logits, tf.float32), list(classes), axis=1, batch_dims=1)
             total = tf.reduce_sum(chosen)

@@ -69,7 +69,7 @@ def _embed(svg: str, name: str, alt: str) -> str:
     width = float(box[1].split()[2])
     label = html.escape(alt)
     opening = (
-        f'<svg class="picture" id="{html.escape(name)}" viewBox="{box[1]}" role="img" '
+        f'<svg class="picture" id="picture-{html.escape(name)}" viewBox="{box[1]}" role="img" '
         f'aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'style="max-width:{width * 4 / 3:.0f}px;min-width:{min(width * 4 / 3, 560):.0f}px">'
     )
@@ -106,7 +106,7 @@ def line_styles(names: Sequence[str], reference: str) -> dict[str, dict[str, Any
     """Colour and dashes of each method; the reference is black."""
     styles: dict[str, dict[str, Any]] = {reference: {"color": REFERENCE_COLOR, "ls": "-"}}
     for number, name in enumerate(name for name in names if name != reference):
-        dashes = DASHES[(number // len(COLORS) + 1) % len(DASHES)]
+        dashes = DASHES[(number + 1) % len(DASHES)]
         styles[name] = {"color": COLORS[number % len(COLORS)], "ls": dashes}
     return {name: styles[name] for name in names}
 

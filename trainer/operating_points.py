@@ -94,21 +94,20 @@ HEADER = (
 )
 
 
-def explain(content: Mapping[str, Any]) -> str:
+def explain() -> str:
     """One paragraph on how thresholds were found and what PPV and NPV hold for."""
-    seed = min(seed for entry in content["entries"].values() for seed in entry["seeds"])
     return (
-        f"One class against all others. The threshold on the raw probability is the highest that "
+        "One class against all others. The threshold on the raw probability is the highest that "
         f"finds {SENSITIVITY:.0%} of the class's validation images; it is then frozen and applied "
-        f"to the test images. Figures are of each method's first seed (from {seed} on) with "
-        "Wilson's 95% intervals, which are of the test images alone. PPV and NPV hold at the test "
-        "split's class shares and nowhere else."
+        "to the test images. Figures are of each method's first seed, with Wilson's 95% intervals, "
+        "which are of the test images alone. PPV and NPV hold at the test split's class shares and "
+        "nowhere else."
     )
 
 
 def markdown(content: Mapping[str, Any]) -> str:
     """All classes, the rarest first."""
-    parts = [explain(content)]
+    parts = [explain()]
     for name in rarest_first(content):
         parts += [f"{name}:", markdown_table(list(HEADER), rows(content, name))]
     return "\n\n".join(parts)

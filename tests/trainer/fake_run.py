@@ -30,13 +30,16 @@ def write_run(
     planned=PLANNED,
     steps: int = 873,
     rng_seed: int = 0,
+    dataset=None,
+    ids=None,
     **settings,
 ) -> str:
     """Writes what `trainer.main` leaves, less model and checkpoints; returns the path.
 
     Args:
       planned: training images of each class after sampling; steps: of an epoch.
-      rng_seed: of the predictions.
+      rng_seed: of the predictions; ids: split -> file names of its images.
+      dataset: more of config.json's `dataset`, such as its path.
       settings: of `TrainConfig`.
     """
     path = os.fspath(directory)
@@ -58,6 +61,7 @@ def write_run(
                 "counts": counts,
                 "image_size": 96,
                 "channels": 1,
+                **(dataset or {}),
             },
         },
     )
@@ -66,7 +70,7 @@ def write_run(
         "natural": natural,
         "planned": planned,
         "realised": [max(n - 5, 1) for n in planned],
-        "unique": [min(n, max(p - 5, 1)) for n, p in zip(natural, planned)],
+        "unique": [min(n, max(p - 5, 1)) for n, p in zip(natural, planned, strict=True)],
     }
     _write_json(path, "sampler_counts.json", samples)
     _write_history(path, steps)
@@ -76,8 +80,8 @@ def write_run(
         labels = np.repeat(np.arange(4, dtype=np.int32), counts[split])
         logits = rng.normal(0, 1, (len(labels), 4)) + 3.0 * np.eye(4)[labels]
         logits[:, 1] += 0.8 * (labels == 2)
-        ids = [f"{split}-{i}.png" for i in range(len(labels))]
-        predictions = evaluation.Predictions(ids, labels, logits.astype(np.float32))
+        names = ids[split] if ids else [f"{split}-{i}.png" for i in range(len(labels))]
+        predictions = evaluation.Predictions(names, labels, logits.astype(np.float32))
         name = os.path.join(path, f"predictions_{split}.csv")
         evaluation.write_predictions(name, predictions, class_names)
         metrics[split] = evaluation.compute_metrics(predictions, class_names)

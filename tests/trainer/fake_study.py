@@ -7,7 +7,7 @@ import os
 from tests.trainer import fake_run
 from trainer import comparison
 
-COUNTS = {"train": [240, 380, 650, 80], "validation": [58, 97, 161, 22], "test": [69, 118, 207, 28]}
+COUNTS = {"train": [240, 380, 650, 80], "validation": [20, 30, 40, 10], "test": [21, 31, 43, 9]}
 PLANNED = {
     "none": COUNTS["train"],
     "undersample": [80, 80, 80, 80],
@@ -16,23 +16,24 @@ PLANNED = {
 STEPS = {"none": 42, "undersample": 10, "oversample": 86}
 
 
-def write_study(directory: str | os.PathLike[str], seeds=(0, 1), **settings) -> list[str]:
-    """Runs of 3 samplers on the same images; returns their directories."""
+def write_study(directory: str | os.PathLike[str], seeds=(0, 1), **options) -> list[str]:
+    """Runs of 3 samplers on the same images; returns their directories. options: of `write_run`."""
     return [
         fake_run.write_run(
             os.path.join(directory, "runs", f"tiny-{sampler}-seed{seed}"),
-            counts=COUNTS,
             planned=planned,
             steps=STEPS[sampler],
             rng_seed=10 * seed + number,
-            **{"sampler": sampler, "seed": seed, "backbone": "tiny", **settings},
+            sampler=sampler,
+            seed=seed,
+            **{"counts": COUNTS, "backbone": "tiny", **options},
         )
         for seed in seeds
         for number, (sampler, planned) in enumerate(PLANNED.items())
     ]
 
 
-def compare(paths, resamples: int = 60, **options):
+def compare(paths, resamples: int = 20, **options):
     """(content, entries) as `trainer.compare` makes them."""
     from trainer.finished_run import read_run
 
