@@ -57,13 +57,13 @@ def escaped(value: object) -> str:
     return value if isinstance(value, Html) else html.escape(str(value))
 
 
-def document(title: str, body: str) -> str:
-    """A whole page. body: HTML."""
+def document(title: str, body: str, css: str = "") -> str:
+    """A whole page. body: HTML; css: rules that come after those of all pages."""
     title = escaped(title)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        f"<title>{title}</title>\n<style>{_CSS}{css}</style>\n</head>\n<body>\n"
         f"<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
     )
 
@@ -78,6 +78,19 @@ def paragraph(text: str, kind: str = "") -> str:
 
 def box(kind: str, *texts: str) -> str:
     return f'<div class="box {kind}">{"".join(paragraph(text) for text in texts)}</div>'
+
+
+def details(summary: str, *parts: str) -> str:
+    """Parts (HTML) that are folded away under one line of text."""
+    return f"<details><summary>{escaped(summary)}</summary>{''.join(parts)}</details>"
+
+
+def stacked(text: str) -> Html:
+    """`81.2% [78.0%, 84.1%]` as two lines, which take half of the width."""
+    first, bracket, rest = text.partition(" [")
+    return Html(
+        f"{escaped(first)}<br><small>[{escaped(rest)}</small>" if bracket else escaped(text)
+    )
 
 
 def table(
@@ -101,16 +114,21 @@ def table(
     )
 
 
-def figure(thumbnail: Thumbnail | None, captions: Sequence[str]) -> str:
-    """A thumbnail, or an empty square, over lines of text."""
+def figure(thumbnails: Thumbnail | Sequence[Thumbnail] | None, captions: Sequence[str]) -> str:
+    """A thumbnail, several side by side, or an empty square, over lines of text."""
     caption = "<br>".join(escaped(one).replace("/", "/<wbr>") for one in captions)
-    if thumbnail is None:
-        return (
-            f'<figure><div class="none">no image</div><figcaption>{caption}</figcaption></figure>'
-        )
+    caption = f"<figcaption>{caption}</figcaption>"
+    if not thumbnails:
+        return f'<figure><div class="none">no image</div>{caption}</figure>'
+    if not isinstance(thumbnails, Sequence):
+        return f"<figure>{_image(thumbnails)}{caption}</figure>"
+    several = "".join(map(_image, thumbnails))
+    return f'<figure class="several"><div>{several}</div>{caption}</figure>'
+
+
+def _image(thumbnail: Thumbnail) -> str:
     source = _data_uri("image/jpeg", thumbnail.jpeg)
-    alt = html.escape(thumbnail.filename)
-    return f'<figure><img src="{source}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
+    return f'<img src="{source}" alt="{html.escape(thumbnail.filename)}">'
 
 
 def row(cells: Iterable[str]) -> str:

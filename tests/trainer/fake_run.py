@@ -17,12 +17,31 @@ COUNTS = {
     "validation": [584, 971, 1614, 218],
     "test": [694, 1188, 2075, 276],
 }
+PLANNED = [7137, 7650, 6509, 6656]
 LOSSES = (0.71, 0.52, 0.44, 0.46, 0.41, 0.43, 0.42, 0.44)
 RATES = (1e-3, 1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6)
 
 
-def write_run(directory: str | os.PathLike[str], **settings) -> str:
-    """Writes what `trainer.main` leaves, less model and checkpoints; returns the path."""
+def write_run(
+    directory: str | os.PathLike[str],
+    *,
+    class_names=CLASSES,
+    counts=COUNTS,
+    planned=PLANNED,
+    steps: int = 873,
+    rng_seed: int = 0,
+    dataset=None,
+    ids=None,
+    **settings,
+) -> str:
+    """Writes what `trainer.main` leaves, less model and checkpoints; returns the path.
+
+    Args:
+      planned: training images of each class after sampling; steps: of an epoch.
+      rng_seed: of the predictions; ids: split -> file names of its images.
+      dataset: more of config.json's `dataset`, such as its path.
+      settings: of `TrainConfig`.
+    """
     path = os.fspath(directory)
     os.makedirs(path, exist_ok=True)
     config = TrainConfig(
@@ -38,32 +57,34 @@ def write_run(directory: str | os.PathLike[str], **settings) -> str:
             "dataset": {
                 "path": "/data/radiographs",
                 "fingerprint": "0123456789abcdef0123",
-                "class_names": CLASSES,
-                "counts": COUNTS,
+                "class_names": list(class_names),
+                "counts": counts,
                 "image_size": 96,
                 "channels": 1,
+                **(dataset or {}),
             },
         },
     )
+    natural = counts["train"]
     samples = {
-        "natural": COUNTS["train"],
-        "planned": [7137, 7650, 6509, 6656],
-        "realised": [7132, 7649, 6503, 6652],
-        "unique": [2379, 3825, 6503, 832],
+        "natural": natural,
+        "planned": planned,
+        "realised": [max(n - 5, 1) for n in planned],
+        "unique": [min(n, max(p - 5, 1)) for n, p in zip(natural, planned, strict=True)],
     }
     _write_json(path, "sampler_counts.json", samples)
-    _write_history(path)
-    rng = np.random.default_rng(0)
+    _write_history(path, steps)
+    rng = np.random.default_rng(rng_seed)
     metrics = {}
     for split in ("validation", "test"):
-        labels = np.repeat(np.arange(4, dtype=np.int32), COUNTS[split])
+        labels = np.repeat(np.arange(4, dtype=np.int32), counts[split])
         logits = rng.normal(0, 1, (len(labels), 4)) + 3.0 * np.eye(4)[labels]
         logits[:, 1] += 0.8 * (labels == 2)
-        ids = [f"{split}-{i}.png" for i in range(len(labels))]
-        predictions = evaluation.Predictions(ids, labels, logits.astype(np.float32))
+        names = ids[split] if ids else [f"{split}-{i}.png" for i in range(len(labels))]
+        predictions = evaluation.Predictions(names, labels, logits.astype(np.float32))
         name = os.path.join(path, f"predictions_{split}.csv")
-        evaluation.write_predictions(name, predictions, CLASSES)
-        metrics[split] = evaluation.compute_metrics(predictions, CLASSES)
+        evaluation.write_predictions(name, predictions, class_names)
+        metrics[split] = evaluation.compute_metrics(predictions, class_names)
     _write_json(path, "metrics.json", metrics)
     return path
 
@@ -73,12 +94,12 @@ def _write_json(path: str, name: str, content) -> None:
         json.dump(content, file)
 
 
-def _write_history(path: str) -> None:
+def _write_history(path: str, steps: int) -> None:
     with open(os.path.join(path, "history.csv"), "w", newline="", encoding="utf-8") as file:
         rows = [
             {
                 "epoch": i + 1,
-                "step": 873 * (i + 1),
+                "step": steps * (i + 1),
                 "learning_rate": rate,
                 "loss": loss - 0.1 - 0.03 * i,
                 "accuracy": 0.78 + 0.02 * i,

@@ -8,6 +8,7 @@ import statsmodels.stats.proportion
 from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from trainer import statistics, statistics_check
 from trainer.paired_tests import delong, mcnemar, two_proportions, wilson
@@ -118,6 +119,12 @@ def test_holm_by_hand_skips_what_was_not_tested():
     found = statistics.holm([0.01, None, 0.04, 0.03])
     assert found == pytest.approx([0.03, None, 0.06, 0.06])
     assert statistics.holm([None]) == [None]
+
+
+def test_holm_agrees_with_statsmodels():
+    p_values = np.random.default_rng(0).random(12).round(2) ** 3  # with ties
+    expected = multipletests(p_values, method="holm")[1]
+    np.testing.assert_allclose(statistics.holm(p_values.tolist()), expected)
 
 
 @pytest.mark.parametrize("discordant", [(3, 9), (40, 25)])
