@@ -175,14 +175,14 @@ def training_priors(run: FinishedRun) -> np.ndarray:
     prior to the logits (balanced softmax, logit adjustment) leave raw logits at prior^(1 - tau).
     Focal loss and LDAM have no such shares: those of the stream are the nearest there is.
     """
-    natural = np.array(run.samples["natural"], np.float64)
-    stream = np.array(run.samples["planned"], np.float64)
+    counts = run.samples["natural"]
+    natural, stream = (np.array(run.samples[k], np.float64) for k in ("natural", "planned"))
     config = run.config
     if config.loss == "class_weighted":
-        stream = stream * class_balance.balanced_weights(natural)
+        stream = stream * class_balance.balanced_weights(counts)
     elif config.loss == "effective_number":
         beta = config.effective_number_beta
-        stream = stream * class_balance.effective_number_weights(natural, beta)
+        stream = stream * class_balance.effective_number_weights(counts, beta)
     elif config.loss in ("balanced_softmax", "logit_adjusted"):
         tau = config.logit_adjustment_tau if config.loss == "logit_adjusted" else 1.0
         stream = stream / (natural / natural.sum()) ** tau
@@ -213,7 +213,7 @@ def _describe_entry(
 ) -> dict[str, Any]:
     run = entry.runs[0]
     shown = [*OVERALL, *(f"{metric}/{c}" for metric in BY_CLASS for c in class_names)]
-    confusion = sum(np.array(r.metrics["test"]["confusion_matrix"]) for r in entry.runs)
+    confusion = np.sum([r.metrics["test"]["confusion_matrix"] for r in entry.runs], axis=0)
     return {
         "seeds": list(entry.seeds),
         "runs": [r.path for r in entry.runs],
