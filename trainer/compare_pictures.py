@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer import comparison_text
-from trainer.inline_svg import add_legend, grid, label, line_styles, new_figure
+from trainer.inline_svg import COLORS, add_legend, grid, label, line_styles, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,8 +78,9 @@ def confusion(content: Mapping[str, Any]) -> Figure:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
-        axes.set_title(f"{label(name)}, {len(entry['seeds'])} seeds", fontsize=10)
-        axes.set_xlabel("predicted", fontsize=8)
+        axes.set_title(label(name, 32), fontsize=9)
+        seeds = len(entry["seeds"])
+        axes.set_xlabel(f"predicted ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=8)
         axes.set_ylabel("true", fontsize=8)
     return figure
 
@@ -100,7 +101,9 @@ def recall(content: Mapping[str, Any]) -> Figure:
             if one["low"] is not None:
                 axes.plot([one["low"], one["high"]], [y, y], color=color, lw=1.6)
             if one["estimate"] is not None:
-                handle = axes.plot([one["estimate"]], [y], "o", color=color, ms=5)[0]
+                # Colours come again after these.
+                marker = "os^D"[number // (len(COLORS) + 1) % 4]
+                handle = axes.plot([one["estimate"]], [y], marker, color=color, ms=5)[0]
         handle.set_label(label(name))
         handles.append(handle)
     support = content["test"]["counts"]
@@ -157,7 +160,7 @@ def class_counts(content: Mapping[str, Any]) -> Figure:
     bars = [("training split", natural, _GRAY)]
     for number, (counts, methods) in enumerate(streams.items()):
         shown = ", ".join(methods[:4]) + (f" and {len(methods) - 4} more" if methods[4:] else "")
-        bars.append((shown, counts, _bar_color(number)))
+        bars.append((shown, counts, COLORS[number % len(COLORS)]))
     height = 0.84 / len(bars)
     figure = new_figure(8.6, 1.3 + len(names) * max(0.5, 0.19 * len(bars)))
     axes = figure.add_subplot()
@@ -183,9 +186,3 @@ def class_counts(content: Mapping[str, Any]) -> Figure:
     axes.set_xlabel("images in an epoch (share of the epoch)")
     add_legend(figure, handles, columns=2)
     return figure
-
-
-def _bar_color(number: int) -> str:
-    from trainer.inline_svg import COLORS
-
-    return COLORS[number % len(COLORS)]

@@ -17,6 +17,7 @@ from trainer.comparison import Entry
 from trainer.comparison_text import TITLES, change, is_clear, number, p_text
 from trainer.inline_svg import draw
 
+_COLUMNS = 6
 P_VALUES = (
     "A p-value is how often chance alone (other test images, and where there are several seeds "
     "other seeds) would give a difference at least as large if the methods were equally good; "
@@ -61,28 +62,37 @@ def results(content: Mapping[str, Any]) -> Iterator[str]:
         "groups and seeds. Bold: the best of its row, if it differs from the reference "
         f"({content['reference']}) beyond chance."
     )
-    entries = content["entries"]
-    rows = []
-    for metric, title in TITLES.items():
-        best = _best(content, metric)
-        cells = [
-            _cell(metric, e["metrics"][metric], bold=name == best) for name, e in entries.items()
+    reference, others = content["reference"], list(content["differences"])
+    best = {metric: _best(content, metric) for metric in TITLES}
+    for names in _parts(others, _COLUMNS - 1):
+        shown = {name: content["entries"][name]["metrics"] for name in (reference, *names)}
+        rows = [
+            [title, *(_cell(m, one[m], bold=name == best[m]) for name, one in shown.items())]
+            for m, title in TITLES.items()
         ]
-        rows.append([title, *cells])
-    yield html_parts.table(["", *entries], rows)
+        yield html_parts.table(["", *map(_breakable, shown)], rows)
     yield f"<h3>Difference to {html_parts.escaped(content['reference'])}</h3>"
     yield html_parts.paragraph(
         "Paired: the same test images and, where seeds agree, the same seeds. In points where a "
         "metric is a percentage. p after Holm over the methods; bold below "
         f"{comparison_text.ALPHA:g}. Less is better for log loss, Brier score and ECE."
     )
-    differences = content["differences"]
-    rows = [
-        [title, *(_difference(metric, d["metrics"][metric]) for d in differences.values())]
-        for metric, title in TITLES.items()
-    ]
-    yield html_parts.table(["", *differences], rows)
+    for names in _parts(others, _COLUMNS):
+        found = [content["differences"][name]["metrics"] for name in names]
+        rows = [[title, *(_difference(m, one[m]) for one in found)] for m, title in TITLES.items()]
+        yield html_parts.table(["", *map(_breakable, names)], rows)
     yield html_parts.details("Tests image by image: McNemar and DeLong", *_tests(content))
+
+
+def _parts(names: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """The methods of one table after the other, so that each fits a sheet of paper."""
+    for start in range(0, len(names), most):
+        yield names[start : start + most]
+
+
+def _breakable(name: str) -> Html:
+    """A method's name, which may go on in another line after a `+`."""
+    return Html(html_parts.escaped(name).replace("+", "+<wbr>"))
 
 
 def _best(content: Mapping[str, Any], metric: str) -> str | None:

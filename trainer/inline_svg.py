@@ -112,9 +112,12 @@ def line_styles(names: Sequence[str], reference: str) -> dict[str, dict[str, Any
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None:
+    """A legend below the panels, in as many columns as its texts leave room for."""
+    longest = max(len(handle.get_label()) for handle in handles)
+    room = int(figure.get_figwidth() / (0.09 * longest + 0.7))
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(len(handles), columns),
+        ncols=max(1, min(len(handles), columns, room)),
         frameon=False,
     )
