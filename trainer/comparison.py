@@ -32,6 +32,15 @@ FORMAT = "cxr-comparison/1"
 BY_CLASS = ("recall", "specificity", "precision", "f1", "auroc", "auprc")
 VARIANTS = ("raw", "prior_corrected", "calibrated")
 LEVEL = 0.95
+# What a metric can be, where that is not 0 to 1.
+_ANYTHING = (-np.inf, np.inf)
+_BOUNDS = {
+    "mcc": (-1.0, 1.0),
+    "brier": (0.0, 2.0),
+    "log_loss": (0.0, np.inf),
+    "calibration_slope": _ANYTHING,
+    "calibration_intercept": _ANYTHING,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,11 +233,11 @@ def _describe_entry(
         "epochs": [int(r.history[-1]["epoch"]) for r in entry.runs],
         "minutes": [round(sum(row["seconds"] for row in r.history) / 60, 2) for r in entry.runs],
         "confusion_matrix": confusion.tolist(),
-        "metrics": {name: _plain(statistics.interval(values["raw"][name])) for name in shown},
+        "metrics": {name: _bounded(name, values["raw"][name]) for name in shown},
         "by_seed": {name: values["raw"][name][:, 0].tolist() for name in OVERALL},
         "probabilities": {
             variant: {
-                name: _plain(statistics.interval(values[variant][name]))
+                name: _bounded(name, values[variant][name])
                 for name in (*OVERALL, *_calibration_names(class_names))
             }
             for variant in VARIANTS
@@ -343,6 +352,16 @@ def _odds(predictions: evaluation.Predictions) -> np.ndarray:
 def _joined(p_values: Sequence[float | None]) -> float | None:
     known = [p for p in p_values if p is not None]
     return min(1.0, 2 * float(np.median(known))) if known else None
+
+
+def _bounded(metric: str, values: np.ndarray) -> dict[str, Any]:
+    """The interval of a metric within what it can be: few seeds spread resamples beyond that."""
+    found = _plain(statistics.interval(values))
+    bounds = _BOUNDS.get(metric.split("/")[0], (0.0, 1.0))
+    for end in ("low", "high"):
+        if found[end] is not None:
+            found[end] = float(np.clip(found[end], *bounds))
+    return found
 
 
 def _plain(interval: statistics.Interval) -> dict[str, Any]:
