@@ -21,7 +21,7 @@ from cxr_tfrecords import files
 
 RECORDS, ROWS = ".records", ".parquet"
 _HISTOGRAMS = b"histograms"
-_KEPT_PARTS = 2048  # some 130,000 rows of about 300 bytes
+_KEPT_PARTS = 256  # some 16,000 rows of about 300 bytes
 
 SCHEMA = pa.schema(
     [
