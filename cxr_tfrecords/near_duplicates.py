@@ -18,6 +18,7 @@ DEFAULT_MAX_DISTANCE = 16
 _SIDE, _LOW = 32, 16
 _MIDDLE = (_LOW * _LOW - 1) // 2
 _BLOCK = 1 << 18
+_BITS_BLOCK = 1 << 14  # of rows whose bits are spread out, a byte each
 
 
 def perceptual_hash(gray: np.ndarray) -> bytes:
@@ -72,11 +73,11 @@ def _band_keys(
     words: type[np.unsignedinteger[Any]] = np.uint32 if width <= 32 else np.uint64
     keys = np.zeros(len(rows), words)
     weights: np.ndarray = (2 ** np.arange(width, dtype=np.uint64)).astype(words)
-    for start in range(0, len(rows), _BLOCK):
-        some = np.ascontiguousarray(hashes[rows[start : start + _BLOCK]]).view(np.uint8)
+    for start in range(0, len(rows), _BITS_BLOCK):
+        some = np.ascontiguousarray(hashes[rows[start : start + _BITS_BLOCK]]).view(np.uint8)
         # Interleaved, because neighbouring low frequencies are alike in all chests.
         bits = np.unpackbits(some, axis=1)[:, band::bands][:, :width]
-        keys[start : start + _BLOCK] = bits @ weights[: bits.shape[1]]
+        keys[start : start + _BITS_BLOCK] = bits @ weights[: bits.shape[1]]
     return keys
 
 

@@ -131,7 +131,9 @@ def _train_epoch(
             speed = done * config.batch_size / (time.monotonic() - started)
             bar.set_postfix_str(f"loss {totals.loss:.4f}, {speed:.0f} img/s", refresh=False)
             bar.update(count)
-    sampler_audit.check_trained(audit.add(plan), totals.confusion)
+    audited = audit.add(plan)
+    if mixing is None:  # of mixed images, the confusion matrix counts the one that weighs more
+        sampler_audit.check_trained(audited, totals.confusion)
     progress.step += plan.steps
     return totals
 

@@ -43,7 +43,7 @@ def write_report(run_dir: str) -> str:
         "## Data",
         _describe_data(run),
         _counts_table(run),
-        *([sampler_audit.describe_run(run.audit)] if run.audit else []),
+        *_describe_audit(run),
         "![Training images of each class before and after sampling](class_counts.png)",
         "## What these figures do not say",
         "\n".join(f"- {note}" for note in _notes(run)),
@@ -156,6 +156,12 @@ def _counts_table(run: FinishedRun) -> str:
     first = ", epoch 1" if run.config.sampler == "progressive" else ""
     sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
     return _table(["class", *splits, *sampled], rows)
+
+
+def _describe_audit(run: FinishedRun) -> list[str]:
+    if not run.audit:
+        return []
+    return [sampler_audit.describe_run(run.audit, checked=not run.config.mixup_alpha)]
 
 
 def _describe_training(run: FinishedRun) -> str:

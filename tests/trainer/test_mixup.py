@@ -197,7 +197,7 @@ def test_moments_are_those_of_mixed_images_unless_natural_ones_are_asked_for(
         )
         trainer = assembly.create_trainer(config, data, strategy)
         monkeypatch.setattr(trainer.moments, "estimate", lambda *_: None)
-        assembly.estimate_moments(trainer)
+        assembly.estimate_moments(trainer, epoch=0)
     assert len(given[0].lam) == 64
     assert given[1] is None
 
@@ -227,10 +227,10 @@ def test_a_resumed_run_with_deferred_weights_and_mixup_has_identical_weights(
     cut = dataclasses.replace(whole, run_dir=str(tmp_path / "cut"))
     run_epoch = loop._run_epoch
 
-    def killed_in_third_epoch(trainer, progress):
+    def killed_in_third_epoch(trainer, progress, audit):
         if progress.epoch == 2:
             raise _KilledError
-        return run_epoch(trainer, progress)
+        return run_epoch(trainer, progress, audit)
 
     monkeypatch.setattr(loop, "_run_epoch", killed_in_third_epoch)
     with pytest.raises(_KilledError):
