@@ -7,6 +7,7 @@ against their median. Two images are near-duplicates if their hashes differ in f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -19,6 +20,9 @@ _SIDE, _LOW = 32, 16
 _MIDDLE = (_LOW * _LOW - 1) // 2
 _BLOCK = 1 << 18
 _BITS_BLOCK = 1 << 14  # of rows whose bits are spread out, a byte each
+_CACHED = 1 << 16  # rows that are sorted at once
+# Bits that are left out at once: more mean fewer sorts, and more images to compare in vain.
+_LEFT_OUT = 5
 
 
 def perceptual_hash(gray: np.ndarray) -> bytes:
@@ -38,7 +42,8 @@ def near_pairs(
     The bits are dealt to max_distance // 2 + 1 bands. Two such hashes differ in at most one bit
     of at least one band (pigeonhole; Norouzi, Punjani and Fleet 2012, "Fast search in Hamming
     space with multi-index hashing", section 3.1), so only images are compared that agree in a
-    band but for one bit: with wide bands hardly any others do, and the cost stays near-linear.
+    band but for a few neighbouring bits. Of random hashes hardly any others do, and the cost
+    stays near-linear.
     Images with equal hashes are one chain of pairs: many black images cost no square.
 
     Args:
@@ -48,22 +53,55 @@ def near_pairs(
     Returns:
       int64 [pairs, 2], rows i < j.
     """
-    chains = same_value_pairs(hashes, valid)
+    found = [same_value_pairs(hashes, valid)]
     distinct = np.ones(len(hashes), bool) if valid is None else valid.copy()
-    distinct[chains[:, 1]] = False
+    distinct[found[0][:, 1]] = False
     rows = np.flatnonzero(distinct).astype(np.int32)
     del distinct
-    found = [chains]
-    bands = max_distance // 2 + 1
+    bands = max_distance // 2 + 1 if max_distance else 0  # at distance 0 the chains are all
     for band in range(bands):
         width = min(-(-(256 - band) // bands), 64)
         keys = _band_keys(hashes, rows, band, bands, width)
-        # Images equal in the whole band agree whichever bit is left out. Differences of 0 bits
-        # are chains already: for distance 0 one look is enough.
-        for bit in range(width if max_distance else 1):
-            mask = keys.dtype.type(~(1 << bit) & (2 ** (8 * keys.itemsize) - 1))
-            found += _pairs_that_agree(hashes, rows, keys, mask, max_distance)
+        for own, masks in _blocks(keys, width):
+            for mask in masks:
+                found += _pairs_that_agree(hashes, rows[own], keys[own] & mask, max_distance)
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+
+
+def _blocks(
+    keys: np.ndarray, width: int
+) -> Iterator[tuple[np.ndarray, list[np.unsignedinteger[Any]]]]:
+    """Parts of the keys, int32 [rows] each, with masks that leave a few neighbouring bits out.
+
+    Keys that agree but for a bit of one half agree in the whole other half. Dealt out by that,
+    they are sorted in parts that fit into a processor's cache, whatever their number: sorted at
+    once, each of twenty million would cost twice as much as each of one million.
+    """
+    half = width // 2
+    kind = keys.dtype.type
+    for first, last, dealt, size in (
+        (0, half, keys >> kind(half), width - half),
+        (half, width, keys & kind((1 << half) - 1), half),
+    ):
+        masks = [
+            kind(~((1 << end) - (1 << start)) & (2 ** (8 * keys.itemsize) - 1))
+            for start, end in _stretches(first, last)
+        ]
+        ranked = (dealt >> kind(max(0, size - 16))).astype(np.uint16)
+        order = np.argsort(ranked, kind="stable").astype(np.int32)  # of 16 bits a radix sort
+        ranked = ranked[order]
+        start = 0
+        while start < len(order):
+            value = ranked[min(start + _CACHED, len(order)) - 1]
+            end = int(np.searchsorted(ranked, value, side="right"))
+            yield order[start:end], masks
+            start = end
+
+
+def _stretches(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Ends of neighbouring bits, `_LEFT_OUT` at a time."""
+    for start in range(first, last, _LEFT_OUT):
+        yield start, min(start + _LEFT_OUT, last)
 
 
 def _band_keys(
@@ -82,14 +120,12 @@ def _band_keys(
 
 
 def _pairs_that_agree(
-    hashes: np.ndarray, rows: np.ndarray, keys: np.ndarray, mask: np.integer, max_distance: int
+    hashes: np.ndarray, rows: np.ndarray, keys: np.ndarray, max_distance: int
 ) -> list[np.ndarray]:
-    """Near pairs among rows (int32) whose keys agree in the bits of the mask."""
-    order = np.argsort(keys & mask).astype(np.int32)
-    shared = np.zeros(len(order), bool)  # with the next one
-    for start in range(0, len(order) - 1, _BLOCK):
-        some = keys[order[start : start + _BLOCK + 1]] & mask
-        shared[start : start + len(some) - 1] = some[1:] == some[:-1]
+    """Near pairs among rows (int32) whose keys are equal."""
+    order = np.argsort(keys)
+    ranked = keys[order]
+    shared = np.append(ranked[1:] == ranked[:-1], False)  # with the next one
     found: list[np.ndarray] = []
     # Neighbours at distance 1, 2, … in the sorted order, as long as both are in one run.
     place = np.flatnonzero(shared)
