@@ -1,7 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv, then the command.
 #   make demo   synthetic radiographs -> TFRecords -> short balanced training -> evaluation
 #   make test   the test suite            make check   ruff and mypy
-#   make test-slow   the tests that simulate for minutes
+#   make test-slow   simulations, whole studies, kills at every moment
 
 PYTHON ?= python3
 VENV ?= .venv

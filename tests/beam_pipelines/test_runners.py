@@ -208,6 +208,7 @@ def test_every_runner_leaves_the_same_bytes(
         assert commands.said(done.stderr) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["multi_threading", "multi_processing", "external", "dask"])
 def test_a_failure_in_a_worker_is_one_line(
     runner, radiographs, beam_flags_of, renames, tmp_path, monkeypatch

@@ -110,6 +110,7 @@ def _benchmark(tmp_path, *flags: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_writes_rows_and_leaves_only_inputs(tmp_path):
     done = _benchmark(
         tmp_path,

@@ -21,6 +21,7 @@ def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
 
 
+@pytest.mark.slow
 def test_every_system_is_measured_and_written(data, tmp_path):
     path = tmp_path / "rows.json"
     command = [sys.executable, "-m", "benchmarks.samplers", f"--data_dir={data.path}"]

@@ -157,6 +157,7 @@ def compare(*flags):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_study_from_the_command_line_is_trained_once_and_grows(tmp_path):
     data = write_dataset(tmp_path / "data", image_size=24)
     flags = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--epochs=2"]
