@@ -152,8 +152,9 @@ def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
 
 def _compare(named: Sequence[tuple[str, str]]) -> None:
     from trainer import compare_page, comparison, comparison_text, confusion
+    from trainer.entries import read_entries
 
-    entries = comparison.read_entries(named)
+    entries = read_entries(named)
     if len(entries) < 2:
         raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison")
     names = [entry.name for entry in entries]

@@ -17,7 +17,7 @@ from cxr_tfrecords import dataset_dir, html_parts, images, records, tfrecord
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.stats_pictures import Thumbnail
 from trainer import comparison
-from trainer.comparison import Entry
+from trainer.entries import Entry
 from trainer.evaluation import Predictions
 from trainer.finished_run import FinishedRun
 

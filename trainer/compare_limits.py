@@ -7,8 +7,8 @@ from typing import Any
 
 from cxr_tfrecords import html_parts
 from cxr_tfrecords.html_parts import Html
-from trainer.comparison import Entry
 from trainer.comparison_text import TITLES
+from trainer.entries import Entry
 
 BLANK = Html('<span class="blank">to be filled in by the authors</span>')
 

@@ -21,8 +21,8 @@ from trainer import (
     compare_probabilities,
     compare_sections,
 )
-from trainer.comparison import Entry
 from trainer.confusion import Matrices
+from trainer.entries import Entry
 from trainer.evaluation import read_predictions
 
 FILE_NAME = "comparison.html"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from trainer.comparison import Entry
+    from trainer.entries import Entry
 
 _GRAY = "#8C8C8C"
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from cxr_tfrecords import html_parts
 from cxr_tfrecords.html_parts import stacked
-from trainer import compare_curves, comparison, operating_points
+from trainer import compare_curves, operating_points
 from trainer.comparison_text import TITLES, with_interval
+from trainer.entries import VARIANTS
 from trainer.evaluation import Predictions
 from trainer.inline_svg import draw
 
@@ -34,7 +35,7 @@ def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
             ", ".join(f"{t:.2f}" for t in entry["temperatures"]) if variant == "calibrated" else "",
         ]
         for name, entry in content["entries"].items()
-        for variant in comparison.VARIANTS
+        for variant in VARIANTS
     ]
     header = ["method", "probabilities", *(TITLES[m] for m in metrics), "temperature by seed"]
     yield html_parts.table(header, rows, texts=2)

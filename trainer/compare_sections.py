@@ -13,8 +13,8 @@ from typing import Any
 from cxr_tfrecords import html_parts
 from cxr_tfrecords.html_parts import Html
 from trainer import compare_pictures, comparison, comparison_text
-from trainer.comparison import Entry
 from trainer.comparison_text import TITLES, change, is_clear, number, p_text
+from trainer.entries import Entry
 from trainer.inline_svg import draw
 
 _COLUMNS = 6

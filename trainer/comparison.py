@@ -9,7 +9,6 @@ it. The result is a plain dictionary, comparison.json: page and text are made fr
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,19 +17,17 @@ import numpy as np
 from cxr_tfrecords.errors import UserError
 from trainer import (
     calibration,
-    class_balance,
     evaluation,
     operating_points,
     paired_tests,
     statistics,
 )
-from trainer.finished_run import FinishedRun, read_run
+from trainer.entries import VARIANTS, Entry, Scored, score_entry, training_priors
 from trainer.metrics import LOWER_IS_BETTER, OVERALL, weighted_metrics
 
 FORMAT = "cxr-comparison/1"
 # By class; the others of `metrics.PER_CLASS` are in each run's metrics.json.
 BY_CLASS = ("recall", "specificity", "precision", "f1", "auroc", "auprc")
-VARIANTS = ("raw", "prior_corrected", "calibrated")
 LEVEL = 0.95
 # What a metric can be, where that is not 0 to 1.
 _ANYTHING = (-np.inf, np.inf)
@@ -41,56 +38,6 @@ _BOUNDS = {
     "calibration_slope": _ANYTHING,
     "calibration_intercept": _ANYTHING,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A method on a backbone: its runs, by rising seed."""
-
-    name: str
-    runs: tuple[FinishedRun, ...]
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(run.config.seed for run in self.runs)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scored:
-    """An entry's predictions on one split: by seed, log-probabilities [n, classes] by variant."""
-
-    predictions: tuple[evaluation.Predictions, ...]
-    variants: dict[str, tuple[np.ndarray, ...]]
-    temperatures: tuple[float, ...]
-
-
-def read_entries(named_runs: Sequence[tuple[str, str]]) -> list[Entry]:
-    """Reads runs and gathers them.
-
-    Args:
-      named_runs: (name of the entry, run directory).
-
-    Raises:
-      UserError: two runs of an entry have one seed, or runs are of different data.
-    """
-    gathered: dict[str, dict[int, FinishedRun]] = {}
-    first: FinishedRun | None = None
-    for name, path in named_runs:
-        run = read_run(path)
-        first = first or run
-        if run.dataset["fingerprint"] != first.dataset["fingerprint"]:
-            raise UserError(
-                f"{path} and {first.path} were trained on different data sets: their figures "
-                "cannot be paired"
-            )
-        own = gathered.setdefault(name, {})
-        if run.config.seed in own:
-            raise UserError(
-                f"{path} and {own[run.config.seed].path} are both {name} with seed "
-                f"{run.config.seed}: leave one out"
-            )
-        own[run.config.seed] = run
-    return [Entry(n, tuple(own[s] for s in sorted(own))) for n, own in gathered.items()]
 
 
 def compare(
@@ -117,7 +64,7 @@ def compare(
     if reference not in names:
         raise UserError(f"--reference={reference} is none of {', '.join(names)}")
     class_names = entries[0].runs[0].class_names
-    scored = {entry.name: _score(entry, deploy_prior) for entry in entries}
+    scored = {entry.name: score_entry(entry, deploy_prior) for entry in entries}
     test = scored[reference].predictions[0]
     for entry in entries:
         _check_same_images(entry, scored[entry.name], test)
@@ -148,64 +95,14 @@ def compare(
     }
 
 
-def _score(entry: Entry, deploy_prior: Sequence[float] | None) -> _Scored:
-    predictions, temperatures = [], []
-    variants: dict[str, list[np.ndarray]] = {variant: [] for variant in VARIANTS}
-    for run in entry.runs:
-        validation, test = (
-            evaluation.read_predictions(os.path.join(run.path, f"predictions_{split}.csv"))
-            for split in ("validation", "test")
-        )
-        trained_at = training_priors(run)
-        natural = np.array(run.samples["natural"], np.float64)
-        target = natural if deploy_prior is None else np.asarray(deploy_prior, np.float64)
-        at_natural = calibration.correct_priors(validation.log_probabilities, trained_at, natural)
-        temperature = calibration.fit_temperature(validation.labels, at_natural)
-        corrected = calibration.correct_priors(test.log_probabilities, trained_at, natural)
-        cooled = calibration.apply_temperature(corrected, temperature)
-        predictions.append(test)
-        temperatures.append(temperature)
-        variants["raw"].append(test.log_probabilities)
-        variants["prior_corrected"].append(
-            calibration.correct_priors(test.log_probabilities, trained_at, target)
-        )
-        variants["calibrated"].append(calibration.correct_priors(cooled, natural, target))
-    return _Scored(
-        tuple(predictions),
-        {name: tuple(found) for name, found in variants.items()},
-        tuple(temperatures),
-    )
-
-
-def training_priors(run: FinishedRun) -> np.ndarray:
-    """float64 [classes], sum 1: the class shares that a run's probabilities are at.
-
-    Those of the training stream, times what the loss weighs a class by; losses that add the log
-    prior to the logits (balanced softmax, logit adjustment) leave raw logits at prior^(1 - tau).
-    Focal loss and LDAM have no such shares: those of the stream are the nearest there is.
-    """
-    counts = run.samples["natural"]
-    natural, stream = (np.array(run.samples[k], np.float64) for k in ("natural", "planned"))
-    config = run.config
-    if config.loss == "class_weighted":
-        stream = stream * class_balance.balanced_weights(counts)
-    elif config.loss == "effective_number":
-        beta = config.effective_number_beta
-        stream = stream * class_balance.effective_number_weights(counts, beta)
-    elif config.loss in ("balanced_softmax", "logit_adjusted"):
-        tau = config.logit_adjustment_tau if config.loss == "logit_adjusted" else 1.0
-        stream = stream / (natural / natural.sum()) ** tau
-    return stream / stream.sum()
-
-
-def _check_same_images(entry: Entry, scored: _Scored, test: evaluation.Predictions) -> None:
+def _check_same_images(entry: Entry, scored: Scored, test: evaluation.Predictions) -> None:
     for run, own in zip(entry.runs, scored.predictions, strict=True):
         if own.ids != test.ids or not np.array_equal(own.labels, test.labels):
             raise UserError(f"{run.path} was tested on other images than the first run")
 
 
 def _resample(
-    scored: _Scored, variant: str, weights: np.ndarray, class_names: Sequence[str]
+    scored: Scored, variant: str, weights: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Metric -> float64 [seeds, 1 + resamples]; a class's are called `recall/COVID`."""
     rows = []
@@ -216,7 +113,7 @@ def _resample(
 
 def _describe_entry(
     entry: Entry,
-    scored: _Scored,
+    scored: Scored,
     values: Mapping[str, Mapping[str, np.ndarray]],
     class_names: Sequence[str],
 ) -> dict[str, Any]:
@@ -254,7 +151,7 @@ def _calibration_names(class_names: Sequence[str]) -> list[str]:
 
 
 def _reliability(
-    scored: _Scored, variant: str, class_names: Sequence[str]
+    scored: Scored, variant: str, class_names: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
     """Curves of the first seed: pooling seeds would show their mean, which nobody would use."""
     labels = scored.predictions[0].labels
@@ -273,7 +170,7 @@ def _differences(
     entries: Sequence[Entry],
     reference: str,
     values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
-    scored: Mapping[str, _Scored],
+    scored: Mapping[str, Scored],
     class_names: Sequence[str],
 ) -> dict[str, Any]:
     """Entry -> metric -> entry minus reference, with p-values corrected over the entries."""
@@ -305,7 +202,7 @@ def _add_tests(
     result: dict[str, Any],
     others: Sequence[Entry],
     base: Entry,
-    scored: Mapping[str, _Scored],
+    scored: Mapping[str, Scored],
     class_names: Sequence[str],
 ) -> None:
     """McNemar's and DeLong's tests by seed, joined by twice the median p (Rueschendorf 1982),

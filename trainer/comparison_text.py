@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer import comparison, operating_points
+from trainer.entries import VARIANTS
 
 TITLES = {
     "accuracy": "accuracy",
@@ -187,7 +188,7 @@ def _probability_table(content: Mapping[str, Any]) -> str:
     header = ["method", "probabilities", *(TITLES[m] for m in metrics), "temperature"]
     rows = []
     for name, entry in content["entries"].items():
-        for variant in comparison.VARIANTS:
+        for variant in VARIANTS:
             found = entry["probabilities"][variant]
             cooled = ", ".join(f"{t:.2f}" for t in entry["temperatures"])
             rows.append(

@@ -6,6 +6,7 @@ import os
 
 from tests.trainer import fake_run
 from trainer import comparison
+from trainer.entries import read_entries
 
 COUNTS = {"train": [240, 380, 650, 80], "validation": [20, 30, 40, 10], "test": [21, 31, 43, 9]}
 PLANNED = {
@@ -37,5 +38,5 @@ def compare(paths, resamples: int = 20, **options):
     """(content, entries) as `trainer.compare` makes them."""
     from trainer.finished_run import read_run
 
-    entries = comparison.read_entries([(read_run(p).config.sampler, p) for p in paths])
+    entries = read_entries([(read_run(p).config.sampler, p) for p in paths])
     return comparison.compare(entries, reference="none", resamples=resamples, **options), entries

@@ -13,6 +13,7 @@ from tests.helpers import write_dataset
 from tests.trainer.fake_run import CLASSES, write_run
 from trainer import comparison, comparison_text, evaluation, metrics, study
 from trainer.config import TrainConfig
+from trainer.entries import read_entries, training_priors
 
 
 def write_study(folder, shifts, seeds=(0, 1, 2)):
@@ -43,7 +44,7 @@ def content(tmp_path_factory):
     named = write_study(
         tmp_path_factory.mktemp("study"), {"none": 0, "oversample": 0.8, "focal": 0, "weighted": -1}
     )
-    return comparison.compare(comparison.read_entries(named), reference="none", resamples=300)
+    return comparison.compare(read_entries(named), reference="none", resamples=300)
 
 
 def test_methods_are_samplers_losses_or_both():
@@ -118,8 +119,8 @@ def test_every_number_of_the_page_is_in_the_json(content):
 def test_what_cannot_be_paired_is_refused(tmp_path):
     named = write_study(tmp_path, {"none": 0, "focal": 0}, seeds=(0,))
     with pytest.raises(UserError, match="are both none with seed 0"):
-        comparison.read_entries([named[0], ("none", named[1][1])])
-    entries = comparison.read_entries(named)
+        read_entries([named[0], ("none", named[1][1])])
+    entries = read_entries(named)
     with pytest.raises(UserError, match="--reference=all is none of none, focal"):
         comparison.compare(entries, reference="all")
     path = os.path.join(named[1][1], "predictions_test.csv")
@@ -127,13 +128,13 @@ def test_what_cannot_be_paired_is_refused(tmp_path):
     fewer = evaluation.Predictions(own.ids[1:], own.labels[1:], own.logits[1:])
     evaluation.write_predictions(path, fewer, CLASSES)
     with pytest.raises(UserError, match="was tested on other images"):
-        comparison.compare(comparison.read_entries(named), reference="none")
+        comparison.compare(read_entries(named), reference="none")
 
 
 def test_priors_are_those_that_the_probabilities_are_at(tmp_path):
     def priors(**settings):
-        [entry] = comparison.read_entries([("m", write_run(tmp_path / str(settings), **settings))])
-        return comparison.training_priors(entry.runs[0])
+        [entry] = read_entries([("m", write_run(tmp_path / str(settings), **settings))])
+        return training_priors(entry.runs[0])
 
     planned = np.array([7137, 7650, 6509, 6656])
     uniform = np.full(4, 0.25)
