@@ -15,6 +15,7 @@ import numpy as np
 
 from cxr_tfrecords import dataset_dir, html_parts, images, records, tfrecord
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.quiet import quiet_tensorflow
 from cxr_tfrecords.stats_pictures import Thumbnail
 from trainer import comparison
 from trainer.entries import Entry
@@ -162,6 +163,7 @@ def _explain(
     if not shown:
         return {}, []
     try:
+        quiet_tensorflow()
         from trainer.grad_cam import GradCam
     except ImportError as error:
         return {}, [f"No Grad-CAM: TensorFlow cannot be imported ({error})."]

@@ -69,14 +69,15 @@ def headline(content: Mapping[str, Any]) -> str:
     total = len(content["differences"])
     title = TITLES[primary]
     if not helped and not harmed:
-        text = f"None of {total} methods differs from {reference} in {title} by more than chance."
+        which = f"None of {total} methods differs" if total > 1 else "The method does not differ"
+        text = f"{which} from {reference} in {title} by more than chance."
     else:
         found = []
         if helped:
             found.append(f"better {title} than {reference}: {', '.join(helped)}")
         if harmed:
             found.append(f"worse: {', '.join(harmed)}")
-        text = f"Of {total} methods: {'; '.join(found)}."
+        text = f"Of {total} method{'s' if total > 1 else ''}: {'; '.join(found)}."
     worse = [
         name
         for name, one in content["differences"].items()
