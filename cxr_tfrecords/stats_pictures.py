@@ -16,6 +16,7 @@ import numpy as np
 
 from cxr_tfrecords import files, images, records, tfrecord
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.plot_style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,15 +26,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
+    **STYLE,
     # The same bytes each time; and letters stay letters, so that any script's are shown.
     "svg.hashsalt": "cxr",
     "svg.fonttype": "none",

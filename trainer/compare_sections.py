@@ -190,17 +190,9 @@ def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
         "part of the difference between methods may be that. Losses of other training objectives "
         "are all shown as plain cross-entropy on validation."
     )
-    rows = [
-        [
-            name,
-            ", ".join(map(str, entry["seeds"])),
-            ", ".join(f"{n:,}" for n in entry["updates"]),
-            ", ".join(map(str, entry["epochs"])),
-            f"{sum(entry['minutes']):.1f}",
-        ]
-        for name, entry in content["entries"].items()
-    ]
-    yield html_parts.table(["method", "seeds", "updates", "epochs", "minutes in all"], rows)
+    yield html_parts.table(
+        list(comparison_text.BUDGET_HEADER), comparison_text.budget_rows(content)
+    )
 
 
 def _seeds(content: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer import comparison, operating_points
 from trainer.entries import VARIANTS
+from trainer.tables import plain_table
 
 TITLES = {
     "accuracy": "accuracy",
@@ -156,7 +157,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         "## Tests by image",
         _tests_table(content),
         "## Budget",
-        _budget_table(content),
+        plain_table(BUDGET_HEADER, budget_rows(content)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -167,7 +168,7 @@ def _metrics_table(content: Mapping[str, Any], metrics: Sequence[str]) -> str:
         [name, *(with_interval(m, entry["metrics"][m]) for m in metrics)]
         for name, entry in content["entries"].items()
     ]
-    return table(header, rows)
+    return plain_table(header, rows)
 
 
 def _differences_table(content: Mapping[str, Any], metrics: Sequence[str]) -> str:
@@ -181,7 +182,7 @@ def _differences_table(content: Mapping[str, Any], metrics: Sequence[str]) -> st
             one = found["metrics"][metric]
             row += [with_interval(metric, one, change), p_text(one["p_holm"])]
         rows.append(row)
-    return table(header, rows)
+    return plain_table(header, rows)
 
 
 def _probability_table(content: Mapping[str, Any]) -> str:
@@ -200,7 +201,7 @@ def _probability_table(content: Mapping[str, Any]) -> str:
                     cooled if variant == "calibrated" else "",
                 ]
             )
-    return table(header, rows)
+    return plain_table(header, rows)
 
 
 def _tests_table(content: Mapping[str, Any]) -> str:
@@ -218,11 +219,15 @@ def _tests_table(content: Mapping[str, Any]) -> str:
         "p-values: McNemar's and DeLong's tests of each seed, joined by twice their median "
         "(Rueschendorf 1982), corrected over the methods (Holm). They take images as independent."
     )
-    return table(header, rows) + "\n\n" + note
+    return plain_table(header, rows) + "\n\n" + note
 
 
-def _budget_table(content: Mapping[str, Any]) -> str:
-    rows = [
+BUDGET_HEADER = ("method", "seeds", "updates", "epochs", "minutes in all")
+
+
+def budget_rows(content: Mapping[str, Any]) -> list[list[str]]:
+    """What each method's runs cost, under `BUDGET_HEADER`."""
+    return [
         [
             name,
             ", ".join(map(str, entry["seeds"])),
@@ -232,10 +237,3 @@ def _budget_table(content: Mapping[str, Any]) -> str:
         ]
         for name, entry in content["entries"].items()
     ]
-    return table(["method", "seeds", "updates", "epochs", "minutes in all"], rows)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: text left, numbers right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cxr_tfrecords.html_parts import Html
+from cxr_tfrecords.plot_style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,15 +23,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C
 REFERENCE_COLOR = "#222222"
 DASHES = ("-", "--", ":", "-.")
 _STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
+    **STYLE,
     "svg.fonttype": "none",
     # Class names are not formulas, whatever signs they hold.
     "text.parse_math": False,

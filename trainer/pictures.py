@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_tfrecords.files import replacing
+from cxr_tfrecords.plot_style import STYLE
 from trainer.finished_run import SPLITS, FinishedRun, read_run
 
 if TYPE_CHECKING:
@@ -23,15 +24,7 @@ if TYPE_CHECKING:
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _LIGHT_BLUE, _GRAY = "#6FB1D9", "#8C8C8C"
 _STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
+    **STYLE,
     "figure.dpi": 150,
     "hatch.linewidth": 0.6,
     "hatch.color": "white",

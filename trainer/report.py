@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from cxr_tfrecords.files import replacing
 from trainer import class_balance, sampler_audit
 from trainer.config import TrainConfig
 from trainer.finished_run import SPLITS, FinishedRun, read_run
+from trainer.tables import plain_table
 
 # Always part of the command, even where they are the defaults: what a reader asks first.
 _SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "loss", "seed")
@@ -127,7 +128,7 @@ def _results_table(run: FinishedRun) -> str:
     for title, key in shown.items():
         decimals = 4 if key in ("auroc_macro", "log_loss") else None
         rows.append([title, *(_number(run.metrics[s][key], decimals) for s in SPLITS)])
-    return _table(["", *SPLITS], rows)
+    return plain_table(["", *SPLITS], rows)
 
 
 def _class_table(run: FinishedRun, split: str) -> str:
@@ -136,7 +137,7 @@ def _class_table(run: FinishedRun, split: str) -> str:
         [name, f"{values['support']:,}", *(_number(values[column]) for column in columns)]
         for name, values in run.metrics[split]["per_class"].items()
     ]
-    return _table(["class", "n", "recall", "precision", "specificity", "F1", "AUROC"], rows)
+    return plain_table(["class", "n", "recall", "precision", "specificity", "F1", "AUROC"], rows)
 
 
 def _counts_table(run: FinishedRun) -> str:
@@ -155,7 +156,7 @@ def _counts_table(run: FinishedRun) -> str:
     # The only sampler whose class mix moves; the audit below shows its last epoch as well.
     first = ", epoch 1" if run.config.sampler == "progressive" else ""
     sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
-    return _table(["class", *splits, *sampled], rows)
+    return plain_table(["class", *splits, *sampled], rows)
 
 
 def _describe_audit(run: FinishedRun) -> list[str]:
@@ -300,9 +301,3 @@ def _number(value: float | None, decimals: int | None = None) -> str:
 
 def _whole(text: str) -> int:
     return int(text.replace(",", ""))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: text left, numbers right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
