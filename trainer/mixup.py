@@ -66,7 +66,7 @@ def plan_mixing(
       flip: mirror each partner of `balanced` with probability 1/2 (`plain` takes it as planned).
     """
     size = len(plan.labels)
-    streams = samplers._Streams(seed + _MIXING_SEED, epoch)
+    streams = samplers.Streams(seed + _MIXING_SEED, epoch)
     uniform = streams.uniform(_WEIGHTS, size)
     if kind == "plain":
         order = streams.permutation(_PARTNERS, size)

@@ -113,7 +113,7 @@ def plan_epoch(
         sampler, counts, target, class_names, strategy=strategy, epoch=epoch, epochs=epochs
     )
     steps = _full_batches(sampler, int(delivered.sum()), batch_size)
-    streams = _Streams(seed, epoch)
+    streams = Streams(seed, epoch)
     if sampler == "rejection":
         shares = target_shares(sampler, sizes, target, class_names)
         labels, ordinals = _reject(sizes, shares, int(delivered.sum()), streams)
@@ -122,7 +122,7 @@ def plan_epoch(
         labels, ordinals = _draw_classes(sizes, shares, streams)
     else:
         redrawn = resample_each_epoch or sampler == "progressive"
-        subset = streams if redrawn else _Streams(seed, 0)
+        subset = streams if redrawn else Streams(seed, 0)
         labels, ordinals = _take_exactly(sizes, delivered, subset)
         order = streams.permutation(_ORDER, len(labels))
         labels, ordinals = labels[order], ordinals[order]
@@ -152,7 +152,7 @@ def steps_per_epoch(
 
 
 def _take_exactly(
-    sizes: np.ndarray, take: np.ndarray, streams: _Streams
+    sizes: np.ndarray, take: np.ndarray, streams: Streams
 ) -> tuple[np.ndarray, np.ndarray]:
     """`take[c]` records of each class, unordered: whole copies, the rest drawn without repeat."""
     ordinals = []
@@ -164,7 +164,7 @@ def _take_exactly(
 
 
 def _draw_classes(
-    sizes: np.ndarray, shares: np.ndarray, streams: _Streams
+    sizes: np.ndarray, shares: np.ndarray, streams: Streams
 ) -> tuple[np.ndarray, np.ndarray]:
     """N classes drawn from `shares`; a class's records come in cycles, each shuffled anew."""
     bounds = np.cumsum(shares)
@@ -181,7 +181,7 @@ def _draw_classes(
 
 
 def _reject(
-    sizes: np.ndarray, shares: np.ndarray, wanted: int, streams: _Streams
+    sizes: np.ndarray, shares: np.ndarray, wanted: int, streams: Streams
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first `wanted` records accepted from shuffled passes over the whole split."""
     natural = np.repeat(np.arange(len(sizes)), sizes)
@@ -208,7 +208,7 @@ def _full_batches(sampler: str, examples: int, batch_size: int) -> int:
     return examples // batch_size
 
 
-class _Streams:
+class Streams:
     """Independent random numbers for each purpose of an epoch, by counter-based Philox.
 
     Raw words are used and not `numpy.random.Generator`, whose methods may change their results
