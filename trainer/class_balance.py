@@ -82,7 +82,9 @@ def ldam_margins(counts: Sequence[int], max_margin: float) -> np.ndarray:
     return margins * max_margin / margins.max()
 
 
-def adjust_logits(logits: np.ndarray, priors: Sequence[float], tau: float = 1.0) -> np.ndarray:
+def adjust_logits(
+    logits: np.ndarray, priors: Sequence[float] | np.ndarray, tau: float = 1.0
+) -> np.ndarray:
     """Post hoc logit adjustment, logits - tau log(prior): what a model that was trained by plain
     cross-entropy would say if all classes were equally frequent (Menon et al., Long-Tail Learning
     via Logit Adjustment, 2021, equation 9).

@@ -27,7 +27,7 @@ from absl import flags
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
 from trainer import config as settings
-from trainer import sampler_settings, study
+from trainer import study
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +37,8 @@ flags.DEFINE_list(
     "methods",
     ["none", "undersample", "oversample"],
     "Samplers and losses of trainer.main, or several joined by +, as undersample+focal; mixup and "
-    "balanced_mixup; crt and tau_norm (the run `none`, its last layer balanced afterwards).",
+    "balanced_mixup; crt, tau_norm and posthoc_logit_adjusted (the run `none`, its last layer "
+    "balanced afterwards).",
 )
 flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of each method for each.")
 flags.DEFINE_list("backbones", ["tiny"], "Backbones of trainer.main.")
@@ -50,6 +51,13 @@ flags.DEFINE_enum(
     "updates, --epochs times those of an epoch without balancing, without early stopping.",
 )
 flags.DEFINE_integer("epochs", 20, "At most, see --budget.", lower_bound=1)
+flags.DEFINE_enum(
+    "monitor",
+    "validation_balanced_accuracy",
+    settings.MONITORS,
+    "What every run keeps its best epoch by, and stops by. validation_loss, at natural prevalence, "
+    "would choose the epochs in which a balanced method has balanced least.",
+)
 flags.DEFINE_integer("batch_size", 32, "Images in a step.", lower_bound=1)
 flags.DEFINE_integer("jobs", 1, "Runs at the same time on this machine.", lower_bound=1)
 flags.DEFINE_list("runs", [], "Patterns of finished runs to compare, instead of training.")
@@ -108,7 +116,9 @@ def _make_cells() -> list[study.Cell]:
             raise UserError(f"--{flag}={','.join(map(str, values))}: each once, and at least one")
     methods = [study.parse_method(name) for name in FLAGS.methods]
     if any(method.decoupled for method in methods) and "none" not in FLAGS.methods:
-        raise UserError("--methods: crt and tau_norm start from the run `none`: name it too")
+        raise UserError(
+            f"--methods: {', '.join(study.DECOUPLED)} start from the run `none`: name it too"
+        )
     for backbone in FLAGS.backbones:
         if backbone not in settings.BACKBONES:
             raise UserError(f"--backbones: {backbone!r} is none of {', '.join(settings.BACKBONES)}")
@@ -122,6 +132,7 @@ def _common_flags(extra: Sequence[str]) -> list[str]:
         f"--data_dir={FLAGS.data_dir}",
         f"--epochs={FLAGS.epochs}",
         f"--batch_size={FLAGS.batch_size}",
+        f"--monitor={FLAGS.monitor}",
     ]
     if FLAGS.budget == "steps":
         steps = data.num_examples("train") // FLAGS.batch_size
@@ -142,16 +153,16 @@ def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
     paths = [path for path in paths if os.path.exists(os.path.join(path, "metrics.json"))]
     if not paths:
         raise UserError(f"--runs={','.join(patterns)} matches no finished run")
-    configs = [read_run(path).config for path in paths]
-    several = len({config.backbone for config in configs}) > 1
+    runs = [read_run(path) for path in paths]
+    several = len({run.config.backbone for run in runs}) > 1
     return [
-        (study.describe_method(config) + (f" ({config.backbone})" if several else ""), path)
-        for config, path in zip(configs, paths, strict=True)
+        (study.describe_method(run) + (f" ({run.config.backbone})" if several else ""), run.path)
+        for run in runs
     ]
 
 
 def _compare(named: Sequence[tuple[str, str]]) -> None:
-    from trainer import compare_page, comparison, comparison_text, confusion
+    from trainer import compare_page, comparison, comparison_text, confusion, deployment
     from trainer.entries import read_entries
 
     entries = read_entries(named)
@@ -165,7 +176,9 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
         reference=reference,
         primary=FLAGS.primary_metric,
         resamples=FLAGS.resamples,
-        deploy_prior=_deploy_prior(entries[0].runs[0].class_names),
+        deploy_prior=deployment.parse_deploy_prior(
+            FLAGS.deploy_prior, entries[0].runs[0].class_names
+        ),
     )
     os.makedirs(FLAGS.study_dir, exist_ok=True)
     plain = json.loads(json.dumps(content))  # tuples and NumPy's numbers leave no trace
@@ -179,20 +192,6 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
     paper = confusion.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
     page = compare_page.write_page(FLAGS.study_dir, content, entries, paper=paper)
     print(f"\n{page} shows it all, {path} its figures")
-
-
-def _deploy_prior(class_names: Sequence[str]) -> tuple[float, ...] | None:
-    pairs = dict(
-        sampler_settings.parse_pairs("deploy_prior", FLAGS.deploy_prior, float, "class=share")
-    )
-    if not pairs:
-        return None
-    if set(pairs) != set(class_names) or min(pairs.values()) < 0 or not sum(pairs.values()):
-        raise UserError(
-            f"--deploy_prior={','.join(FLAGS.deploy_prior)} must give each class "
-            f"({', '.join(class_names)}) a share of 0 or more, not all 0"
-        )
-    return tuple(pairs[name] for name in class_names)
 
 
 if __name__ == "__main__":

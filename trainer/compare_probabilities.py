@@ -9,7 +9,7 @@ from cxr_tfrecords import html_parts
 from cxr_tfrecords.html_parts import stacked
 from trainer import compare_curves, operating_points
 from trainer.comparison_text import TITLES, with_interval
-from trainer.entries import VARIANTS
+from trainer.deployment import VARIANTS
 from trainer.evaluation import Predictions
 from trainer.inline_svg import draw
 

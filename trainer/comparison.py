@@ -22,7 +22,8 @@ from trainer import (
     paired_tests,
     statistics,
 )
-from trainer.entries import VARIANTS, Entry, Scored, score_entry, training_priors
+from trainer.deployment import VARIANTS, training_priors
+from trainer.entries import Entry, Scored, score_entry
 from trainer.metrics import LOWER_IS_BETTER, OVERALL, weighted_metrics
 
 FORMAT = "cxr-comparison/1"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer import comparison, operating_points
-from trainer.entries import VARIANTS
+from trainer.deployment import VARIANTS
 from trainer.tables import plain_table
 
 TITLES = {

@@ -1,7 +1,8 @@
-"""Gives a finished run another output layer, in a run directory of its own (Kang et al. 2020).
+"""Gives a finished run another output layer, in a run directory of its own.
 
   python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=crt
   python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=tau_norm
+  python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=posthoc_logit_adjusted
 
 The features stay as they are, so this takes little more than one evaluation. NEW gets the same
 files as a run of trainer.main, with what it came from in config.json, and can be compared with
@@ -21,15 +22,17 @@ flags.DEFINE_string("run_dir", "", "Where everything goes; a directory that hold
 flags.DEFINE_enum(
     "method",
     "crt",
-    ("crt", "tau_norm"),
+    ("crt", "tau_norm", "posthoc_logit_adjusted"),
     "crt: the output layer starts anew and learns from class-balanced draws. tau_norm: the "
-    "weights of each class are divided by their length to the power --tau, the bias is dropped.",
+    "weights of each class are divided by their length to the power --tau, the bias is dropped "
+    "(both Kang et al. 2020). posthoc_logit_adjusted: --tau times the log share of each class in "
+    "training is taken off the logits (Menon et al. 2021).",
 )
 flags.DEFINE_float(
     "tau",
     None,
     "tau_norm: 0 leaves the lengths as they are, 1 makes them equal. Left out: of 0, 0.05, …, 1 "
-    "the one of the best balanced accuracy on validation.",
+    "the one of the best balanced accuracy on validation. posthoc_logit_adjusted: left out 1.",
 )
 flags.DEFINE_integer("epochs", 10, "crt: epochs, the best of which is kept.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.01, "crt: with the optimizer of the run.")
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> None:
     for name in ("from_run", "run_dir"):
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing: --help explains it")
-    if FLAGS.tau is not None and FLAGS.method != "tau_norm":
+    if FLAGS.tau is not None and FLAGS.method == "crt":
         raise UserError(f"--tau has no meaning with --method={FLAGS.method}")
     from cxr_tfrecords.quiet import quiet_tensorflow
 

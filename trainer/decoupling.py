@@ -7,6 +7,12 @@ Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognitio
     tau_norm  the weights of class c become w_c / ||w_c||^tau, the bias is dropped as in the paper
               (section 4.2, equation 4); nothing is trained
 
+and, of the same kind, Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021:
+
+    posthoc_logit_adjusted
+              tau times the log share of each class that the run was trained at is taken off its
+              bias (section 4.1, equation 9); nothing is trained
+
 Features are computed once, in inference mode (moving BatchNormalization statistics, no dropout,
 no flips), and kept in memory. So `crt` takes seconds, but sees no augmented images; the paper
 computes them anew in every epoch and lowers the learning rate along a cosine, here it is constant
@@ -29,6 +35,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer import (
     assembly,
+    class_balance,
     evaluation,
     experiment,
     input_pipeline,
@@ -37,10 +44,11 @@ from trainer import (
     streaming,
 )
 from trainer.config import TrainConfig
+from trainer.deployment import training_priors
 from trainer.finished_run import SPLITS, FinishedRun, read_run
 from trainer.model import LOGITS
 
-METHODS = ("crt", "tau_norm")
+METHODS = ("crt", "tau_norm", "posthoc_logit_adjusted")
 # Kang et al. search within (0, 1) as well.
 TAUS = tuple(step / 20 for step in range(21))
 _BATCH = 64
@@ -74,8 +82,9 @@ def decouple(
 
     Args:
       from_run: stays as it is; run_dir: gets the same files as one of `trainer.main`.
-      method: `crt` or `tau_norm`.
-      tau: of `tau_norm`; None: of `TAUS` the one of the best balanced accuracy on validation.
+      method: one of `METHODS`.
+      tau: of `tau_norm`; None: of `TAUS` the one of the best balanced accuracy on validation. Of
+        `posthoc_logit_adjusted`; None: 1, which is consistent for the balanced error.
       epochs, learning_rate: of `crt`, with the optimizer and batch size of the run.
       data_dir: the run's data set if it was moved.
 
@@ -102,6 +111,8 @@ def decouple(
     with run_directory.explained_failures(config), input_pipeline.explained_reads(source.data):
         if method == "tau_norm":
             return _normalise(source, config, told, tau)
+        if method == "posthoc_logit_adjusted":
+            return _adjust(source, config, told, 1.0 if tau is None else tau)
         return _retrain(source, _second_stage(config, source.data, epochs, learning_rate), told)
 
 
@@ -139,12 +150,7 @@ def _open_run(from_run: str, data_dir: str) -> _Source:
             f"{run.dataset['fingerprint'][:8]}) than {data.path} holds ({data.fingerprint[:8]}): "
             "name its data set with --data_dir"
         )
-    path = os.path.join(from_run, "model.keras")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{path} cannot be read ({reason})") from error
+    model = run_directory.load_model(from_run)
     predictions = {
         split: evaluation.read_predictions(os.path.join(from_run, f"predictions_{split}.csv"))
         for split in SPLITS
@@ -193,8 +199,26 @@ def _normalise(
         print(f"tau {tau:g}: validation balanced accuracy {scores[tau]:.3f}", flush=True)
     run_directory.start_run(config, source.data, source.run.samples, told)
     run_directory.write_history(config.run_dir, source.run.history)
-    kernel = normalise_weights(kernel, tau)
-    return _finish(source, config, features, kernel, np.zeros(kernel.shape[1], np.float32))
+    kernel, bias = normalise_weights(kernel, tau), np.zeros(kernel.shape[1], np.float32)
+    return _finish(source, config, _answers(source, features, kernel, bias), kernel, bias)
+
+
+def _adjust(
+    source: _Source, config: TrainConfig, told: dict[str, Any], tau: float
+) -> dict[str, dict[str, Any]]:
+    priors = training_priors(source.run)
+    told |= {"tau": tau, "priors": priors.tolist(), "flags": {"tau": tau}}
+    kernel, bias = source.head.get_weights()
+    predictions = {
+        split: dataclasses.replace(
+            found, logits=class_balance.adjust_logits(found.logits, priors, tau).astype(np.float32)
+        )
+        for split, found in source.predictions.items()
+    }
+    run_directory.start_run(config, source.data, source.run.samples, told)
+    run_directory.write_history(config.run_dir, source.run.history)
+    bias = class_balance.adjust_logits(bias, priors, tau)
+    return _finish(source, config, predictions, kernel, bias)
 
 
 def _second_stage(
@@ -234,25 +258,31 @@ def _retrain(
     told |= {"flags": {"epochs": config.epochs, "learning_rate": config.learning_rate}}
     run_directory.start_run(config, source.data, samples, told)
     run_directory.write_history(config.run_dir, history)
-    return _finish(source, config, features, kernel, bias)
+    return _finish(source, config, _answers(source, features, kernel, bias), kernel, bias)
 
 
 def _finish(
     source: _Source,
     config: TrainConfig,
-    features: dict[str, np.ndarray],
+    predictions: dict[str, evaluation.Predictions],
     kernel: np.ndarray,
     bias: np.ndarray,
 ) -> dict[str, dict[str, Any]]:
-    """Puts the output layer into the model, predicts with it and writes the results."""
+    """Puts the output layer into the model and writes the results."""
     source.head.set_weights([kernel, bias])
-    predictions = {
-        # Ids and true classes are those of the run: the same data in the same order.
+    experiment.write_results(config.run_dir, predictions, source.model, source.data.class_names)
+    return run_directory.read_json(os.path.join(config.run_dir, "metrics.json"))
+
+
+def _answers(
+    source: _Source, features: dict[str, np.ndarray], kernel: np.ndarray, bias: np.ndarray
+) -> dict[str, evaluation.Predictions]:
+    """Predictions of an output layer. Ids and true classes are those of the run: the same data in
+    the same order."""
+    return {
         split: dataclasses.replace(
             source.predictions[split],
             logits=np.asarray(features[split] @ kernel + bias, np.float32),
         )
         for split in SPLITS
     }
-    experiment.write_results(config.run_dir, predictions, source.model, source.data.class_names)
-    return run_directory.read_json(os.path.join(config.run_dir, "metrics.json"))

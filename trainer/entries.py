@@ -1,6 +1,4 @@
-"""Methods as a comparison takes them: their runs, their predictions, and at which class shares
-their probabilities are.
-"""
+"""Methods as a comparison takes them: their runs and their predictions."""
 
 from __future__ import annotations
 
@@ -11,11 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from trainer import calibration, class_balance, evaluation
+from trainer import deployment, evaluation
+from trainer.deployment import VARIANTS
 from trainer.finished_run import FinishedRun, read_run
-
-# Raw; at the deployment's class shares; and with a temperature fitted on validation besides.
-VARIANTS = ("raw", "prior_corrected", "calibrated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,50 +65,18 @@ def read_entries(named_runs: Sequence[tuple[str, str]]) -> list[Entry]:
 
 
 def score_entry(entry: Entry, deploy_prior: Sequence[float] | None) -> Scored:
-    predictions, temperatures = [], []
+    """Reads the test predictions of an entry's runs and makes their variants."""
+    predictions, plans = [], []
     variants: dict[str, list[np.ndarray]] = {variant: [] for variant in VARIANTS}
     for run in entry.runs:
-        validation, test = (
-            evaluation.read_predictions(os.path.join(run.path, f"predictions_{split}.csv"))
-            for split in ("validation", "test")
-        )
-        trained_at = training_priors(run)
-        natural = np.array(run.samples["natural"], np.float64)
-        target = natural if deploy_prior is None else np.asarray(deploy_prior, np.float64)
-        at_natural = calibration.correct_priors(validation.log_probabilities, trained_at, natural)
-        temperature = calibration.fit_temperature(validation.labels, at_natural)
-        corrected = calibration.correct_priors(test.log_probabilities, trained_at, natural)
-        cooled = calibration.apply_temperature(corrected, temperature)
+        test = evaluation.read_predictions(os.path.join(run.path, "predictions_test.csv"))
+        plan = deployment.plan_deployment(run, deploy_prior)
         predictions.append(test)
-        temperatures.append(temperature)
-        variants["raw"].append(test.log_probabilities)
-        variants["prior_corrected"].append(
-            calibration.correct_priors(test.log_probabilities, trained_at, target)
-        )
-        variants["calibrated"].append(calibration.correct_priors(cooled, natural, target))
+        plans.append(plan)
+        for name, log_probabilities in plan.variants(test.log_probabilities).items():
+            variants[name].append(log_probabilities)
     return Scored(
         tuple(predictions),
         {name: tuple(found) for name, found in variants.items()},
-        tuple(temperatures),
+        tuple(plan.temperature for plan in plans),
     )
-
-
-def training_priors(run: FinishedRun) -> np.ndarray:
-    """float64 [classes], sum 1: the class shares that a run's probabilities are at.
-
-    Those of the training stream, times what the loss weighs a class by; losses that add the log
-    prior to the logits (balanced softmax, logit adjustment) leave raw logits at prior^(1 - tau).
-    Focal loss and LDAM have no such shares: those of the stream are the nearest there is.
-    """
-    counts = run.samples["natural"]
-    natural, stream = (np.array(run.samples[k], np.float64) for k in ("natural", "planned"))
-    config = run.config
-    if config.loss == "class_weighted":
-        stream = stream * class_balance.balanced_weights(counts)
-    elif config.loss == "effective_number":
-        beta = config.effective_number_beta
-        stream = stream * class_balance.effective_number_weights(counts, beta)
-    elif config.loss in ("balanced_softmax", "logit_adjusted"):
-        tau = config.logit_adjustment_tau if config.loss == "logit_adjusted" else 1.0
-        stream = stream / (natural / natural.sum()) ** tau
-    return stream / stream.sum()

@@ -194,6 +194,12 @@ def _describe_decoupling(run: FinishedRun) -> str:
             f" That was the second stage: features are those of {source}, frozen, and only the "
             "output layer was trained anew (cRT, Kang et al. 2020)."
         )
+    if run.decoupled["method"] == "posthoc_logit_adjusted":
+        return (
+            f" That was the training of {source}, from whose logits tau = "
+            f"{run.decoupled['tau']:g} times the log class shares of training were taken (post hoc "
+            "logit adjustment, Menon et al. 2021)."
+        )
     return (
         f" That was the training of {source}, whose output weights were then divided by their "
         f"length to the power tau = {run.decoupled['tau']:g} ({run.decoupled['tau_from']}), "

@@ -205,6 +205,20 @@ def save_model(run_dir: str, model: keras.Model) -> None:
         model.save(temporary)
 
 
+def load_model(run_dir: str) -> keras.Model:
+    """Reads model.keras.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    path = os.path.join(run_dir, "model.keras")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = _first_line(error)[:160]
+        raise UserError(f"{path} cannot be read ({reason})") from error
+
+
 @contextlib.contextmanager
 def explained_failures(config: TrainConfig) -> Iterator[None]:
     """Turns a failing disk and too little device memory into one line each."""

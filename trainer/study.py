@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from cxr_tfrecords.errors import UserError
 from trainer import config as settings
+from trainer.finished_run import FinishedRun
 
 # A method's name is made of these, joined by `+`: oversample, focal, undersample+focal, …
 _MIXUPS = {"mixup": "plain", "balanced_mixup": "balanced"}
-_DECOUPLED = ("crt", "tau_norm")
+DECOUPLED = ("crt", "tau_norm", "posthoc_logit_adjusted")
 _ERROR_LINES = 5
 
 
@@ -35,8 +36,8 @@ class Method:
     Attributes:
       name: as the user gives it and as results call it.
       flags: of `trainer.main`, without the dashes.
-      decoupled: `crt` or `tau_norm`: made of the finished run without balancing, see
-        `trainer.decouple`; else empty.
+      decoupled: a method of `trainer.decouple`: made of the finished run without balancing; else
+        empty.
     """
 
     name: str
@@ -63,7 +64,7 @@ def parse_method(name: str) -> Method:
     Raises:
       UserError: a part is unknown, or two parts set the same thing.
     """
-    if name in _DECOUPLED:
+    if name in DECOUPLED:
         return Method(name, {}, decoupled=name)
     flags: dict[str, str] = {}
     for part in name.split("+"):
@@ -78,6 +79,9 @@ def parse_method(name: str) -> Method:
 def _part_flags(part: str, name: str) -> dict[str, str]:
     if part in settings.SAMPLERS:
         return {"sampler": part}
+    if part == "ldam_drw":
+        # Early stopping would come before its weights do.
+        return {"loss": part, "early_stopping_patience": "0"}
     if part in settings.LOSSES:
         return {"loss": part}
     if part in _MIXUPS:
@@ -85,7 +89,7 @@ def _part_flags(part: str, name: str) -> dict[str, str]:
     known = [*settings.SAMPLERS, *settings.LOSSES, *_MIXUPS]
     raise UserError(
         f"--methods: {part!r} in {name!r} is none of {', '.join(known)}, nor alone one of "
-        f"{', '.join(_DECOUPLED)}"
+        f"{', '.join(DECOUPLED)}"
     )
 
 
@@ -190,8 +194,17 @@ def _last_lines(study_dir: str, cell: Cell) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def describe_method(config: settings.TrainConfig) -> str:
-    """The name of a finished run's method, as `parse_method` reads it, with what else differs."""
+def describe_method(run: FinishedRun) -> str:
+    """The name of a finished run's method, as `parse_method` reads it. A decoupled one that was
+    not made of a run without balancing says of which."""
+    if not run.decoupled:
+        return _describe_settings(run.config)
+    method = run.decoupled["method"]
+    base = _describe_settings(settings.TrainConfig.from_json(run.decoupled["from_config"]))
+    return method if base == "none" else f"{method} of {base}"
+
+
+def _describe_settings(config: settings.TrainConfig) -> str:
     parts = []
     if config.sampler != "none":
         parts.append(config.sampler)

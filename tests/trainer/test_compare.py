@@ -1,5 +1,6 @@
 """A study is a grid of runs, and a comparison says no more than its predictions hold."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,10 +11,11 @@ import pytest
 
 from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
-from tests.trainer.fake_run import CLASSES, write_run
+from tests.trainer.fake_run import CLASSES, COUNTS, write_run
 from trainer import comparison, comparison_text, evaluation, metrics, study
-from trainer.config import TrainConfig
-from trainer.entries import read_entries, training_priors
+from trainer.deployment import training_priors
+from trainer.entries import read_entries
+from trainer.finished_run import read_run
 
 
 def write_study(folder, shifts, seeds=(0, 1, 2)):
@@ -60,12 +62,22 @@ def test_methods_are_samplers_losses_or_both():
             study.parse_method(name)
 
 
-def test_a_runs_name_is_read_back_from_its_settings():
-    for name in ("none", "oversample", "logit_adjusted", "weighted+focal", "balanced_mixup"):
+def test_a_runs_name_is_read_back_from_its_settings(tmp_path):
+    names = ("none", "oversample", "logit_adjusted", "weighted+focal", "balanced_mixup", "ldam_drw")
+    for name in names:
         flags = dict(study.parse_method(name).flags)
-        if "mixup_alpha" in flags:
-            flags["mixup_alpha"] = float(flags["mixup_alpha"])
-        assert study.describe_method(TrainConfig(data_dir="", **flags)) == name
+        for number in flags.keys() & {"mixup_alpha", "early_stopping_patience"}:
+            flags[number] = float(flags[number])
+        run = read_run(write_run(tmp_path / name, **{"sampler": "none"} | flags))
+        assert study.describe_method(run) == name
+
+
+@pytest.mark.parametrize("base", ["none", "oversample"])
+def test_a_decoupled_run_is_not_taken_for_its_base(tmp_path, base):
+    run = read_run(write_run(tmp_path / base, sampler=base))
+    told = {"method": "tau_norm", "from_config": run.config.to_json()}
+    name = study.describe_method(dataclasses.replace(run, decoupled=told))
+    assert name == ("tau_norm" if base == "none" else "tau_norm of oversample")
 
 
 def test_seeds_come_first_so_that_a_stopped_study_can_be_compared():
@@ -151,6 +163,15 @@ def test_priors_are_those_that_the_probabilities_are_at(tmp_path):
         priors(loss="logit_adjusted", logit_adjustment_tau=0.5), half / half.sum()
     )
     assert not np.allclose(weighted, uniform)
+
+
+def test_post_hoc_adjustment_takes_the_training_shares_off(tmp_path):
+    run = read_run(write_run(tmp_path / "none", sampler="none", planned=COUNTS["train"]))
+    natural = np.array(COUNTS["train"]) / sum(COUNTS["train"])
+    told = {"method": "posthoc_logit_adjusted", "priors": natural.tolist()}
+    for tau, expected in ((0.0, natural), (1.0, np.full(4, 0.25))):
+        adjusted = dataclasses.replace(run, decoupled=told | {"tau": tau})
+        np.testing.assert_allclose(training_priors(adjusted), expected)
 
 
 def compare(*flags):

@@ -153,6 +153,19 @@ def test_given_tau_is_used_without_bias(source, tmp_path):
     assert "--tau=0.0" in (tmp_path / "report.md").read_text()
 
 
+def test_post_hoc_adjustment_is_menons_formula_and_trains_nothing(source, data, tmp_path):
+    for tau in (None, 0.5):
+        run_dir = tmp_path / str(tau)
+        decoupling.decouple(str(source), str(run_dir), "posthoc_logit_adjusted", tau=tau)
+        priors = np.array(COUNTS["train"]) / sum(COUNTS["train"])
+        expected = _logits(source).logits - (tau or 1.0) * np.log(priors)
+        np.testing.assert_allclose(_logits(run_dir).logits, expected, atol=1e-5)
+        run = read_run(str(run_dir))
+        assert run.decoupled["tau"] == (tau or 1.0)
+        assert run.history == read_run(str(source)).history
+        assert "Menon et al. 2021" in (run_dir / "report.md").read_text()
+
+
 def test_tau_is_chosen_by_balanced_accuracy_on_validation(source, tmp_path):
     # Two directions; the frequent class has the longer weights and takes the rare one's images.
     kernel = np.array([[9.0, 0.0], [0.0, 1.0]], np.float32)
@@ -240,7 +253,7 @@ def test_the_command_says_what_it_did_and_one_line_when_it_cannot(source, data, 
         (flags, "holds a run already"),
         ([f"--run_dir={run_dir}"], "--from_run is missing"),
         ([*flags, "--tau=1"], "--tau has no meaning with --method=crt"),
-        ([*flags, "--method=lws"], "crt|tau_norm"),
+        ([*flags, "--method=lws"], "crt|tau_norm|posthoc_logit_adjusted"),
     ):
         result = command(*bad)
         assert result.returncode == 2

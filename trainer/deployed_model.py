@@ -1,0 +1,148 @@
+"""Writes a run's model with its probabilities put right, of Keras' own layers; see `export`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from cxr_tfrecords.errors import UserError
+from trainer import deployment, evaluation, run_directory
+from trainer.deployment import Deployment
+from trainer.finished_run import FinishedRun, read_run
+from trainer.metrics import weighted_metrics
+from trainer.tables import markdown_table
+
+# Of the exported model -> of `deployment.VARIANTS`.
+OUTPUTS = {
+    "probabilities_raw": "raw",
+    "probabilities_uncalibrated": "prior_corrected",
+    "probabilities": "calibrated",
+}
+_SCORES = ("brier", "ece", "log_loss")
+# The logarithm of a share of 0 must stay finite in float32, and end as a probability of 0.
+_LEAST = 1e-30
+
+
+def export(
+    run_dir: str, output_dir: str, deploy_prior: Sequence[str] = (), form: str = "keras"
+) -> Iterator[str]:
+    """Writes the model and deployment.json; yields lines for the user.
+
+    Args:
+      output_dir: new or empty; it appears whole or not at all.
+      deploy_prior: `CLASS=share` items; none: the natural shares.
+      form: `keras` or `saved_model`.
+
+    Raises:
+      UserError: `run_dir` is not finished, `output_dir` is taken, or the shares do not fit.
+    """
+    run = read_run(run_dir)
+    shares = deployment.parse_deploy_prior(deploy_prior, run.class_names)
+    plan = deployment.plan_deployment(run, shares)
+    model = create_deployed(run_directory.load_model(run_dir), plan)
+    if os.path.exists(output_dir) and (not os.path.isdir(output_dir) or os.listdir(output_dir)):
+        raise UserError(f"--output_dir={output_dir} is there already: name a new directory")
+    content = describe(run, plan, natural=shares is None)
+    temporary = f"{output_dir.rstrip(os.sep)}.tmp-{os.getpid()}"
+    os.makedirs(temporary)
+    try:
+        if form == "keras":
+            model.save(os.path.join(temporary, "model.keras"))
+        else:
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras describes the signature
+                model.export(temporary, verbose=False)
+        run_directory.write_json(os.path.join(temporary, "deployment.json"), content)
+        if os.path.isdir(output_dir):
+            os.rmdir(output_dir)
+        os.rename(temporary, output_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    yield from _told(content)
+    where = os.path.join(output_dir, "model.keras") if form == "keras" else output_dir
+    yield f"\n{where} gives {', '.join(['logits', *OUTPUTS])}; deployment.json says by what"
+
+
+def create_deployed(model: keras.Model, plan: Deployment) -> keras.Model:
+    """Adds the outputs of `OUTPUTS` to a classifier of uint8 images to logits [batch, classes].
+
+    Correcting priors and temperature are an offset and a scale of the logits before the softmax:
+    log p + log(to / from), and between natural shares and those of the place a division by T.
+    """
+    trained, natural, target = (
+        np.log(np.maximum(p, _LEAST)) for p in (plan.trained_at, plan.natural, plan.target)
+    )
+    scales = {
+        "raw": (1.0, np.zeros_like(trained)),
+        "prior_corrected": (1.0, target - trained),
+        "calibrated": (
+            1 / plan.temperature,
+            (natural - trained) / plan.temperature + target - natural,
+        ),
+    }
+    [logits] = model.outputs
+    outputs = {"logits": keras.layers.Identity(dtype="float32", name="logits_out")(logits)}
+    for name, variant in OUTPUTS.items():
+        scale, offset = scales[variant]
+        scaled = keras.layers.Rescaling(
+            scale, offset.tolist(), dtype="float32", name=f"{variant}_logits"
+        )(logits)
+        outputs[name] = keras.layers.Softmax(dtype="float32", name=name)(scaled)
+    return keras.Model(model.input, outputs, name="deployed")
+
+
+def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, Any]:
+    """The content of deployment.json.
+
+    Args:
+      natural: whether the place's shares are those of the data; else the test split says nothing
+        of the probabilities there, and only raw ones are scored.
+    """
+    test = evaluation.read_predictions(os.path.join(run.path, "predictions_test.csv"))
+    once = np.ones((1, len(test.labels)), np.int32)
+    scores = {}
+    for output, variant in OUTPUTS.items():
+        if natural or variant == "raw":
+            answers = plan.variants(test.log_probabilities)[variant]
+            found = weighted_metrics(test.labels, answers, once).flat(run.class_names)
+            scores[output] = {name: float(found[name][0]) for name in _SCORES}
+    shares = {
+        name: dict(zip(run.class_names, map(float, getattr(plan, name)), strict=True))
+        for name in ("trained_at", "natural", "target")
+    }
+    return {
+        "run": os.path.abspath(run.path),
+        "model_sha256": run_directory.hash_file(os.path.join(run.path, "model.keras")),
+        "class_names": list(run.class_names),
+        "input": "uint8 [batch, size, size, channels], not scaled",
+        "class_shares": shares,
+        "temperature": plan.temperature,
+        "test": scores,
+    }
+
+
+def _told(content: dict[str, Any]) -> Iterator[str]:
+    header = ["class shares", *content["class_names"]]
+    titles = {"trained_at": "trained at", "natural": "of the data", "target": "of the deployment"}
+    rows = [
+        [title, *(f"{share:.1%}" for share in content["class_shares"][name].values())]
+        for name, title in titles.items()
+    ]
+    yield markdown_table(header, rows)
+    yield f"\ntemperature {content['temperature']:.3f}, fitted on validation\n"
+    rows = [
+        [name, *(f"{scores[metric]:.4f}" for metric in _SCORES)]
+        for name, scores in content["test"].items()
+    ]
+    yield markdown_table(["test split", "Brier score", "ECE", "log loss"], rows)
+    if len(content["test"]) == 1:
+        yield (
+            "\nonly raw probabilities can be scored: the test split has other class shares than "
+            "the deployment"
+        )

@@ -1,0 +1,119 @@
+"""Probabilities that mean something where a model is used: at which class shares a run's are, and
+how they become those of another place.
+
+A model that was trained on a changed class mix gives probabilities of that mix. `Deployment` holds
+what puts them right: class shares (Saerens et al. 2002) and a temperature (Guo et al. 2017), both
+known before the test split is looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr_tfrecords.errors import UserError
+from trainer import calibration, class_balance, evaluation, sampler_settings
+from trainer.finished_run import FinishedRun
+
+# As the model gives them; at the deployment's class shares; and with the temperature besides.
+VARIANTS = ("raw", "prior_corrected", "calibrated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """What turns a run's probabilities into those of a place where it is used.
+
+    Attributes:
+      trained_at: float64 [classes], sum 1: the class shares that the raw probabilities are at.
+      natural: those of the training split before any balancing; validation has them too.
+      target: those of the place.
+      temperature: fitted on validation, after the correction to `natural`.
+    """
+
+    trained_at: np.ndarray
+    natural: np.ndarray
+    target: np.ndarray
+    temperature: float
+
+    def variants(self, log_probabilities: np.ndarray) -> dict[str, np.ndarray]:
+        """`VARIANTS` of float64 [n, classes] log-probabilities.
+
+        The temperature acts at the shares that it was fitted at, the natural ones.
+        """
+        correct = calibration.correct_priors
+        at_natural = correct(log_probabilities, self.trained_at, self.natural)
+        cooled = calibration.apply_temperature(at_natural, self.temperature)
+        return {
+            "raw": log_probabilities,
+            "prior_corrected": correct(log_probabilities, self.trained_at, self.target),
+            "calibrated": correct(cooled, self.natural, self.target),
+        }
+
+
+def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = None) -> Deployment:
+    """Fits the temperature on a run's validation predictions.
+
+    Args:
+      deploy_prior: class shares of the place, in any scale; None: the natural ones.
+
+    Raises:
+      UserError: the run has no readable validation predictions.
+    """
+    path = os.path.join(run.path, "predictions_validation.csv")
+    validation = evaluation.read_predictions(path)
+    trained_at = training_priors(run)
+    natural = np.array(run.samples["natural"], np.float64)
+    natural /= natural.sum()
+    target = natural
+    if deploy_prior is not None:
+        target = np.asarray(deploy_prior, np.float64) / np.sum(deploy_prior)
+    at_natural = calibration.correct_priors(validation.log_probabilities, trained_at, natural)
+    temperature = calibration.fit_temperature(validation.labels, at_natural)
+    return Deployment(trained_at, natural, target, temperature)
+
+
+def training_priors(run: FinishedRun) -> np.ndarray:
+    """float64 [classes], sum 1: the class shares that a run's probabilities are at.
+
+    Those of the training stream, times what the loss weighs a class by; losses that add the log
+    prior to the logits (balanced softmax, logit adjustment) leave raw logits at prior^(1 - tau),
+    and so does post hoc adjustment. Focal loss, LDAM and tau-normalised weights have no such
+    shares: those of the stream are the nearest there is.
+    """
+    counts = run.samples["natural"]
+    natural, stream = (np.array(run.samples[k], np.float64) for k in ("natural", "planned"))
+    config = run.config
+    if config.loss == "class_weighted":
+        stream = stream * class_balance.balanced_weights(counts)
+    elif config.loss == "effective_number":
+        beta = config.effective_number_beta
+        stream = stream * class_balance.effective_number_weights(counts, beta)
+    elif config.loss in ("balanced_softmax", "logit_adjusted"):
+        tau = config.logit_adjustment_tau if config.loss == "logit_adjusted" else 1.0
+        stream = stream / (natural / natural.sum()) ** tau
+    if run.decoupled and run.decoupled["method"] == "posthoc_logit_adjusted":
+        stream = stream / np.array(run.decoupled["priors"]) ** run.decoupled["tau"]
+    return stream / stream.sum()
+
+
+def parse_deploy_prior(
+    items: Sequence[str], class_names: Sequence[str]
+) -> tuple[float, ...] | None:
+    """`["COVID=0.1", "Normal=0.9"]` to shares in label order; None if there is no item.
+
+    Raises:
+      UserError: a class is left out, unknown or negative, or all are 0.
+    """
+    pairs = dict(sampler_settings.parse_pairs("deploy_prior", items, float, "class=share"))
+    if not pairs:
+        return None
+    shares = np.array(list(pairs.values()))
+    if set(pairs) != set(class_names) or not (shares >= 0).all() or not 0 < shares.sum() < np.inf:
+        raise UserError(
+            f"--deploy_prior={','.join(items)} must give each class "
+            f"({', '.join(class_names)}) a share of 0 or more, not all 0"
+        )
+    return tuple(pairs[name] for name in class_names)
