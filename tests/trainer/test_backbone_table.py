@@ -224,7 +224,8 @@ def test_a_backbone_trains_predicts_explains_and_is_loaded_again(name, tmp_path)
 
     network.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(again(images), logits, atol=1e-4 * (1 + np.abs(logits).max()))
+    # Both outside of a graph: inside, other rounding is blown up by moments of so few images.
+    np.testing.assert_array_equal(again(images), network(images))
     heat = GradCam(again).maps(images, labels)
     assert heat.shape == (4, size, size)
     assert np.isfinite(heat).all()
