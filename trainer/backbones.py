@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import warnings
+from collections.abc import Callable
 
 import keras
 
 from cxr_tfrecords.errors import UserError
+from trainer import own_networks
+from trainer.backbone_table import TABLE
 
+# As layers: (scale, offset), each a number or one for each of the three channels, in their order.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREPROCESSINGS: dict[str, tuple[float | list[float], float | list[float]]] = {
+    "tf": (1 / 127.5, -1.0),
+    "tf_128": (1 / 128.0, -1.0),
+    "torch": (
+        [1 / (255 * deviation) for deviation in _DEVIATION],
+        [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
+    ),
+    "caffe": (1.0, [-103.939, -116.779, -123.68]),
+}
 _DOWNLOAD_SECONDS = 20
 
 
@@ -17,7 +32,7 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     """Returns the network from preprocessed pixels to the last feature map.
 
     Args:
-      name: `resnet50`, `mobilenet_v2` or `tiny`.
+      name: a key of `backbone_table.TABLE`.
       image_size: side of the input in pixels.
       weights: `none`, `imagenet` (downloaded once, kept by Keras) or a weights file.
 
@@ -25,17 +40,34 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
       A model of float [batch, image_size, image_size, 3] to float [batch, h, w, features].
 
     Raises:
-      UserError: the weights cannot be had, or are another network's.
+      UserError: the images are too small for the network, the weights cannot be had, or are
+        another network's.
     """
-    if weights == "imagenet" and name == "tiny":
-        raise UserError("--backbone=tiny has no ImageNet weights: use --weights=none or a file")
+    row = TABLE[name]
+    if image_size < row.min_px:
+        raise UserError(
+            f"--backbone={name} needs images of at least {row.min_px} px, these have {image_size}: "
+            "build the data set with a larger --image_size or take another backbone"
+        )
+    if weights == "imagenet" and not row.has_imagenet:
+        raise UserError(f"--backbone={name} has no ImageNet weights: use --weights=none or a file")
     shape = (image_size, image_size, 3)
-    if name == "tiny":
-        backbone = _tiny(shape)
+    if row.application is None:
+        backbone = getattr(own_networks, name)(shape)
     else:
-        backbone = _application(name, shape, "imagenet" if weights == "imagenet" else None)
+        constructor = getattr(keras.applications, row.application)
+        if row.has_switch:
+            # Our preprocessing is there already, and in float32 under every policy.
+            constructor = functools.partial(constructor, include_preprocessing=False)
+        backbone = _application(
+            name, constructor, shape, "imagenet" if weights == "imagenet" else None
+        )
     if weights not in ("none", "imagenet"):
         _load_weights(backbone, weights, name)
+    if row.starts_at:
+        # Only now: weights files have a place for what Keras' own preprocessing holds.
+        first = backbone.get_layer(row.starts_at)
+        backbone = keras.Model(first.input, backbone.output, name=backbone.name)
     return backbone
 
 
@@ -47,22 +79,16 @@ def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
       images: uint8 [batch, height, width, channels]; one channel is repeated to three.
 
     Returns:
-      float32 [batch, height, width, 3]. `mobilenet_v2` and `tiny`: within [-1, 1].
-      `resnet50`: BGR with the ImageNet means taken off, as its weights come from Caffe.
+      float32 [batch, height, width, 3]. `tf`: within [-1, 1]; `tf_128`: x/128 - 1. `torch`: each
+      channel of x/255 less the ImageNet mean, by the deviation. `caffe`: BGR less the means.
     """
-    # float32 also under bfloat16, which would round the pixels.
+    mode = TABLE[name].preprocessing
     if images.shape[-1] == 1:
         images = keras.layers.Concatenate(name="gray_to_rgb")([images] * 3)
-        flip_channels = False
-    else:
-        flip_channels = name == "resnet50"
-    if flip_channels:
+    elif mode == "caffe":
         images = keras.ops.flip(images, axis=-1)
-    offset: float | list[float]
-    if name == "resnet50":
-        scale, offset = 1.0, [-103.939, -116.779, -123.68]
-    else:
-        scale, offset = 1 / 127.5, -1.0
+    scale, offset = PREPROCESSINGS[mode]
+    # float32 also under bfloat16, which would round the pixels.
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocess")(images)
 
 
@@ -88,32 +114,17 @@ def freeze(backbone: keras.Model, trainable: str) -> None:
         layer.trainable = False
 
 
-def _tiny(shape: tuple[int, int, int]) -> keras.Model:
-    """Four strided convolutions: learns the synthetic radiographs in a minute on a CPU."""
-    inputs = keras.Input(shape)
-    x = inputs
-    for number, width in enumerate((16, 32, 64, 64), start=1):
-        x = keras.layers.Conv2D(
-            width, 3, strides=2, padding="same", use_bias=False, name=f"conv{number}"
-        )(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"bn{number}")(x)
-        x = keras.layers.ReLU(name=f"relu{number}")(x)
-    return keras.Model(inputs, x, name="tiny")
-
-
-def _application(name: str, shape: tuple[int, int, int], weights: str | None) -> keras.Model:
-    applications = {
-        "mobilenet_v2": keras.applications.MobileNetV2,
-        "resnet50": keras.applications.ResNet50,
-    }
+def _application(
+    name: str, constructor: Callable, shape: tuple[int, int, int], weights: str | None
+) -> keras.Model:
     before = socket.getdefaulttimeout()
     # Without a limit Keras waits for ever behind a proxy that never answers.
     socket.setdefaulttimeout(_DOWNLOAD_SECONDS)
     try:
         with warnings.catch_warnings():
-            # MobileNetV2 warns of sizes that it was not trained at; it has no fixed size here.
+            # MobileNets warn of sizes that they were not trained at; they have no fixed size here.
             warnings.simplefilter("ignore")
-            return applications[name](include_top=False, weights=weights, input_shape=shape)
+            return constructor(include_top=False, weights=weights, input_shape=shape)
     except Exception as error:
         if weights is None:
             raise UserError(

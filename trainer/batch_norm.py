@@ -23,13 +23,7 @@ from trainer.model import features_model
 
 def find_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """All BatchNormalization layers, those of nested models too, in the order of the model."""
-    found = []
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            found.append(layer)
-        elif isinstance(layer, keras.Model):
-            found += find_layers(layer)
-    return found
+    return _find(model, keras.layers.BatchNormalization)
 
 
 def apply_policy(model: keras.Model, policy: str, num_replicas: int = 1) -> None:
@@ -51,8 +45,10 @@ class MomentEstimator:
 
     With momentum 0 a training-mode step leaves each batch's moments in the moving statistics.
     Their means E[m] and E[v + m^2] over equal batches and replicas give the moments over all
-    images: mean E[m], variance E[v + m^2] - E[m]^2. Only the part of the model up to the pooled
-    features runs, so dropout in the head neither acts nor advances its random state.
+    images: mean E[m], variance E[v + m^2] - E[m]^2. Dropout neither acts nor advances its random
+    state: not in the head, because only the part of the model up to the pooled features runs, and
+    not in the backbone (EfficientNet drops whole blocks), because nothing is dropped in evaluation
+    either and variances would be too large.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
@@ -61,6 +57,7 @@ class MomentEstimator:
         self.layers = [layer for layer in find_layers(model) if layer.trainable]
         with strategy.scope():
             self._features = features_model(model)
+            self._dropouts = _find(self._features, keras.layers.Dropout)
             self._means = [_sum_variable(layer.moving_mean.shape) for layer in self.layers]
             self._squares = [_sum_variable(layer.moving_mean.shape) for layer in self.layers]
         self._accumulate = self._make_accumulate()
@@ -71,7 +68,7 @@ class MomentEstimator:
             return
         for variable in (*self._means, *self._squares):
             variable.assign(tf.zeros(variable.shape))
-        with _momentum(self.layers, 0.0):
+        with _all_set(self.layers, "momentum", 0.0), _all_set(self._dropouts, "rate", 0.0):
             self._accumulate(batches, tf.constant(steps))
         for layer, mean_sum, square_sum in zip(
             self.layers, self._means, self._squares, strict=True
@@ -107,14 +104,24 @@ def _sum_variable(shape: Sequence[int]) -> tf.Variable:
     )
 
 
+def _find(model: keras.Model, kind: type[keras.layers.Layer]) -> list:
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, kind):
+            found.append(layer)
+        elif isinstance(layer, keras.Model):
+            found += _find(layer, kind)
+    return found
+
+
 @contextlib.contextmanager
-def _momentum(layers: Sequence[keras.layers.BatchNormalization], value: float) -> Iterator[None]:
-    """Momentum is a Python number that tracing bakes in, so it is set around every call."""
-    before = [layer.momentum for layer in layers]
+def _all_set(layers: Sequence[keras.layers.Layer], name: str, value: float) -> Iterator[None]:
+    """For Python numbers, which tracing bakes in: momentum, rate. So set them around every call."""
+    before = [getattr(layer, name) for layer in layers]
     for layer in layers:
-        layer.momentum = value
+        setattr(layer, name, value)
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, before, strict=True):
-            layer.momentum = momentum
+        for layer, old in zip(layers, before, strict=True):
+            setattr(layer, name, old)

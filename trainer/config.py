@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
-from trainer import sampler_settings
+from trainer import backbone_table, sampler_settings
 from trainer.sampling_shares import SAMPLERS
 
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu")
-BACKBONES = ("resnet50", "mobilenet_v2", "tiny")
+BACKBONES = tuple(backbone_table.TABLE)
 LOSSES = (
     "cross_entropy",
     "class_weighted",
@@ -51,8 +51,8 @@ class TrainConfig:
 
     Attributes:
       data_dir: dataset directory; run_dir: where everything that the run makes goes.
-      weights: `imagenet`, `none` or a weights file. `auto` becomes `none` for `tiny` and
-        `imagenet` for the others.
+      weights: `imagenet`, `none` or a weights file. `auto` becomes `imagenet` for the backbones
+        of keras.applications and `none` for the others.
       trainable: `all`, `head` or `from:<layer>`.
       head_units: widths of the dense layers between backbone and logits.
       batch_norm: `adapt`, `adapt_natural`, `train` or `frozen`, see `trainer.batch_norm`.
@@ -122,7 +122,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.weights == "auto":
-            object.__setattr__(self, "weights", "none" if self.backbone == "tiny" else "imagenet")
+            row = backbone_table.TABLE.get(self.backbone)
+            object.__setattr__(self, "weights", "imagenet" if row and row.has_imagenet else "none")
         if not self.run_dir:
             object.__setattr__(self, "run_dir", os.path.join("runs", _run_name(self)))
         _check_choice(self, "strategy", STRATEGIES)

@@ -76,13 +76,15 @@ flags.DEFINE_enum(
     "backbone",
     "tiny",
     settings.BACKBONES,
-    "tiny: four convolutions, to try things out. mobilenet_v2, resnet50: as in keras.applications.",
+    "tiny: four convolutions, to try things out. resnet18, resnet34, alexnet: as in torchvision. "
+    "The others: as in keras.applications. docs/backbones.md compares them.",
 )
 flags.DEFINE_string(
     "weights",
     "auto",
     "Start of the backbone. imagenet: downloaded once. none: random. FILE: a weights file (.h5) of "
-    "the backbone without its top. auto: none for tiny, imagenet for the others.",
+    "the backbone without its top. auto: imagenet for those of keras.applications, none for "
+    "the others.",
 )
 flags.DEFINE_string(
     "trainable",
