@@ -41,7 +41,9 @@ def change(metric: str, value: float | None) -> str:
     """`+1.2` (points) or `+0.0123`."""
     if value is None:
         return "–"
-    return f"{100 * value:+.1f}" if is_percent(metric) else f"{value:+.4f}"
+    scale, decimals = (100, 1) if is_percent(metric) else (1, 4)
+    # Adding 0 makes the -0.0 that rounding leaves a +0.0.
+    return f"{round(scale * value, decimals) + 0.0:+.{decimals}f}"
 
 
 def with_interval(metric: str, one: Mapping[str, Any], show: Any = number) -> str:

@@ -212,3 +212,9 @@ def test_mistakes_end_with_one_line(tmp_path):
         assert found.returncode == 2
         assert message in found.stderr
         assert "Traceback" not in found.stderr
+
+
+def test_a_change_that_rounds_to_nothing_has_no_minus():
+    assert comparison_text.change("accuracy", -0.0004) == "+0.0"
+    assert comparison_text.change("brier", -0.00004) == "+0.0000"
+    assert comparison_text.change("accuracy", -0.012) == "-1.2"
