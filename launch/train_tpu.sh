@@ -96,8 +96,8 @@ delete() { run gcloud compute tpus tpu-vm delete "$tpu_name" "${place[@]}" --qui
 
 install() {
   on_vm all "mkdir -p cxr-balance" &&
-    run gcloud compute tpus tpu-vm scp --recurse "${parts[@]}" "$tpu_name:cxr-balance/" \
-      "${place[@]}" --worker=all &&
+    run gcloud compute tpus tpu-vm scp "${parts[@]}" "$tpu_name:cxr-balance/" \
+      "${place[@]}" --worker=all --recurse &&
     on_vm all "cd cxr-balance && python3 -m pip install --quiet --user '.[tpu]'\
 ${pod:+ google-api-python-client oauth2client}"
 }
