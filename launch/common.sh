@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # the options' variables are the scripts'
-# What the build_*.sh scripts share: their options, and the command made of them. Sourced, not run.
+# What the scripts share: their options, and the build's command made of them. Sourced, not run.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${PYTHON:-python3}"
 dry_run=""
@@ -17,7 +17,7 @@ fail() {
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
 # read_options "NAME NAME ..." ARGUMENTS: --NAME=VALUE and --NAME VALUE set $NAME; what stands
-# after -- is kept for the build.
+# after -- is kept for the program that is started ($rest_is_for, else the build).
 read_options() {
   local known="$1" name value
   shift
@@ -32,7 +32,7 @@ read_options() {
     name="${1%%=*}"
     name="${name#--}"
     [[ "$name" =~ ^[a-z_]+$ && " $known " == *" $name "* ]] ||
-      fail "unknown option --$name; --help shows the options, those of the build go after --"
+      fail "unknown option --$name; --help shows the options, those of ${rest_is_for:-the build} go after --"
     if [[ "$1" == *=* ]]; then
       value="${1#*=}"
       shift
@@ -59,9 +59,12 @@ set_command() {
 
 # Prints a command such that a shell takes it back.
 show() {
-  printf '%q' "$1"
-  printf ' %q' "${@:2}"
-  echo
+  local word line="" quote="'\\''"
+  for word; do
+    [[ "$word" =~ ^[A-Za-z0-9_=,.:/@%+-]+$ ]] || word="'${word//\'/$quote}'"
+    line+="$word "
+  done
+  printf '%s\n' "${line% }"
 }
 
 end_dry_run() {

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Trains on Kubernetes (GKE) as a JobSet: several GPU workers, or one single-host TPU slice.
+#
+#   launch/train_gke.sh --kind=gpu --job_name=first --image=IMAGE --volume_claim=shared \
+#       --accelerator=nvidia-l4 --workers=2 --chips=1 \
+#       --data_dir=/shared/data --run_dir=/shared/runs/first [--dry_run] [-- --backbone=… …]
+#   launch/train_gke.sh --kind=tpu --accelerator=tpu-v5-lite-podslice --topology=2x4 --chips=8 …
+#
+# Options, as --NAME=VALUE or --NAME VALUE:
+#   --kind           gpu or tpu: which of launch/train_gke_{gpu,tpu}.yaml; always needed
+#   --job_name       of the JobSet: lower case, digits and dashes; always needed
+#   --image          of launch/Dockerfile.train, with EXTRA=gpu or tpu; always needed
+#   --volume_claim   a PersistentVolumeClaim, seen as /shared. Several workers need one that many
+#                    nodes may write (Filestore); always needed
+#   --data_dir       gs:// or below /shared; --run_dir: below /shared; always needed
+#   --accelerator    the node pool's label, gke-accelerator or gke-tpu-accelerator; always needed
+#   --topology       tpu: the label gke-tpu-topology, as 2x4
+#   --chips          a pod's: GPUs (default 1), or all TPU chips of the node (8 with 2x4)
+#   --workers        gpu: pods, one a node (default 2)
+#   --max_restarts   of the whole set (default 20)
+#   --dry_run        print the manifest, apply nothing; kubectl apply -f - takes it
+#   -- …             the rest goes to trainer.main unchanged
+#
+# Exit code 75 (preempted, checkpoint saved) and lost nodes restart all workers, which go on from
+# /shared; every other code fails the set. Several TPU hosts are refused: TensorFlow needs its own
+# server on each, which GKE does not run.
+#
+# Before: kubectl with a cluster that has the JobSet controller (0.7 or newer) and such a node pool;
+# the image pushed. The cost is the nodes' by the hour while they are up: let the pool scale to 0.
+# Expect minutes until a node is up and has pulled the image (several GB), then a minute to start.
+# See it: kubectl get jobset JOB; kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=JOB.
+# Delete it: kubectl delete jobset JOB.
+# Documentation: jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2; kubernetes.io/docs/reference/
+# kubectl/generated/kubectl_apply; cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus.
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/workers.sh
+source "$root/launch/workers.sh"
+
+kind="" job_name="" image="" volume_claim="" data_dir="" run_dir="" accelerator="" topology="" \
+  chips=1 workers=2 max_restarts=20 rest_is_for=trainer.main
+read_options "kind job_name image volume_claim data_dir run_dir accelerator topology chips workers \
+  max_restarts" "$@"
+need kind job_name image volume_claim data_dir run_dir accelerator
+refuse_own_flags
+need_number chips 1 workers 1 max_restarts 0
+[[ "$kind" == gpu || "$kind" == tpu ]] || fail "--kind=$kind: must be gpu or tpu"
+# What goes into the manifest as it is must not change its structure.
+for option in job_name volume_claim; do
+  [[ "${!option}" =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] ||
+    fail "--$option=${!option}: must be at most 40 lower-case letters, digits and dashes"
+done
+for option in image accelerator; do
+  [[ "${!option}" =~ ^[A-Za-z0-9][A-Za-z0-9./:@_-]*$ ]] || fail "--$option=${!option}: is not a name"
+done
+[[ "$run_dir" == /shared/?* ]] || fail "--run_dir=$run_dir: must be below /shared, the volume"
+[[ "$data_dir" == /shared/?* || "$data_dir" == gs://?* ]] ||
+  fail "--data_dir=$data_dir: must be gs:// or below /shared, the volume"
+strategy=multi_worker
+if [[ "$kind" == tpu ]]; then
+  strategy=tpu
+  [[ "$topology" =~ ^([0-9]{1,3})x([0-9]{1,3})(x([0-9]{1,3}))?$ ]] ||
+    fail "--topology=$topology: must look like 2x4"
+  ((BASH_REMATCH[1] * BASH_REMATCH[2] * ${BASH_REMATCH[4]:-1} == chips)) || fail \
+    "--topology=$topology with --chips=$chips: only slices of one host run, with all their chips"
+fi
+
+# As a YAML flow list of JSON strings. Kubernetes replaces $(NAME) in args; $$( is a plain $(.
+arguments() {
+  local word list="" plain
+  for word in "--data_dir=$data_dir" "--run_dir=$run_dir" "--strategy=$strategy" \
+    ${rest[@]+"${rest[@]}"}; do
+    [[ "$word" != *[[:cntrl:]]* ]] || fail "a flag after -- holds a line break or a tab"
+    plain="${word//\\/\\\\}"
+    plain="${plain//\"/\\\"}"
+    list+="\"${plain//\$(/\$\$(}\", "
+  done
+  printf '[%s]' "${list%, }"
+}
+
+# Only the names given here are replaced: $… of the shell in the manifest stays.
+manifest() {
+  local text pair
+  text="$(<"$root/launch/train_gke_$kind.yaml")"
+  for pair in "JOB_NAME=$job_name" "IMAGE=$image" "VOLUME_CLAIM=$volume_claim" \
+    "ACCELERATOR=$accelerator" "TOPOLOGY=$topology" "CHIPS=$chips" "WORKERS=$workers" \
+    "MAX_RESTARTS=$max_restarts" "ARGUMENTS=$list"; do
+    # Quoted, so that & and \ in a value are plain characters in every bash.
+    text="${text//"\${${pair%%=*}}"/"${pair#*=}"}"
+  done
+  printf '%s\n' "$text"
+}
+
+list="$(arguments)"
+if [[ -n "$dry_run" ]]; then
+  manifest
+  exit
+fi
+need_command kubectl "https://kubernetes.io/docs/tasks/tools"
+kubectl get crd jobsets.jobset.x-k8s.io >/dev/null 2>&1 ||
+  fail "kubectl reaches no cluster with JobSet: see jobset.sigs.k8s.io/docs/installation"
+manifest | kubectl apply --filename=-
+echo "follow it: kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=$job_name"
