@@ -5,7 +5,7 @@
 
 It proves that the steps of `trainer.main` compile for that slice, what memory they need, and that
 they hold no operation that TPUs lack. It executes nothing: docs/tpu.md says what that leaves open.
-Needs `pip install 'cxr-balance[tpu_check]'`; `make tpu-check` sets it up. Exit code 1 where a step
+Needs `pip install 'cxr-balance[tpu-check]'`; `make tpu-check` sets it up. Exit code 1 where a step
 is refused.
 """
 
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
         versions = tpu_compile.versions()
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
-            f"{error.name} is not installed: pip install -c constraints.txt -e '.[tpu_check]', or "
+            f"{error.name} is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', or "
             "`make tpu-check`"
         ) from error
     from cxr_tfrecords.quiet import quiet_tensorflow

@@ -63,8 +63,8 @@ def test_the_search_closes_in_on_the_largest_batch(limit, start):
 
 
 def test_a_table_says_what_was_refused_and_why():
-    chip_memory = 8 * 10**9
-    fits = tpu_compile.Compiled("v5e:2x2", "", 197e12, 819e8, chip_memory, 10, 10, 0, 3)
+    half_the_memory = 8 * 2**30
+    fits = tpu_compile.Compiled("v5e:2x2", "", 197e12, 819e8, half_the_memory, 10, 10, 0, 3)
     full = tpu_compile.Compiled("v5e:2x2", "RESOURCE_EXHAUSTED: 95G exceeds 15.75G")
     clean, dirty = tpu_audit.Audit(9, (), (), ()), tpu_audit.Audit(9, ("DecodeJpeg",), (), ())
     steps = (
@@ -109,7 +109,7 @@ def test_without_the_compiler_nothing_passes():
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        "error: no-libtpu is not installed: pip install -c constraints.txt -e '.[tpu_check]', or "
+        "error: no-libtpu is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', or "
         "`make tpu-check`"
     ]
 
