@@ -78,8 +78,8 @@ def main(argv: list[str]) -> int:
         versions = tpu_compile.versions()
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
-            f"{error.name} is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', or "
-            "`make tpu-check`"
+            f"{error.name} is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', "
+            "or `make tpu-check`"
         ) from error
     from cxr_tfrecords.quiet import quiet_tensorflow
 

@@ -109,8 +109,8 @@ def test_without_the_compiler_nothing_passes():
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        "error: no-libtpu is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', or "
-        "`make tpu-check`"
+        "error: no-libtpu is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', "
+        "or `make tpu-check`"
     ]
 
 
