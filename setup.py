@@ -43,6 +43,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["cxr_tfrecords*", "beam_pipelines*", "trainer*"]),
+    package_data={"trainer": ["tpu_ops.txt"]},
     python_requires=">=3.10,<3.13",
     install_requires=BUILD + TRAIN,
     extras_require={
@@ -51,6 +52,11 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         # From libtpu 0.0.46 on the entry points that TensorFlow 2.20 calls are gone.
         "tpu": ["tensorflow-tpu==2.20.0", "libtpu<=0.0.43.2"],
+        # For `python -m trainer.tpu_check` alone: never together with "tpu", whose libtpu is older.
+        "tpu_check": [
+            "jax==0.10.2; python_version >= '3.11'",
+            "libtpu==0.0.52; python_version >= '3.11'",
+        ],
         "gcp": ["apache-beam[gcp]>=2.77,<3", "gcsfs>=2024.6"],
         "aws": ["s3fs>=2024.6"],
         # pylibjpeg-libjpeg is GPL-3.0, the others are MIT; without it JPEG inside DICOM is refused.

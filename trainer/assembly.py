@@ -50,6 +50,36 @@ class Trainer:
     chief: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """What the steps read and write on the devices."""
+
+    model: keras.Model
+    optimizer: keras.Optimizer
+    meters: steps.Meters
+    loss: losses.TrainingLoss
+    moments: batch_norm.MomentEstimator | None
+
+
+def create_learner(
+    config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy, num_replicas: int
+) -> Learner:
+    """Builds them in the strategy's scope, for steps that run on `num_replicas` replicas.
+
+    Raises:
+      UserError: weights or layer names do not fit.
+    """
+    with strategy.scope():
+        model = _create_model(config, data)
+        batch_norm.apply_policy(model, config.batch_norm, num_replicas)
+        optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
+        meters = steps.Meters(data.num_classes)
+        loss = losses.TrainingLoss(config, data.counts["train"], data.class_names)
+    adapt = config.batch_norm.startswith("adapt")
+    moments = batch_norm.MomentEstimator(strategy, model) if adapt else None
+    return Learner(model, optimizer, meters, loss, moments)
+
+
 def create_trainer(
     config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
 ) -> Trainer:
@@ -59,26 +89,21 @@ def create_trainer(
       UserError: batch size, weights or layer names do not fit.
     """
     strategies.check_batch_size(config.batch_size, strategy)
-    with strategy.scope():
-        model = _create_model(config, data)
-        batch_norm.apply_policy(model, config.batch_norm, strategy.num_replicas_in_sync)
-        optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
-        meters = steps.Meters(data.num_classes)
-        loss = losses.TrainingLoss(config, data.counts["train"], data.class_names)
-    adapt = config.batch_norm.startswith("adapt")
+    learner = create_learner(config, data, strategy, strategy.num_replicas_in_sync)
+    model, optimizer = learner.model, learner.optimizer
     return Trainer(
         config=config,
         data=data,
         strategy=strategy,
         model=model,
         optimizer=optimizer,
-        meters=meters,
-        loss=loss,
+        meters=learner.meters,
+        loss=learner.loss,
         train_steps=steps.make_train_steps(
-            strategy, model, optimizer, meters, config.batch_size, loss
+            strategy, model, optimizer, learner.meters, config.batch_size, learner.loss
         ),
         predict_step=steps.make_predict_step(strategy, model),
-        moments=batch_norm.MomentEstimator(strategy, model) if adapt else None,
+        moments=learner.moments,
         moments_plan=plan_moments(config, data),
         sources={
             split: input_pipeline.SplitSource(

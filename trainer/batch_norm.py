@@ -78,18 +78,19 @@ class MomentEstimator:
             layer.moving_mean.assign(mean)
             layer.moving_variance.assign(variance)
 
-    def _make_accumulate(self) -> Callable:
-        def replica_step(images: tf.Tensor, *_: tf.Tensor) -> None:
-            self._features(images, training=True)
-            for layer, means, squares in zip(self.layers, self._means, self._squares, strict=True):
-                mean = tf.convert_to_tensor(layer.moving_mean)
-                means.assign_add(mean)
-                squares.assign_add(tf.convert_to_tensor(layer.moving_variance) + tf.square(mean))
+    def replica_step(self, images: tf.Tensor, *_: tf.Tensor) -> None:
+        """What each replica does with its part of a batch."""
+        self._features(images, training=True)
+        for layer, means, squares in zip(self.layers, self._means, self._squares, strict=True):
+            mean = tf.convert_to_tensor(layer.moving_mean)
+            means.assign_add(mean)
+            squares.assign_add(tf.convert_to_tensor(layer.moving_variance) + tf.square(mean))
 
+    def _make_accumulate(self) -> Callable:
         @tf.function
         def accumulate(batches: Iterator, steps: tf.Tensor) -> None:
             for _ in tf.range(steps):
-                self._strategy.run(replica_step, args=next(batches))
+                self._strategy.run(self.replica_step, args=next(batches))
 
         return accumulate
 

@@ -100,24 +100,22 @@ class Meters:
         )
 
 
-def make_train_steps(
-    strategy: tf.distribute.Strategy,
+def make_replica_step(
     model: keras.Model,
     optimizer: keras.Optimizer,
     meters: Meters,
     global_batch: int,
     loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = cross_entropy,
-) -> Callable[[Iterator, tf.Tensor], None]:
-    """Returns `train_steps(batches, steps)`, which trains on the next `steps` global batches.
+) -> Callable[..., None]:
+    """Returns `replica_step(images, labels, *mixing)`: what each replica does in a training step.
+
+    Sums over replicas (gradients, BatchNormalization's moments, the loss) go through the replica
+    context's `all_reduce`, so that every strategy, and `tpu_export` without one, runs this.
 
     Args:
       global_batch: images of a step over all replicas. Each replica's loss is its sum divided
         by this, so the optimizer's sum of gradients over replicas is that of the mean loss.
       loss: of int32 [b] labels and float32 [b, classes] logits, float32 [b]; see `losses`.
-
-    Returns:
-      A `tf.function`; `batches` yields distributed (uint8 [b, S, S, C], int32 [b]), and for mixed
-      images also the partners' labels, int32 [b], and the own images' weights, float32 [b].
     """
 
     def replica_step(images: tf.Tensor, labels: tf.Tensor, *mixing: tf.Tensor) -> None:
@@ -138,12 +136,43 @@ def make_train_steps(
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, mean_loss)
         meters.note_loss(total, tf.convert_to_tensor(optimizer.iterations))
 
+    return replica_step
+
+
+def make_train_steps(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.Optimizer,
+    meters: Meters,
+    global_batch: int,
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = cross_entropy,
+) -> Callable[[Iterator, tf.Tensor], None]:
+    """Returns `train_steps(batches, steps)`, which trains on the next `steps` global batches.
+
+    Args:
+      global_batch, loss: see `make_replica_step`.
+
+    Returns:
+      A `tf.function`; `batches` yields distributed (uint8 [b, S, S, C], int32 [b]), and for mixed
+      images also the partners' labels, int32 [b], and the own images' weights, float32 [b].
+    """
+    replica_step = make_replica_step(model, optimizer, meters, global_batch, loss)
+
     @tf.function
     def train_steps(batches: Iterator, steps: tf.Tensor) -> None:
         for _ in tf.range(steps):
             strategy.run(replica_step, args=next(batches))
 
     return train_steps
+
+
+def make_replica_predict(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns `replica_predict(images)`: each replica's logits, float32 [b, classes]."""
+
+    def replica_predict(images: tf.Tensor) -> tf.Tensor:
+        return model(images, training=False)
+
+    return replica_predict
 
 
 def make_predict_step(
@@ -154,14 +183,12 @@ def make_predict_step(
     It gives logits float32 [B, classes], labels int32 [B] and index int32 [B] of the global
     batch, in the order of the replicas; padding has index -1.
     """
-
-    def replica_step(images: tf.Tensor) -> tf.Tensor:
-        return model(images, training=False)
+    replica_predict = make_replica_predict(model)
 
     @tf.function
     def predict_step(batch: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         images, labels, _, index = batch
-        logits = strategy.run(replica_step, args=(images,))
+        logits = strategy.run(replica_predict, args=(images,))
         return (
             strategy.gather(logits, axis=0),
             strategy.gather(labels, axis=0),

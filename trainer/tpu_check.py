@@ -1,0 +1,108 @@
+"""Compiles the training and evaluation steps with the real TPU compiler, without a TPU.
+
+  python -m trainer.tpu_check --backbone=mobilenet_v2 --image_size=96 --batch_size=128 \\
+      --topology=v5e:2x2 --mixed_precision=bfloat16
+
+It proves that the steps of `trainer.main` compile for that slice, what memory they need, and that
+they hold no operation that TPUs lack. It executes nothing: docs/tpu.md says what that leaves open.
+Needs `pip install 'cxr-balance[tpu-check]'`; `make tpu-check` sets it up. Exit code 1 where a step
+is refused.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from cxr_tfrecords.errors import UserError, run_main
+from trainer import config as settings
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list(
+    "backbone",
+    ["mobilenet_v2"],
+    f"One or more of {', '.join(settings.BACKBONES)}; all: all of them.",
+)
+flags.DEFINE_list(
+    "topology",
+    ["v5e:2x2"],
+    "One or more slices of v4, v5e, v5p, v6e, as v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2.",
+)
+flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
+flags.DEFINE_integer("channels", 1, "1: gray. 3: colour.", lower_bound=1, upper_bound=3)
+flags.DEFINE_integer("num_classes", 4, "Classes.", lower_bound=2)
+flags.DEFINE_integer("batch_size", 32, "Images in a step, over all chips.", lower_bound=1)
+flags.DEFINE_enum(
+    "mixed_precision", "float32", settings.PRECISIONS, "As in trainer.main; TPUs want bfloat16."
+)
+flags.DEFINE_enum("loss", "cross_entropy", settings.LOSSES, "As in trainer.main.")
+flags.DEFINE_float("mixup_alpha", 0.0, "As in trainer.main; 0: no mixup.")
+flags.DEFINE_enum("batch_norm", "adapt", settings.BATCH_NORMS, "As in trainer.main.")
+flags.DEFINE_enum("optimizer", "adamax", settings.OPTIMIZERS, "As in trainer.main.")
+flags.DEFINE_string("trainable", "all", "As in trainer.main.")
+flags.DEFINE_bool(
+    "max_batch", False, "Also find the largest batch whose training step fits, within an eighth."
+)
+flags.DEFINE_string("json", "", "A file for everything that was found. Empty: none.")
+flags.DEFINE_string(
+    "cache_dir",
+    "",
+    "Where results are kept, so that the same step is not compiled twice. Empty: "
+    "~/.cache/cxr-balance/tpu_check.",
+)
+
+
+def configs_from_flags() -> list[settings.TrainConfig]:
+    """One config a backbone; the only place that reads the flags of the model."""
+    names = settings.BACKBONES if FLAGS.backbone == ["all"] else FLAGS.backbone
+    shared = ("batch_size", "mixed_precision", "loss", "mixup_alpha", "batch_norm", "optimizer")
+    values: dict[str, Any] = {name: FLAGS[name].value for name in (*shared, "trainable")}
+    return [
+        settings.TrainConfig(data_dir="", backbone=name, weights="none", **values) for name in names
+    ]
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    from trainer import tpu_chips, tpu_compile
+
+    configs = configs_from_flags()
+    topologies = [tpu_chips.parse_topology(name) for name in FLAGS.topology]
+    try:
+        versions = tpu_compile.versions()
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', "
+            "or `make tpu-check`"
+        ) from error
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    from trainer import tpu_export, tpu_report, tpu_slices
+
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = FLAGS.cache_dir or os.path.join(home, "cxr-balance", "tpu_check")
+    data = tpu_export.describe_data(FLAGS.image_size, FLAGS.channels, FLAGS.num_classes)
+    print(f"{versions}; {tpu_report.NOTE}", flush=True)
+    checks = []
+    for config in configs:
+        checker = tpu_slices.Checker(config, data, cache)
+        for topology in topologies:
+            checks.append(checker.check(topology, max_batch=FLAGS.max_batch))
+            print(f"\n{tpu_report.describe(checks[-1])}", flush=True)
+    if len(checks) > 1:
+        print(f"\n{tpu_report.summarize(checks)}")
+    if FLAGS.json:
+        content = json.dumps(tpu_report.to_json(checks, versions), indent=1)
+        pathlib.Path(FLAGS.json).write_text(f"{content}\n", encoding="utf-8")
+    return 0 if all(check.passed for check in checks) else 1
+
+
+if __name__ == "__main__":
+    run_main(main)
