@@ -25,7 +25,7 @@ from trainer import (
     samplers,
     steps,
     strategies,
-    watchdog,
+    workers,
 )
 from trainer.config import TrainConfig
 from trainer.model import create_model
@@ -124,7 +124,7 @@ def predict(
 
     def predict_batch(batch: tuple) -> tuple:
         outputs = trainer.predict_step(batch)
-        watchdog.beat(f"a batch of {split}")
+        workers.beat(f"a batch of {split}")
         after_batch()
         return outputs
 

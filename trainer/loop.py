@@ -18,7 +18,7 @@ from trainer import (
     saving,
     steps,
     strategies,
-    watchdog,
+    workers,
 )
 from trainer.assembly import (
     Trainer,
@@ -185,7 +185,7 @@ def _train_steps(
             progress.epoch_step += count
             totals = trainer.meters.read()
             progress.epoch_seconds = before + time.monotonic() - started
-            watchdog.beat(f"step {progress.step}")
+            workers.beat(f"step {progress.step}")
             if totals.first_bad_step is not None:
                 raise saving.explain_bad_step(trainer, progress, totals.first_bad_step)
             images = (progress.epoch_step - first) * config.batch_size

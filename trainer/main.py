@@ -12,6 +12,7 @@ mistake to mend, 75 interrupted (SIGTERM, a lost worker): run the same command a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -286,15 +287,17 @@ def main(argv: list[str]) -> None:
     _check_file_systems(config)
     # Imported late: --help and a mistyped flag answer at once.
     from cxr_tfrecords import dataset_dir
-    from trainer import experiment, preemption, strategies, watchdog
+    from trainer import experiment, preemption, strategies, workers
 
     preemption.listen()
-    if config.strategy == "multi_worker":
-        watchdog.start(config.worker_timeout)
-    strategy = strategies.create_strategy(
-        config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
-    )
-    experiment.run(config, dataset_dir.load(config.data_dir), strategy)
+    several = config.strategy == "multi_worker"
+    if several:
+        workers.start(config.worker_timeout)
+    with workers.explained_losses() if several else contextlib.nullcontext():
+        strategy = strategies.create_strategy(
+            config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
+        )
+        experiment.run(config, dataset_dir.load(config.data_dir), strategy)
 
 
 if __name__ == "__main__":

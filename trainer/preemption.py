@@ -62,13 +62,13 @@ class Notices:
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
         self._several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        self._add_up = tf.function(self._replicas_noted)
+        self._add_up = tf.function(lambda noted: strategy.run(_add_up, args=(noted,)))
 
     def check(self) -> None:
         """Raises `NoticedError` if any worker has noted a signal; all of them must call it."""
         noted = _noted is not None
         if self._several:
-            replicas = self._strategy.run(self._add_up, args=(tf.constant(float(noted)),))
+            replicas = self._add_up(tf.constant(float(noted)))
             noted = float(self._strategy.experimental_local_results(replicas)[0]) > 0
         if noted:
             raise NoticedError
@@ -78,9 +78,11 @@ class Notices:
         if not self._several:
             self.check()
 
-    def _replicas_noted(self, noted: tf.Tensor) -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, noted)
+
+def _add_up(noted: tf.Tensor) -> tf.Tensor:
+    context = tf.distribute.get_replica_context()
+    # The identity is of the replica's device, an argument of none.
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(noted))
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -1,20 +1,23 @@
-"""Ends a worker that makes no progress, because another one hangs.
+"""Several workers: one that is lost, and one that hangs.
 
-A worker that is stopped, or whose network is gone without a word, leaves the others waiting inside
-TensorFlow for ever: no exception comes that Python could catch. So a thread looks whether loops of
-steps still finish, and ends the process from outside.
+When a worker dies, TensorFlow's coordination service misses its heartbeats and fails the collective
+operations of the others. When one is stopped, or just waits for ever, its heartbeats may go on, and
+the others wait inside TensorFlow, where no exception of Python's can reach them: so a thread looks
+whether loops of steps still finish, and ends the process from outside.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-from cxr_tfrecords.errors import EXIT_TEMPORARY
+from cxr_tfrecords.errors import EXIT_TEMPORARY, TemporaryError
 
 _TICKS = 20
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
@@ -40,6 +43,25 @@ def start(timeout: float, end: Callable[[int], None] = os._exit) -> None:
     if timeout:
         main = threading.get_ident()
         threading.Thread(target=_watch, args=(timeout, main, end), daemon=True).start()
+
+
+@contextlib.contextmanager
+def explained_losses() -> Iterator[None]:
+    """Turns what TensorFlow says of a lost worker into a TemporaryError of one line."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+        tf.errors.UnavailableError,
+    ) as error:
+        reason = re.sub(r"\{\{.*?\}\} ", "", " ".join(str(error).split()))
+        reason = reason.split(" The tasks have crashed")[0][:200]
+        raise TemporaryError(f"another worker is lost after {_last} ({reason})") from error
 
 
 def _watch(timeout: float, main: int, end: Callable[[int], None]) -> None:
