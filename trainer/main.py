@@ -297,6 +297,7 @@ def main(argv: list[str]) -> None:
         strategy = strategies.create_strategy(
             config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
         )
+        preemption.listen()  # again: TensorFlow's coordination service has taken SIGTERM for itself
         experiment.run(config, dataset_dir.load(config.data_dir), strategy)
 
 

@@ -99,8 +99,8 @@ class Meters:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Sets the sums; several replicas share them, so that their sum is right."""
         self.reset()
-        self._loss.assign(state["loss"])
-        self._confusion.assign(state["confusion"])
+        self._loss.assign(tf.constant(state["loss"], tf.float32))
+        self._confusion.assign(tf.constant(state["confusion"], tf.float32))
 
     def read(self) -> Totals:
         confusion = np.rint(self._confusion.numpy()).astype(np.int64)
