@@ -1,18 +1,20 @@
 """`trainer.main`, sent a signal at a step: `python -m tests.trainer.killed_run STEP FLAGS…`.
 
 STEP counts over the whole run. SIGKILL, so that nothing of ours can tidy up; `STEP:SIGTERM` sends
-another one. With --steps_per_loop=1 at exactly that step.
+another one, and `STEP:HANG` lets the process wait for ever, its other threads alive. With
+--steps_per_loop=1 at exactly that step.
 """
 
 import os
 import signal
 import sys
+import time
 
 from cxr_tfrecords.errors import run_main
 from cxr_tfrecords.quiet import quiet_tensorflow
 
 
-def run_until(step: int, number: signal.Signals) -> None:
+def run_until(step: int, name: str) -> None:
     quiet_tensorflow()
     from trainer import main, steps
 
@@ -24,7 +26,9 @@ def run_until(step: int, number: signal.Signals) -> None:
         def counted(batches, count):
             train_steps(batches, count)
             if int(optimizer.iterations.value.numpy()) == step:
-                os.kill(os.getpid(), number)
+                if name == "HANG":
+                    time.sleep(1e6)
+                os.kill(os.getpid(), signal.Signals[name])
 
         return counted
 
@@ -34,4 +38,4 @@ def run_until(step: int, number: signal.Signals) -> None:
 
 if __name__ == "__main__":
     at, _, name = sys.argv.pop(1).partition(":")
-    run_until(int(at), signal.Signals[name or "SIGKILL"])
+    run_until(int(at), name or "SIGKILL")
