@@ -6,6 +6,15 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
+
+
+class TemporaryError(Exception):
+    """Nothing is wrong that a user must mend: the same command, run again, goes on.
+
+    Entry modules print the message and exit with `EXIT_TEMPORARY`, which launchers restart on.
+    """
+
 
 class UserError(Exception):
     """Says what is wrong, where (file, value) and which flag mends it, in one message.
@@ -42,8 +51,14 @@ def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = Fals
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            print("interrupted: run the same command again to go on", file=sys.stderr)
+        except TemporaryError as error:
+            print(f"{error}: run the same command again to go on", file=sys.stderr)
+            return EXIT_TEMPORARY
+        except KeyboardInterrupt as error:
+            print(
+                f"{str(error) or 'interrupted'}: run the same command again to go on",
+                file=sys.stderr,
+            )
             return 130
 
     app.run(reported, argv=sys.argv, flags_parser=parse_flags)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ from trainer import (
     samplers,
     steps,
     strategies,
+    workers,
 )
 from trainer.config import TrainConfig
 from trainer.model import create_model
@@ -115,7 +116,7 @@ def create_trainer(
             os.path.join(config.run_dir, run_directory.CHECKPOINTS),
             model,
             optimizer,
-            config.checkpoint_keep,
+            config.keep_checkpoints,
         ),
         chief=strategies.is_chief(strategy),
     )
@@ -137,13 +138,26 @@ def _create_model(config: TrainConfig, data: DatasetDir) -> keras.Model:
     )
 
 
-def predict(trainer: Trainer, split: str, *, with_ids: bool = True) -> evaluation.Predictions:
+def predict(
+    trainer: Trainer,
+    split: str,
+    *,
+    with_ids: bool = True,
+    after_batch: Callable[[], None] = lambda: None,
+) -> evaluation.Predictions:
     """Predictions of the current weights on every example of a split, each exactly once."""
+
+    def predict_batch(batch: tuple) -> tuple:
+        outputs = trainer.predict_step(batch)
+        workers.beat(f"a batch of {split}")
+        after_batch()
+        return outputs
+
     source = trainer.sources[split]
     ids, groups = (source.ids(), source.groups()) if with_ids else (None, None)
     batches = evaluation_batches(trainer, split)
     counts = trainer.data.counts[split]
-    return evaluation.predict(trainer.predict_step, batches, counts, ids, groups)
+    return evaluation.predict(predict_batch, batches, counts, ids, groups)
 
 
 def plan_epoch(config: TrainConfig, data: DatasetDir, epoch: int) -> samplers.EpochPlan:
@@ -222,13 +236,21 @@ def create_audit(trainer: Trainer) -> sampler_audit.SamplerAudit:
 
 
 def training_batches(
-    trainer: Trainer, plan: samplers.EpochPlan, mixing: mixup.Mixing | None = None
+    trainer: Trainer,
+    plan: samplers.EpochPlan,
+    mixing: mixup.Mixing | None = None,
+    start_step: int = 0,
 ) -> Iterator:
-    """Distributed (images, labels) of the plan's steps, in its order; more with `mixing`."""
+    """Distributed (images, labels) of the plan's steps from `start_step` on, in its order; more
+    with `mixing`."""
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return trainer.sources["train"].training(
-            plan, batch_size=plan.batch_size, context=context, mixing=mixing
+            plan,
+            batch_size=plan.batch_size,
+            start_step=start_step,
+            context=context,
+            mixing=mixing,
         )
 
     return iter(trainer.strategy.distribute_datasets_from_function(of_host))

@@ -41,8 +41,12 @@ _MAY_CHANGE = (
     "tpu",
     "virtual_devices",
     "steps_per_loop",
-    "checkpoint_keep",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "worker_timeout",
 )
+# Flags under their former names, in config.json files that are there.
+_FORMER_NAMES = {"checkpoint_keep": "keep_checkpoints"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,11 @@ class TrainConfig:
       monitor: the history column that decides on best weights, stopping and plateaus.
       cache_mb: largest decoded split kept in memory, in MiB.
       steps_per_loop: steps in one call to the device. 0: chosen from the steps of an epoch.
-      checkpoint_keep: epoch checkpoints kept on disk; the best weights are kept besides.
+      checkpoint_every: steps between two checkpoints within an epoch; 0: at the ends of epochs
+        only.
+      keep_checkpoints: checkpoints kept on disk; the best weights are kept besides.
+      worker_timeout: seconds without progress after which one of several workers gives up; 0:
+        never.
     """
 
     data_dir: str
@@ -118,7 +126,9 @@ class TrainConfig:
     cache: str = "auto"
     cache_mb: int = 2048
     steps_per_loop: int = 0
-    checkpoint_keep: int = 2
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    worker_timeout: int = 1800
 
     def __post_init__(self) -> None:
         if self.weights == "auto":
@@ -142,9 +152,12 @@ class TrainConfig:
         sampler_settings.check(
             self.sampler, self.target_distribution, self.balance_power, self.sampling_strategy
         )
-        for name in ("batch_size", "epochs", "bn_examples", "checkpoint_keep"):
+        for name in ("batch_size", "epochs", "bn_examples", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
+        for name in ("checkpoint_every", "worker_timeout"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name}={getattr(self, name)} must be 0 or more")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must lie within [0, 1)")
         if not self.learning_rate > 0:
@@ -169,7 +182,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> TrainConfig:
-        values = dict(content)
+        values = _renamed(content)
         values["head_units"] = tuple(values["head_units"])
         for name in ("target_distribution", "sampling_strategy"):
             if not isinstance(values.get(name, ""), str):
@@ -182,7 +195,7 @@ class TrainConfig:
         A setting that is younger than the other run had its default there.
         """
         own = self.to_json()
-        other = TrainConfig(data_dir="").to_json() | dict(other)
+        other = TrainConfig(data_dir="").to_json() | _renamed(other)
         return [
             f"--{name}: {other.get(name, 'absent')} there, {own.get(name, 'absent')} here"
             for name in sorted((own.keys() | other.keys()) - set(_MAY_CHANGE))
@@ -241,6 +254,10 @@ def _check_trainable(value: str) -> None:
         raise UserError("--trainable=from: lacks the layer's name")
     if value not in ("all", "head") and not value.startswith("from:"):
         raise UserError(f"--trainable={value} is none of all, head, from:<layer>")
+
+
+def _renamed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {_FORMER_NAMES.get(name, name): value for name, value in content.items()}
 
 
 def _listed(value: Any) -> Any:

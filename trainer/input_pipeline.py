@@ -161,6 +161,14 @@ class SplitSource:
         """Image ids in canonical order: by class, then shard, then as stored."""
         return list(self._read_names()[0])
 
+    def training_ids(self, plan: EpochPlan, step: int) -> list[str]:
+        """Image ids of the plan's step (from 0), over all replicas, in its order."""
+        slots = np.arange(step * plan.batch_size, (step + 1) * plan.batch_size)
+        if self._images is None:
+            return streaming.training_ids(self._data, self._split, plan, slots)
+        ids = self.ids()
+        return [ids[row] for row in (self._starts[plan.labels] + plan.ordinals)[slots]]
+
     def groups(self) -> list[str]:
         """Of each image, the id of what was split together, in the order of `ids`."""
         return list(self._read_names()[1])

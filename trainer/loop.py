@@ -8,8 +8,18 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from cxr_tfrecords.errors import UserError
-from trainer import evaluation, run_directory, sampler_audit, steps, strategies
+from trainer import (
+    evaluation,
+    mixup,
+    preemption,
+    run_directory,
+    sampler_audit,
+    samplers,
+    saving,
+    steps,
+    strategies,
+    workers,
+)
 from trainer.assembly import (
     Trainer,
     create_audit,
@@ -27,31 +37,51 @@ def train(trainer: Trainer) -> Progress:
     """Trains to the end, from the last checkpoint if there is one; leaves the best weights set.
 
     Raises:
+      TemporaryError, KeyboardInterrupt: a signal has come; what was done is saved.
       UserError: the loss stopped being finite, an epoch has no full batch, …
     """
     config = trainer.config
     progress = trainer.checkpoints.restore_latest() or Progress(learning_rate=config.learning_rate)
     steps.spread_seeds(trainer.strategy, trainer.model)
-    if progress.epoch:
-        print(f"resuming after epoch {progress.epoch} ({progress.step} steps)", flush=True)
+    if progress.step:
+        print(f"resuming after {_describe_position(progress)}", flush=True)
     board = run_directory.TensorBoard(config.run_dir, progress.history) if trainer.chief else None
     audit = _start_audit(trainer, progress)
-    while progress.epoch < config.epochs and not progress.stopped:
-        row, is_best = _run_epoch(trainer, progress, audit)
-        if trainer.chief and board is not None:
-            # Best before epoch: a kill between them replays the epoch and loses nothing.
-            if is_best:
-                trainer.checkpoints.save_best(progress.epoch)
-            trainer.checkpoints.save_epoch(progress)
-            run_directory.write_history(config.run_dir, progress.history)
-            run_directory.write_audit(config.run_dir, audit)
-            board.add(row)
-        print(_describe_epoch(row, config, progress, is_best), flush=True)
+    notices = preemption.Notices(trainer.strategy)
+    with preemption.deferred():
+        try:
+            _run_epochs(trainer, progress, audit, board, notices)
+        except preemption.NoticedError:
+            saving.save(trainer, progress)
+            strategies.wait_for_all(trainer.strategy)
+            raise preemption.ending(f"saved after {_describe_position(progress)}") from None
     strategies.wait_for_all(trainer.strategy)
     if progress.best_epoch:
         trainer.checkpoints.restore_best(progress.best_epoch)
     print(_describe_end(progress, config), flush=True)
     return progress
+
+
+def _run_epochs(
+    trainer: Trainer,
+    progress: Progress,
+    audit: sampler_audit.SamplerAudit,
+    board: run_directory.TensorBoard | None,
+    notices: preemption.Notices,
+) -> None:
+    config = trainer.config
+    while progress.epoch < config.epochs and not progress.stopped:
+        row, is_best = _run_epoch(trainer, progress, audit, notices)
+        # Best before epoch: a kill between them replays the evaluation and loses nothing.
+        if is_best and trainer.chief:
+            trainer.checkpoints.save_best(progress.epoch)
+        saving.save(trainer, progress)
+        if board is not None:
+            run_directory.write_history(config.run_dir, progress.history)
+            run_directory.write_audit(config.run_dir, audit)
+            board.add(row)
+        print(_describe_epoch(row, config, progress, is_best), flush=True)
+        notices.check()
 
 
 def _start_audit(trainer: Trainer, progress: Progress) -> sampler_audit.SamplerAudit:
@@ -67,17 +97,21 @@ def _start_audit(trainer: Trainer, progress: Progress) -> sampler_audit.SamplerA
 
 
 def _run_epoch(
-    trainer: Trainer, progress: Progress, audit: sampler_audit.SamplerAudit
+    trainer: Trainer,
+    progress: Progress,
+    audit: sampler_audit.SamplerAudit,
+    notices: preemption.Notices,
 ) -> tuple[dict[str, Any], bool]:
     """Trains and validates one epoch; returns its history row and whether it is the best."""
     config = trainer.config
-    started = time.monotonic()
     learning_rate = progress.learning_rate
     trainer.optimizer.learning_rate = learning_rate
-    totals = _train_epoch(trainer, progress, audit)
+    totals = _train_epoch(trainer, progress, audit, notices)
     trained = time.monotonic()
+    training_seconds = progress.epoch_seconds
     estimate_moments(trainer, progress.epoch)
-    validation = predict(trainer, "validation", with_ids=False)
+    notices.check_alone()
+    validation = predict(trainer, "validation", with_ids=False, after_batch=notices.check_alone)
     metrics = evaluation.compute_metrics(validation, trainer.data.class_names)
     row = {
         "epoch": progress.epoch + 1,
@@ -88,8 +122,8 @@ def _run_epoch(
         "validation_loss": metrics["log_loss"],
         "validation_accuracy": metrics["accuracy"],
         "validation_balanced_accuracy": metrics["balanced_accuracy"],
-        "seconds": round(time.monotonic() - started, 2),
-        "images_per_second": round(totals.examples / (trained - started), 1),
+        "seconds": round(training_seconds + time.monotonic() - trained, 2),
+        "images_per_second": round(totals.examples / max(training_seconds, 1e-9), 1),
     }
     is_best = progress.finish_epoch(
         row[config.monitor],
@@ -103,39 +137,72 @@ def _run_epoch(
 
 
 def _train_epoch(
-    trainer: Trainer, progress: Progress, audit: sampler_audit.SamplerAudit
+    trainer: Trainer,
+    progress: Progress,
+    audit: sampler_audit.SamplerAudit,
+    notices: preemption.Notices,
 ) -> steps.Totals:
+    """Trains on the rest of an epoch; returns the totals of all of it."""
     config = trainer.config
     plan = plan_epoch(config, trainer.data, progress.epoch)
     mixing = plan_mixing(config, trainer.data, plan, progress.epoch)
-    batches = training_batches(trainer, plan, mixing)
     trainer.loss.start_epoch(progress.epoch + 1)
-    loop = config.steps_per_loop or max(1, min(100, plan.steps // 20))
     trainer.meters.reset()
-    started, done = time.monotonic(), 0
+    if progress.meters is not None:
+        trainer.meters.restore(progress.meters)
+    if progress.epoch_step < plan.steps:
+        _train_steps(trainer, progress, plan, mixing, notices)
+        saving.check_finite(trainer, progress)
     totals = trainer.meters.read()
-    title = f"epoch {progress.epoch + 1}/{config.epochs}"
-    # disable=None: no bar where nobody watches (a file, a pipe).
-    with tqdm(total=plan.steps, desc=title, unit="step", leave=False, disable=None) as bar:
-        while done < plan.steps:
-            count = min(loop, plan.steps - done)
-            trainer.train_steps(batches, tf.constant(count))
-            done += count
-            totals = trainer.meters.read()
-            if totals.first_bad_step is not None:
-                raise UserError(
-                    f"the loss was not finite at step {totals.first_bad_step} (epoch "
-                    f"{progress.epoch + 1}); nothing of this epoch is kept. Try a lower "
-                    f"--learning_rate than {progress.learning_rate:g} in another --run_dir"
-                )
-            speed = done * config.batch_size / (time.monotonic() - started)
-            bar.set_postfix_str(f"loss {totals.loss:.4f}, {speed:.0f} img/s", refresh=False)
-            bar.update(count)
     audited = audit.add(plan)
     if mixing is None:  # of mixed images, the confusion matrix counts the one that weighs more
         sampler_audit.check_trained(audited, totals.confusion)
-    progress.step += plan.steps
     return totals
+
+
+def _train_steps(
+    trainer: Trainer,
+    progress: Progress,
+    plan: samplers.EpochPlan,
+    mixing: mixup.Mixing | None,
+    notices: preemption.Notices,
+) -> None:
+    config = trainer.config
+    batches = training_batches(trainer, plan, mixing, progress.epoch_step)
+    loop = config.steps_per_loop or max(1, min(100, plan.steps // 20))
+    title = f"epoch {progress.epoch + 1}/{config.epochs}"
+    started, first, before = time.monotonic(), progress.epoch_step, progress.epoch_seconds
+    # disable=None: no bar where nobody watches (a file, a pipe).
+    with tqdm(
+        total=plan.steps, initial=first, desc=title, unit="step", leave=False, disable=None
+    ) as bar:
+        while progress.epoch_step < plan.steps:
+            count = min(loop, plan.steps - progress.epoch_step)
+            if config.checkpoint_every:
+                count = min(count, -progress.step % config.checkpoint_every or count)
+            trainer.train_steps(batches, tf.constant(count))
+            progress.step += count
+            progress.epoch_step += count
+            totals = trainer.meters.read()
+            progress.epoch_seconds = before + time.monotonic() - started
+            workers.beat(f"step {progress.step}")
+            if totals.first_bad_step is not None:
+                raise saving.explain_bad_step(trainer, progress, totals.first_bad_step)
+            images = (progress.epoch_step - first) * config.batch_size
+            speed = images / (time.monotonic() - started)
+            bar.set_postfix_str(f"loss {totals.loss:.4f}, {speed:.0f} img/s", refresh=False)
+            bar.update(count)
+            notices.check()
+            due = config.checkpoint_every and progress.step % config.checkpoint_every == 0
+            if due and progress.epoch_step < plan.steps:
+                saving.save(trainer, progress)
+
+
+def _describe_position(progress: Progress) -> str:
+    """`epoch 2 (32 steps)`, `step 40 (8 of epoch 3)`."""
+    if progress.epoch_step:
+        return f"step {progress.step} ({progress.epoch_step} of epoch {progress.epoch + 1})"
+    return f"epoch {progress.epoch} ({progress.step} steps)"
 
 
 def _describe_epoch(

@@ -6,11 +6,13 @@
 Without flags it trains the small `tiny` network on the embedded synthetic radiographs. The run
 directory gets the model (model.keras), every prediction on validation and test, the metrics
 computed from them, the history, pictures and report.md. The same command on the same --run_dir
-goes on after the last finished epoch, with results as if it had never stopped.
+goes on after the last checkpoint, with results as if it had never stopped. Exit codes: 0 done, 2 a
+mistake to mend, 75 interrupted (SIGTERM, a lost worker): run the same command again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -222,8 +224,23 @@ flags.DEFINE_integer(
     "most 100.",
     lower_bound=0,
 )
+# Interruptions, see docs/faults.md
 flags.DEFINE_integer(
-    "checkpoint_keep", 2, "Epoch checkpoints kept on disk, besides the best weights.", lower_bound=1
+    "checkpoint_every",
+    0,
+    "Steps between two checkpoints, counted over the whole run. 0: at the ends of epochs only.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "keep_checkpoints", 2, "Checkpoints kept on disk, besides the best weights.", lower_bound=1
+)
+flags.DEFINE_alias("checkpoint_keep", "keep_checkpoints")
+flags.DEFINE_integer(
+    "worker_timeout",
+    1800,
+    "multi_worker: a worker that sees no finished loop of steps or batch of an evaluation for so "
+    "many seconds says where it waits and exits with 75. 0: never.",
+    lower_bound=0,
 )
 
 
@@ -272,12 +289,18 @@ def main(argv: list[str]) -> None:
     _check_file_systems(config)
     # Imported late: --help and a mistyped flag answer at once.
     from cxr_tfrecords import dataset_dir
-    from trainer import experiment, strategies
+    from trainer import experiment, preemption, strategies, workers
 
-    strategy = strategies.create_strategy(
-        config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
-    )
-    experiment.run(config, dataset_dir.load(config.data_dir), strategy)
+    preemption.listen()
+    several = config.strategy == "multi_worker"
+    if several:
+        workers.start(config.worker_timeout)
+    with workers.explained_losses() if several else contextlib.nullcontext():
+        strategy = strategies.create_strategy(
+            config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
+        )
+        preemption.listen()  # again: TensorFlow's coordination service has taken SIGTERM for itself
+        experiment.run(config, dataset_dir.load(config.data_dir), strategy)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,13 @@ _PLATEAU_MIN_DELTA = 1e-4
 
 @dataclasses.dataclass
 class Progress:
-    """State after a whole number of epochs.
+    """State after any step.
 
     Attributes:
       epoch, step: epochs and optimizer steps done.
+      epoch_step: those of the steps that belong to the epoch after `epoch`.
+      meters: `steps.Meters.state` over these; None at the start of an epoch.
+      epoch_seconds: what these took, in all processes that did some of them.
       learning_rate: of the next epoch.
       history: one row an epoch, the columns of history.csv.
       best_epoch: epoch of the best monitored value, 0 before the first; best_value: that value.
@@ -30,6 +33,9 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
+    epoch_step: int = 0
+    meters: dict[str, Any] | None = None
+    epoch_seconds: float = 0.0
     learning_rate: float = 0.0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     best_epoch: int = 0
@@ -67,6 +73,7 @@ class Progress:
           Whether this epoch is the best so far.
         """
         self.epoch += 1
+        self.epoch_step, self.meters, self.epoch_seconds = 0, None, 0.0
         improved = _better(value, self.best_value, maximize, 0.0)
         if improved:
             self.best_value, self.best_epoch, self.epochs_since_best = value, self.epoch, 0

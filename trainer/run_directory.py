@@ -36,7 +36,7 @@ import cxr_tfrecords
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.files import replacing
-from trainer import sampler_audit
+from trainer import checkpoints, sampler_audit
 from trainer.config import TrainConfig
 
 CHECKPOINTS = "checkpoints"
@@ -53,20 +53,19 @@ _FINAL_FILES = (
 def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
     """Refuses a run directory that holds checkpoints or results of other settings or data.
 
-    Settings of a run that has not finished an epoch yet bind nobody: `start_run` replaces them.
+    Settings of a run that has no checkpoint yet bind nobody: `start_run` replaces them.
 
     Raises:
       UserError: naming each flag that differs, with both values.
     """
     path = os.path.join(config.run_dir, "config.json")
-    begun = os.path.join(config.run_dir, CHECKPOINTS, "epochs", "checkpoint")
     if not os.path.exists(path):
         return
     if _is_decoupled(path):
         raise UserError(
             f"--run_dir={config.run_dir} holds a run of trainer.decouple: name another --run_dir"
         )
-    if not os.path.exists(begun):
+    if not checkpoints.exist(os.path.join(config.run_dir, CHECKPOINTS)):
         return
     try:
         content = read_json(path)
@@ -235,7 +234,7 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
         # TensorFlow reports a full disk as ResourceExhausted, as it does too little memory.
         if "no space left" in str(error).lower():
             raise UserError(
-                f"{where}: no space left on its disk. Finished epochs are kept: make room, then "
+                f"{where}: no space left on its disk. The last checkpoint is kept: make room, then "
                 "run the same command again"
             ) from error
         if isinstance(error, OSError) and error.strerror:

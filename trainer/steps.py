@@ -7,7 +7,8 @@ host is asked once a loop and not once a step.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -90,6 +91,16 @@ class Meters:
         self._confusion.assign(tf.zeros_like(self._confusion))
         self._loss.assign(0.0)
         self._bad_step.assign(tf.constant(0, tf.int64))
+
+    def state(self) -> dict[str, Any]:
+        """The sums as JSON-able numbers, exact; for `restore`. All workers must call it."""
+        return {"loss": float(self._loss.numpy()), "confusion": self._confusion.numpy().tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Sets the sums; several replicas share them, so that their sum is right."""
+        self.reset()
+        self._loss.assign(tf.constant(state["loss"], tf.float32))
+        self._confusion.assign(tf.constant(state["confusion"], tf.float32))
 
     def read(self) -> Totals:
         confusion = np.rint(self._confusion.numpy()).astype(np.int64)

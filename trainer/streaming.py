@@ -57,6 +57,17 @@ def training_records(
     Returns:
       (images uint8 [b, S, S, C], labels int32 [b]) of each row of `slots`.
     """
+    return _decoded(_slots(_planned(data, split, plan), slots), data, slots.shape[-1])
+
+
+def training_ids(data: DatasetDir, split: str, plan: EpochPlan, slots: np.ndarray) -> list[str]:
+    """Ids of the images that `training_records` gives for slots (int64 [b], rising)."""
+    chosen = _slots(_planned(data, split, plan), slots).map(records.parse_label_and_id)
+    return [parsed["id"].decode() for parsed in chosen.as_numpy_iterator()]
+
+
+def _planned(data: DatasetDir, split: str, plan: EpochPlan) -> tf.data.Dataset:
+    """Serialized records in the plan's order."""
     # A plan holds no seed, but it is itself a function of seed and epoch.
     digest = hashlib.sha256(plan.labels.tobytes() + plan.ordinals.tobytes()).digest()
     seed = int.from_bytes(digest[:5], "little")
@@ -69,15 +80,14 @@ def training_records(
         for label in range(data.num_classes)
     ]
     choice = tf.data.Dataset.from_tensor_slices(plan.labels.astype(np.int64))
-    serialized = tf.data.Dataset.choose_from_datasets(classes, choice, stop_on_empty_dataset=True)
-    return _decoded_slots(serialized, data, slots)
+    return tf.data.Dataset.choose_from_datasets(classes, choice, stop_on_empty_dataset=True)
 
 
 def evaluation_records(data: DatasetDir, split: str, slots: np.ndarray) -> tf.data.Dataset:
     """As `training_records`, in canonical order; slots past the end repeat the first record."""
     serialized = _canonical(data, split)
     padded = serialized.concatenate(serialized.take(1).repeat())
-    return _decoded_slots(padded, data, slots)
+    return _decoded(_slots(padded, slots), data, slots.shape[-1])
 
 
 def _canonical(data: DatasetDir, split: str) -> tf.data.Dataset:
@@ -125,10 +135,8 @@ def _class_records(shards: Sequence[Shard], ordinals: np.ndarray, seed: int) -> 
     )
 
 
-def _decoded_slots(
-    serialized: tf.data.Dataset, data: DatasetDir, slots: np.ndarray
-) -> tf.data.Dataset:
-    """Decodes the elements of a stream that `slots` (int64 [batches, b], rising) numbers."""
+def _slots(serialized: tf.data.Dataset, slots: np.ndarray) -> tf.data.Dataset:
+    """The elements of a stream that `slots` (int64, of any shape, rising) numbers."""
     flat = slots.ravel()
     first = int(flat[0]) if len(flat) else 0
     here = np.zeros(int(flat[-1]) + 1 - first if len(flat) else 0, bool)
@@ -138,13 +146,14 @@ def _decoded_slots(
         keep = tf.data.Dataset.from_tensor_slices(here)
         stream = tf.data.Dataset.zip(stream, keep).filter(lambda _, mine: mine)
         stream = stream.map(lambda record, _: record)
+    return stream.take(len(flat))
 
+
+def _decoded(serialized: tf.data.Dataset, data: DatasetDir, batch_size: int) -> tf.data.Dataset:
     def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = records.parse_example(record, data)
         return parsed["image"], parsed["label"]
 
-    return (
-        stream.take(len(flat))
-        .map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(slots.shape[-1], drop_remainder=True)
+    return serialized.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(
+        batch_size, drop_remainder=True
     )

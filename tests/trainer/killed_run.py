@@ -1,32 +1,34 @@
-"""`trainer.main`, killed at a step: `python -m tests.trainer.killed_run STEP FLAGS…`.
+"""`trainer.main`, sent a signal at a step: `python -m tests.trainer.killed_run STEP FLAGS…`.
 
-SIGKILL, so that nothing of ours can tidy up; with --steps_per_loop=1 at exactly that step.
+STEP counts over the whole run. SIGKILL, so that nothing of ours can tidy up; `STEP:SIGTERM` sends
+another one, and `STEP:HANG` lets the process wait for ever, its other threads alive. With
+--steps_per_loop=1 at exactly that step.
 """
 
 import os
 import signal
 import sys
+import time
 
 from cxr_tfrecords.errors import run_main
 from cxr_tfrecords.quiet import quiet_tensorflow
 
 
-def run_until(step: int) -> None:
+def run_until(step: int, name: str) -> None:
     quiet_tensorflow()
     from trainer import main, steps
 
     make_train_steps = steps.make_train_steps
 
-    def make_deadly_steps(*args):
-        train_steps = make_train_steps(*args)
-        done = 0
+    def make_deadly_steps(strategy, model, optimizer, *args):
+        train_steps = make_train_steps(strategy, model, optimizer, *args)
 
         def counted(batches, count):
-            nonlocal done
             train_steps(batches, count)
-            done += int(count)
-            if done >= step:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if int(optimizer.iterations.value.numpy()) == step:
+                if name == "HANG":
+                    time.sleep(1e6)
+                os.kill(os.getpid(), signal.Signals[name])
 
         return counted
 
@@ -35,4 +37,5 @@ def run_until(step: int) -> None:
 
 
 if __name__ == "__main__":
-    run_until(int(sys.argv.pop(1)))
+    at, _, name = sys.argv.pop(1).partition(":")
+    run_until(int(at), name or "SIGKILL")

@@ -30,7 +30,7 @@ def test_sentinels_become_values():
 
 
 def test_differences_name_flag_and_both_values_but_not_where_it_runs():
-    there = TrainConfig(data_dir="d", batch_size=8, strategy="mirrored", checkpoint_keep=9)
+    there = TrainConfig(data_dir="d", batch_size=8, strategy="mirrored", keep_checkpoints=9)
     here = TrainConfig(data_dir="moved", batch_size=32)
     assert here.differences(there.to_json()) == ["--batch_size: 8 there, 32 here"]
 
@@ -44,6 +44,13 @@ def test_settings_that_an_older_run_did_not_know_had_their_defaults_there():
     assert other.differences(older) == ["--sampling_strategy: auto there, majority here"]
 
 
+def test_config_files_with_a_former_flag_name_can_be_read():
+    older = TrainConfig(data_dir="d", keep_checkpoints=5).to_json()
+    older["checkpoint_keep"] = older.pop("keep_checkpoints")
+    assert TrainConfig.from_json(older).keep_checkpoints == 5
+    assert TrainConfig(data_dir="d").differences(older) == []
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -55,6 +62,9 @@ def test_settings_that_an_older_run_did_not_know_had_their_defaults_there():
         ("learning_rate", 0.0),
         ("reduce_lr_factor", 1.0),
         ("head_units", (0,)),
+        ("keep_checkpoints", 0),
+        ("checkpoint_every", -1),
+        ("worker_timeout", -1),
     ],
 )
 def test_impossible_settings_name_their_flag(field, value):

@@ -12,8 +12,9 @@ import tensorflow as tf
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.trainer import toy
-from trainer import evaluation, experiment, run_directory, strategies
+from trainer import assembly, evaluation, experiment, run_directory, strategies
 from trainer.config import TrainConfig
+from trainer.input_pipeline import SplitSource
 
 COUNTS = {"train": (16, 16, 24, 8), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 
@@ -92,6 +93,30 @@ def test_loss_that_is_not_finite_names_the_step_and_leaves_the_directory_usable(
     with pytest.raises(UserError, match=r"not finite at step [23] \(epoch 1\)"):
         experiment.run(config, data, strategy)
     experiment.run(dataclasses.replace(config, learning_rate=0.01), data, strategy)
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "bad_step", "good"),
+    # The first loss is finite in both cases. So large a step leaves weights that are not.
+    [(1e15, 2, ["epoch-0-step-1"]), (3e38, 1, [])],
+)
+def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_stays(
+    data, strategy, tmp_path, learning_rate, bad_step, good
+):
+    config = _config(data, tmp_path, learning_rate=learning_rate, checkpoint_every=1)
+    with pytest.raises(UserError, match=rf"not finite at step {bad_step} \(epoch 1\)") as caught:
+        experiment.run(config, data, strategy)
+    written = run_directory.read_json(str(tmp_path / "not_finite.json"))
+    plan = assembly.plan_epoch(config, data, 0)
+    slots = slice(16 * (bad_step - 1), 16 * bad_step)
+    ids = SplitSource(data, "train").ids()
+    starts = np.cumsum(data.counts["train"]) - data.counts["train"]
+    expected = [ids[row] for row in (starts[plan.labels] + plan.ordinals)[slots]]
+    assert written["image_ids"] == expected
+    assert ", ".join(expected) in str(caught.value)
+    assert (written["step"], written["epoch"]) == (bad_step, 1)
+    resume = tmp_path / "checkpoints" / "resume"
+    assert (sorted(os.listdir(resume)) if resume.exists() else []) == good
 
 
 def test_image_size_of_another_data_set_is_refused(data, strategy, tmp_path):

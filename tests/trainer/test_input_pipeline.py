@@ -194,6 +194,18 @@ def test_ids_and_groups_are_in_the_order_of_the_index(cache, data, sources):
     assert len(expected) == sum(COUNTS["test"])
 
 
+@pytest.mark.parametrize("cache", CACHES)
+def test_ids_of_a_step_are_those_of_the_images_that_it_delivers(cache, sources, stored):
+    drawn = plan("oversample", flip=False)
+    source = sources["train", cache]
+    id_of = dict(zip(stored["train"], source.ids(), strict=True))
+    batches = read(source.training(drawn, batch_size=8))
+    assert len(batches) > 3
+    for step, (images, _) in enumerate(batches):
+        delivered = [id_of[image.tobytes()] for image in images]
+        assert source.training_ids(drawn, step) == delivered
+
+
 @pytest.mark.parametrize(("encoding", "channels"), [("raw", 3), ("png", 3), ("raw", 1)])
 def test_streamed_and_cached_images_agree_in_every_format(encoding, channels, tmp_path):
     data = write_dataset(tmp_path / "set", encoding=encoding, channels=channels)

@@ -128,11 +128,52 @@ def test_kill_9_in_mid_epoch_changes_nothing(finished, data, tmp_path):
     resumed = _command(data, run_dir)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming after epoch 1 (16 steps)" in resumed.stdout
-    assert _history(run_dir) == _history(whole)
-    assert _results(run_dir) == _results(whole)
-    weights = [keras.models.load_model(d / "model.keras").get_weights() for d in (whole, run_dir)]
-    for first, second in zip(*weights, strict=True):
-        np.testing.assert_array_equal(first, second)
+    assert_same_run(run_dir, whole)
+
+
+def test_killed_within_an_epoch_and_told_to_stop_in_the_next_it_goes_on_at_the_very_step(
+    finished, data, tmp_path
+):
+    whole, _ = finished
+    run_dir = tmp_path / "interrupted"
+    every = "--checkpoint_every=3"
+    killed = _command(data, run_dir, every, module=("tests.trainer.killed_run", "5"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    told = _command(data, run_dir, every, module=("tests.trainer.killed_run", "20:SIGTERM"))
+    assert told.returncode == 75, told.stderr
+    assert "resuming after step 3 (3 of epoch 1)" in told.stdout
+    assert told.stderr == (
+        "SIGTERM, saved after step 20 (4 of epoch 2): run the same command again to go on\n"
+    )
+    resumed = _command(data, run_dir)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after step 20 (4 of epoch 2)" in resumed.stdout
+    assert_same_run(run_dir, whole)
+
+
+def assert_same_run(first, second):
+    """Weights, history and predictions are the same to the last bit."""
+    assert _history(first) == _history(second)
+    assert _results(first) == _results(second)
+    weights = [keras.models.load_model(d / "model.keras").get_weights() for d in (first, second)]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_every_kill_point_of_a_mixed_up_or_streamed_run_ends_the_same(data, tmp_path, cache):
+    flags = (f"--cache={cache}", "--mixup_alpha=0.3", "--checkpoint_every=5", "--dropout=0.4")
+    whole = tmp_path / "whole"
+    assert _command(data, whole, *flags).returncode == 0
+    # In the middle of a step interval, just before and after a checkpoint, around an epoch's end.
+    for step in (7, 15, 16, 17, 20, 31, 47):
+        run_dir = tmp_path / str(step)
+        killed = _command(data, run_dir, *flags, module=("tests.trainer.killed_run", str(step)))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        resumed = _command(data, run_dir, *flags)
+        assert resumed.returncode == 0, resumed.stderr
+        assert_same_run(run_dir, whole)
 
 
 def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path):
