@@ -61,8 +61,15 @@ def create_trainer(
     strategies.check_batch_size(config.batch_size, strategy)
     with strategy.scope():
         model = _create_model(config, data)
-        batch_norm.apply_policy(model, config.batch_norm, strategy.num_replicas_in_sync)
-        optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
+        batch_norm.apply_policy(
+            model,
+            config.batch_norm,
+            strategy.num_replicas_in_sync,
+            synchronized=config.sync_batch_norm,
+        )
+        optimizer = steps.create_optimizer(
+            config.optimizer, config.scaled_learning_rate, model, config.warmup_steps
+        )
         meters = steps.Meters(data.num_classes)
         loss = losses.TrainingLoss(config, data.counts["train"], data.class_names)
     adapt = config.batch_norm.startswith("adapt")
@@ -221,13 +228,16 @@ def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
 
 
 def estimate_moments(trainer: Trainer, epoch: int) -> None:
-    """`--batch_norm=adapt*`: sets the moving statistics from training images.
+    """Makes the moving statistics ready for an evaluation or a checkpoint: the same on all
+    replicas and, with `--batch_norm=adapt*`, those of training images.
 
     `adapt` takes them mixed if training does: the weights were fitted to features of such.
 
     Args:
       epoch: the one just trained, from 0.
     """
+    if not trainer.config.sync_batch_norm:
+        batch_norm.average_statistics(trainer.strategy, trainer.model)
     if trainer.moments is not None and trainer.moments.layers:
         config, plan = trainer.config, trainer.moments_plan
         if config.sampler == "progressive":

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
-from trainer import sampler_settings
+from trainer import learning_rate, sampler_settings
 from trainer.sampling_shares import SAMPLERS
 
-STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu")
+STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
 BACKBONES = ("resnet50", "mobilenet_v2", "tiny")
 LOSSES = (
     "cross_entropy",
@@ -26,6 +26,7 @@ LOSSES = (
 MIXUPS = ("plain", "balanced")
 BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
+LEARNING_RATE_SCALINGS = ("none", "linear", "sqrt")
 MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
 PRECISIONS = ("float32", "bfloat16")
 MASKS = ("none", "lungs", "background")
@@ -57,6 +58,7 @@ class TrainConfig:
       head_units: widths of the dense layers between backbone and logits.
       batch_norm: `adapt`, `adapt_natural`, `train` or `frozen`, see `trainer.batch_norm`.
       bn_examples: training images that the moments are re-estimated from, at most.
+      sync_batch_norm: normalise by the global batch's moments, not by each replica's part's.
       target_distribution: (class, share) pairs for `weighted` and `rejection`, or a word of
         `sampling_shares.DISTRIBUTIONS`; empty: uniform.
       balance_power: p, instead of that: shares proportional to n_c^(1 - p).
@@ -68,6 +70,8 @@ class TrainConfig:
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.
       steps_per_epoch: 0: an epoch is the sampler's. Else so many steps of its endless stream.
+      learning_rate_scaling: `none`, `linear` or `sqrt`, see `trainer.schedule`; base_batch: the
+        batch size that `learning_rate` is for; warmup_steps: 0 or more.
       reduce_lr_factor: a plateau multiplies the learning rate by it.
       monitor: the history column that decides on best weights, stopping and plateaus.
       cache_mb: largest decoded split kept in memory, in MiB.
@@ -87,6 +91,7 @@ class TrainConfig:
     dropout: float = 0.2
     batch_norm: str = "adapt"
     bn_examples: int = 512
+    sync_batch_norm: bool = True
     sampler: str = "none"
     target_distribution: tuple[tuple[str, float], ...] | str = ()
     balance_power: float | None = None
@@ -106,6 +111,9 @@ class TrainConfig:
     image_size: int = 0
     optimizer: str = "adamax"
     learning_rate: float = 0.001
+    learning_rate_scaling: str = "none"
+    learning_rate_base_batch: int = 32
+    warmup_steps: int = 0
     batch_size: int = 32
     epochs: int = 20
     steps_per_epoch: int = 0
@@ -130,6 +138,7 @@ class TrainConfig:
         _check_choice(self, "sampler", SAMPLERS)
         _check_choice(self, "batch_norm", BATCH_NORMS)
         _check_choice(self, "optimizer", OPTIMIZERS)
+        _check_choice(self, "learning_rate_scaling", LEARNING_RATE_SCALINGS)
         _check_choice(self, "monitor", MONITORS)
         _check_choice(self, "mixed_precision", PRECISIONS)
         _check_choice(self, "cache", CACHES)
@@ -141,9 +150,17 @@ class TrainConfig:
         sampler_settings.check(
             self.sampler, self.target_distribution, self.balance_power, self.sampling_strategy
         )
-        for name in ("batch_size", "epochs", "bn_examples", "checkpoint_keep"):
+        for name in (
+            "batch_size",
+            "epochs",
+            "bn_examples",
+            "checkpoint_keep",
+            "learning_rate_base_batch",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
+        if self.warmup_steps < 0:
+            raise UserError(f"--warmup_steps={self.warmup_steps} must be 0 or more")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must lie within [0, 1)")
         if not self.learning_rate > 0:
@@ -152,6 +169,16 @@ class TrainConfig:
             raise UserError(f"--reduce_lr_factor={self.reduce_lr_factor} must lie within (0, 1)")
         if any(units < 1 for units in self.head_units):
             raise UserError(f"--head_units={list(self.head_units)}: each must be at least 1")
+
+    @property
+    def scaled_learning_rate(self) -> float:
+        """The learning rate at the start of training, after its warm-up."""
+        return learning_rate.scaled_learning_rate(
+            self.learning_rate,
+            self.learning_rate_scaling,
+            self.batch_size,
+            self.learning_rate_base_batch,
+        )
 
     @property
     def first_drw_epoch(self) -> int:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cxr_tfrecords.errors import UserError
-from trainer import evaluation, run_directory, sampler_audit, steps, strategies
+from trainer import evaluation, run_directory, sampler_audit, schedule, steps, strategies
 from trainer.assembly import (
     Trainer,
     create_audit,
@@ -20,6 +20,7 @@ from trainer.assembly import (
     training_batches,
 )
 from trainer.config import TrainConfig
+from trainer.learning_rate import warmed_up
 from trainer.progress import Progress
 
 
@@ -30,7 +31,9 @@ def train(trainer: Trainer) -> Progress:
       UserError: the loss stopped being finite, an epoch has no full batch, …
     """
     config = trainer.config
-    progress = trainer.checkpoints.restore_latest() or Progress(learning_rate=config.learning_rate)
+    progress = trainer.checkpoints.restore_latest() or Progress(
+        learning_rate=config.scaled_learning_rate
+    )
     steps.spread_seeds(trainer.strategy, trainer.model)
     if progress.epoch:
         print(f"resuming after epoch {progress.epoch} ({progress.step} steps)", flush=True)
@@ -73,7 +76,7 @@ def _run_epoch(
     config = trainer.config
     started = time.monotonic()
     learning_rate = progress.learning_rate
-    trainer.optimizer.learning_rate = learning_rate
+    schedule.set_learning_rate(trainer.optimizer, learning_rate)
     totals = _train_epoch(trainer, progress, audit)
     trained = time.monotonic()
     estimate_moments(trainer, progress.epoch)
@@ -82,7 +85,7 @@ def _run_epoch(
     row = {
         "epoch": progress.epoch + 1,
         "step": progress.step,
-        "learning_rate": learning_rate,
+        "learning_rate": warmed_up(learning_rate, progress.step, config.warmup_steps),
         "loss": totals.loss,
         "accuracy": totals.accuracy,
         "validation_loss": metrics["log_loss"],
@@ -149,7 +152,7 @@ def _describe_epoch(
     )
     if is_best:
         text += " | best"
-    if progress.learning_rate != row["learning_rate"]:
+    if progress.learning_rate < row["learning_rate"]:  # above it while it warms up
         text += f" | learning rate to {progress.learning_rate:g}"
     return text
 

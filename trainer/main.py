@@ -11,6 +11,7 @@ goes on after the last finished epoch, with results as if it had never stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -18,10 +19,11 @@ from absl import flags, logging
 
 from cxr_tfrecords.errors import UserError, run_main
 from trainer import config as settings
-from trainer import sampler_flags
+from trainer import distribution_flags, sampler_flags, tpu_versions
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(sampler_flags)
+flags.adopt_module_key_flags(distribution_flags)
 DEFAULT_DATA = "data/synthetic-tfrecords"
 
 # Data and where results go
@@ -50,21 +52,7 @@ flags.DEFINE_enum(
     "background: black inside them; a model that is good at that has learned a shortcut. Needs a "
     "data set built --with_masks.",
 )
-# Where it runs
-flags.DEFINE_enum(
-    "strategy",
-    "cpu",
-    settings.STRATEGIES,
-    "cpu: this machine's processor, reproducible bit for bit. mirrored: all its GPUs, or "
-    "--virtual_devices. multi_worker: the machines named in TF_CONFIG. tpu: a TPU, see --tpu.",
-)
-flags.DEFINE_string("tpu", "local", "local: the TPU of this TPU VM. Else a TPU's name or address.")
-flags.DEFINE_integer(
-    "virtual_devices",
-    0,
-    "With mirrored: rehearse on the CPU split in so many devices. 0: use GPUs.",
-    lower_bound=0,
-)
+# How it computes; where it runs is in distribution_flags
 flags.DEFINE_enum(
     "mixed_precision",
     "float32",
@@ -264,6 +252,8 @@ def main(argv: list[str]) -> None:
         )
     from cxr_tfrecords.quiet import quiet_tensorflow
 
+    if config.strategy in ("tpu", "auto"):
+        tpu_versions.check_libtpu(tpu_versions.installed_versions())
     quiet_tensorflow()
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # TensorFlow logs every checkpoint's sharding
@@ -272,6 +262,12 @@ def main(argv: list[str]) -> None:
     from cxr_tfrecords import dataset_dir
     from trainer import experiment, strategies
 
+    if config.strategy == "auto":
+        name, reason = strategies.choose_strategy(
+            os.environ, virtual_devices=config.virtual_devices, tpu=config.tpu
+        )
+        print(f"strategy {name}: {reason}", flush=True)
+        config = dataclasses.replace(config, strategy=name)
     strategy = strategies.create_strategy(
         config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
     )
