@@ -15,6 +15,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer import (
     batch_norm,
     checkpoints,
+    data_service,
     evaluation,
     input_pipeline,
     losses,
@@ -46,6 +47,7 @@ class Trainer:
     moments: batch_norm.MomentEstimator | None
     moments_plan: samplers.EpochPlan
     sources: dict[str, input_pipeline.SplitSource]
+    services: data_service.Services
     checkpoints: checkpoints.Checkpoints
     chief: bool
 
@@ -59,6 +61,7 @@ def create_trainer(
       UserError: batch size, weights or layer names do not fit.
     """
     strategies.check_batch_size(config.batch_size, strategy)
+    services = data_service.connect(config.data_service)
     with strategy.scope():
         model = _create_model(config, data)
         batch_norm.apply_policy(
@@ -93,6 +96,7 @@ def create_trainer(
             )
             for split in data.counts
         },
+        services=services,
         checkpoints=checkpoints.Checkpoints(
             os.path.join(config.run_dir, run_directory.CHECKPOINTS),
             model,
@@ -195,11 +199,13 @@ def count_samples(config: TrainConfig, data: DatasetDir) -> dict[str, list[int]]
 def create_audit(trainer: Trainer) -> sampler_audit.SamplerAudit:
     """An audit of the run's epochs, which knows whether they are read from shards."""
     streamed = trainer.sources["train"].streamed
+    # Each host's stream is read by each of the servers.
+    readers = strategies.num_hosts(trainer.strategy) * max(1, len(trainer.services.addresses))
     return sampler_audit.SamplerAudit(
         trainer.config,
         trainer.data.class_names,
         trainer.data.counts["train"],
-        streaming_hosts=strategies.num_hosts(trainer.strategy) if streamed else 0,
+        streaming_hosts=readers if streamed else 0,
     )
 
 
@@ -210,7 +216,11 @@ def training_batches(
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return trainer.sources["train"].training(
-            plan, batch_size=plan.batch_size, context=context, mixing=mixing
+            plan,
+            batch_size=plan.batch_size,
+            context=context,
+            mixing=mixing,
+            servers=trainer.services.addresses,
         )
 
     return iter(trainer.strategy.distribute_datasets_from_function(of_host))

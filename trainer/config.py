@@ -41,6 +41,7 @@ _MAY_CHANGE = (
     "strategy",
     "tpu",
     "virtual_devices",
+    "data_service",
     "steps_per_loop",
     "checkpoint_keep",
 )
@@ -75,6 +76,8 @@ class TrainConfig:
       reduce_lr_factor: a plateau multiplies the learning rate by it.
       monitor: the history column that decides on best weights, stopping and plateaus.
       cache_mb: largest decoded split kept in memory, in MiB.
+      data_service: who decodes the training images: empty, `local` or addresses of
+        `trainer.decode_server`.
       steps_per_loop: steps in one call to the device. 0: chosen from the steps of an epoch.
       checkpoint_keep: epoch checkpoints kept on disk; the best weights are kept besides.
     """
@@ -125,6 +128,7 @@ class TrainConfig:
     seed: int = 0
     cache: str = "auto"
     cache_mb: int = 2048
+    data_service: str = ""
     steps_per_loop: int = 0
     checkpoint_keep: int = 2
 
@@ -161,6 +165,11 @@ class TrainConfig:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
         if self.warmup_steps < 0:
             raise UserError(f"--warmup_steps={self.warmup_steps} must be 0 or more")
+        if self.data_service and self.cache != "none":
+            raise UserError(
+                f"--data_service={self.data_service} decodes what is streamed and not what is kept "
+                f"in memory (--cache={self.cache}): give --cache=none"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must lie within [0, 1)")
         if not self.learning_rate > 0:

@@ -48,3 +48,10 @@ flags.DEFINE_integer(
     "Steps in which the learning rate rises evenly from almost 0 to its value. 0: none.",
     lower_bound=0,
 )
+flags.DEFINE_string(
+    "data_service",
+    "",
+    "With --cache=none: machines that decode the training images, for hosts that cannot feed their "
+    "accelerator; HOST:PORT of each, with commas, where `python -m trainer.decode_server` runs. "
+    "local: rehearse it inside this process. Empty: this process decodes. Results are the same.",
+)
