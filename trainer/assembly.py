@@ -15,6 +15,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer import (
     batch_norm,
     checkpoints,
+    data_service,
     evaluation,
     input_pipeline,
     losses,
@@ -47,6 +48,7 @@ class Trainer:
     moments: batch_norm.MomentEstimator | None
     moments_plan: samplers.EpochPlan
     sources: dict[str, input_pipeline.SplitSource]
+    services: data_service.Services
     checkpoints: checkpoints.Checkpoints
     chief: bool
 
@@ -72,8 +74,12 @@ def create_learner(
     """
     with strategy.scope():
         model = _create_model(config, data)
-        batch_norm.apply_policy(model, config.batch_norm, num_replicas)
-        optimizer = steps.create_optimizer(config.optimizer, config.learning_rate, model)
+        batch_norm.apply_policy(
+            model, config.batch_norm, num_replicas, synchronized=config.sync_batch_norm
+        )
+        optimizer = steps.create_optimizer(
+            config.optimizer, config.scaled_learning_rate, model, config.warmup_steps
+        )
         meters = steps.Meters(data.num_classes)
         loss = losses.TrainingLoss(config, data.counts["train"], data.class_names)
     adapt = config.batch_norm.startswith("adapt")
@@ -90,6 +96,7 @@ def create_trainer(
       UserError: batch size, weights or layer names do not fit.
     """
     strategies.check_batch_size(config.batch_size, strategy)
+    services = data_service.connect(config.data_service)
     learner = create_learner(config, data, strategy, strategy.num_replicas_in_sync)
     model, optimizer = learner.model, learner.optimizer
     return Trainer(
@@ -112,6 +119,7 @@ def create_trainer(
             )
             for split in data.counts
         },
+        services=services,
         checkpoints=checkpoints.Checkpoints(
             os.path.join(config.run_dir, run_directory.CHECKPOINTS),
             model,
@@ -227,11 +235,13 @@ def count_samples(config: TrainConfig, data: DatasetDir) -> dict[str, list[int]]
 def create_audit(trainer: Trainer) -> sampler_audit.SamplerAudit:
     """An audit of the run's epochs, which knows whether they are read from shards."""
     streamed = trainer.sources["train"].streamed
+    # Each host's stream is read by each of the servers.
+    readers = strategies.num_hosts(trainer.strategy) * max(1, len(trainer.services.addresses))
     return sampler_audit.SamplerAudit(
         trainer.config,
         trainer.data.class_names,
         trainer.data.counts["train"],
-        streaming_hosts=strategies.num_hosts(trainer.strategy) if streamed else 0,
+        streaming_hosts=readers if streamed else 0,
     )
 
 
@@ -251,6 +261,7 @@ def training_batches(
             start_step=start_step,
             context=context,
             mixing=mixing,
+            servers=trainer.services.addresses,
         )
 
     return iter(trainer.strategy.distribute_datasets_from_function(of_host))
@@ -268,13 +279,16 @@ def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
 
 
 def estimate_moments(trainer: Trainer, epoch: int) -> None:
-    """`--batch_norm=adapt*`: sets the moving statistics from training images.
+    """Makes the moving statistics ready for an evaluation or a checkpoint: the same on all
+    replicas and, with `--batch_norm=adapt*`, those of training images.
 
     `adapt` takes them mixed if training does: the weights were fitted to features of such.
 
     Args:
       epoch: the one just trained, from 0.
     """
+    if not trainer.config.sync_batch_norm:
+        batch_norm.average_statistics(trainer.strategy, trainer.model)
     if trainer.moments is not None and trainer.moments.layers:
         config, plan = trainer.config, trainer.moments_plan
         if config.sampler == "progressive":

@@ -26,18 +26,46 @@ def find_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return _find(model, keras.layers.BatchNormalization)
 
 
-def apply_policy(model: keras.Model, policy: str, num_replicas: int = 1) -> None:
+def apply_policy(
+    model: keras.Model, policy: str, num_replicas: int = 1, *, synchronized: bool = True
+) -> None:
     """Sets the layers up for one of `config.BATCH_NORMS`.
 
-    `frozen` makes them constants. The others normalise by the moments of the *global* batch:
-    moments of each replica's part alone would make results depend on the number of replicas,
-    and leave a different moving mean on each.
+    `frozen` makes them constants. The others normalise by the moments of the *global* batch.
+
+    Args:
+      synchronized: False normalises by the moments of each replica's part. Results then depend on
+        the number of replicas, and moving statistics differ between them until
+        `average_statistics`.
     """
     for layer in find_layers(model):
         if policy == "frozen":
             layer.trainable = False
         # Not for one replica: Keras then takes another, less exact formula for the variance.
-        layer.synchronized = num_replicas > 1
+        layer.synchronized = synchronized and num_replicas > 1
+
+
+def average_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+    """Sets the moving statistics of every replica to their mean over replicas.
+
+    They are linear in the batches' moments, so averaging now or later is the same.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    variables = [
+        variable.value
+        for layer in find_layers(model)
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+
+    def replica() -> None:
+        context = tf.distribute.get_replica_context()
+        for variable in variables:
+            own = tf.convert_to_tensor(variable)
+            variable.assign(context.all_reduce(tf.distribute.ReduceOp.MEAN, own))
+
+    if variables:
+        tf.function(lambda: strategy.run(replica))()
 
 
 class MomentEstimator:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
-from trainer import backbone_table, sampler_settings
+from trainer import backbone_table, learning_rate, sampler_settings
 from trainer.sampling_shares import SAMPLERS
 
-STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu")
+STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
 BACKBONES = tuple(backbone_table.TABLE)
 LOSSES = (
     "cross_entropy",
@@ -26,6 +26,7 @@ LOSSES = (
 MIXUPS = ("plain", "balanced")
 BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
+LEARNING_RATE_SCALINGS = ("none", "linear", "sqrt")
 MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
 PRECISIONS = ("float32", "bfloat16")
 MASKS = ("none", "lungs", "background")
@@ -40,6 +41,7 @@ _MAY_CHANGE = (
     "strategy",
     "tpu",
     "virtual_devices",
+    "data_service",
     "steps_per_loop",
     "checkpoint_every",
     "keep_checkpoints",
@@ -61,6 +63,7 @@ class TrainConfig:
       head_units: widths of the dense layers between backbone and logits.
       batch_norm: `adapt`, `adapt_natural`, `train` or `frozen`, see `trainer.batch_norm`.
       bn_examples: training images that the moments are re-estimated from, at most.
+      sync_batch_norm: normalise by the global batch's moments, not by each replica's part's.
       target_distribution: (class, share) pairs for `weighted` and `rejection`, or a word of
         `sampling_shares.DISTRIBUTIONS`; empty: uniform.
       balance_power: p, instead of that: shares proportional to n_c^(1 - p).
@@ -72,9 +75,13 @@ class TrainConfig:
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.
       steps_per_epoch: 0: an epoch is the sampler's. Else so many steps of its endless stream.
+      learning_rate_scaling: `none`, `linear` or `sqrt`, see `trainer.schedule`; base_batch: the
+        batch size that `learning_rate` is for; warmup_steps: 0 or more.
       reduce_lr_factor: a plateau multiplies the learning rate by it.
       monitor: the history column that decides on best weights, stopping and plateaus.
       cache_mb: largest decoded split kept in memory, in MiB.
+      data_service: who decodes the training images: empty, `local` or addresses of
+        `trainer.decode_server`.
       steps_per_loop: steps in one call to the device. 0: chosen from the steps of an epoch.
       checkpoint_every: steps between two checkpoints within an epoch; 0: at the ends of epochs
         only.
@@ -95,6 +102,7 @@ class TrainConfig:
     dropout: float = 0.2
     batch_norm: str = "adapt"
     bn_examples: int = 512
+    sync_batch_norm: bool = True
     sampler: str = "none"
     target_distribution: tuple[tuple[str, float], ...] | str = ()
     balance_power: float | None = None
@@ -114,6 +122,9 @@ class TrainConfig:
     image_size: int = 0
     optimizer: str = "adamax"
     learning_rate: float = 0.001
+    learning_rate_scaling: str = "none"
+    learning_rate_base_batch: int = 32
+    warmup_steps: int = 0
     batch_size: int = 32
     epochs: int = 20
     steps_per_epoch: int = 0
@@ -125,6 +136,7 @@ class TrainConfig:
     seed: int = 0
     cache: str = "auto"
     cache_mb: int = 2048
+    data_service: str = ""
     steps_per_loop: int = 0
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
@@ -141,6 +153,7 @@ class TrainConfig:
         _check_choice(self, "sampler", SAMPLERS)
         _check_choice(self, "batch_norm", BATCH_NORMS)
         _check_choice(self, "optimizer", OPTIMIZERS)
+        _check_choice(self, "learning_rate_scaling", LEARNING_RATE_SCALINGS)
         _check_choice(self, "monitor", MONITORS)
         _check_choice(self, "mixed_precision", PRECISIONS)
         _check_choice(self, "cache", CACHES)
@@ -152,12 +165,23 @@ class TrainConfig:
         sampler_settings.check(
             self.sampler, self.target_distribution, self.balance_power, self.sampling_strategy
         )
-        for name in ("batch_size", "epochs", "bn_examples", "keep_checkpoints"):
+        for name in (
+            "batch_size",
+            "epochs",
+            "bn_examples",
+            "keep_checkpoints",
+            "learning_rate_base_batch",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
-        for name in ("checkpoint_every", "worker_timeout"):
+        for name in ("checkpoint_every", "worker_timeout", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)} must be 0 or more")
+        if self.data_service and self.cache != "none":
+            raise UserError(
+                f"--data_service={self.data_service} decodes what is streamed and not what is kept "
+                f"in memory (--cache={self.cache}): give --cache=none"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must lie within [0, 1)")
         if not self.learning_rate > 0:
@@ -166,6 +190,16 @@ class TrainConfig:
             raise UserError(f"--reduce_lr_factor={self.reduce_lr_factor} must lie within (0, 1)")
         if any(units < 1 for units in self.head_units):
             raise UserError(f"--head_units={list(self.head_units)}: each must be at least 1")
+
+    @property
+    def scaled_learning_rate(self) -> float:
+        """The learning rate at the start of training, after its warm-up."""
+        return learning_rate.scaled_learning_rate(
+            self.learning_rate,
+            self.learning_rate_scaling,
+            self.batch_size,
+            self.learning_rate_base_batch,
+        )
 
     @property
     def first_drw_epoch(self) -> int:

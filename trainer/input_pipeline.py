@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from cxr_tfrecords import verify
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
-from trainer import streaming
+from trainer import batch_ops, data_service, streaming
 from trainer.mixup import Mixing
 from trainer.samplers import EpochPlan
 
@@ -96,10 +96,15 @@ class SplitSource:
         start_step: int = 0,
         context: tf.distribute.InputContext | None = None,
         mixing: Mixing | None = None,
+        servers: Sequence[str] = (),
     ) -> tf.data.Dataset:
         """The plan's steps from `start_step` on, for this host's replicas.
 
         Starting late gives exactly the rest of what starting at 0 gives.
+
+        Args:
+          servers: addresses that decode instead of this process, see `data_service`. For a split
+            that is streamed; batches are the same.
 
         Returns:
           (images uint8 [b, S, S, C], labels int32 [b]), b = batch_size / replicas; images are
@@ -108,12 +113,22 @@ class SplitSource:
         """
         slots = _host_slots(len(plan.labels), batch_size, context)[start_step:]
         slots = slots.reshape(-1, slots.shape[-1])
+        if not servers:
+            return self._batches(plan, slots, mixing)
+        parts = range(len(servers))
+        shares = [self._batches(plan, slots[part :: len(servers)], mixing) for part in parts]
+        return _ready(data_service.take_in_turn(shares, servers, len(slots)))
+
+    def _batches(
+        self, plan: EpochPlan, slots: np.ndarray, mixing: Mixing | None
+    ) -> tf.data.Dataset:
+        """What `training` gives for a plan's slots, int64 [batches, b]."""
         batches = self._planned(plan, slots)
         if mixing is not None:
             partners = self._planned(mixing.partner, slots)
             weights = tf.data.Dataset.from_tensor_slices(mixing.lam[slots])
             batches = tf.data.Dataset.zip(batches, partners, weights).map(
-                _mix, num_parallel_calls=tf.data.AUTOTUNE
+                batch_ops.mix, num_parallel_calls=tf.data.AUTOTUNE
             )
         return _ready(batches)
 
@@ -128,7 +143,7 @@ class SplitSource:
         if plan.flips.any():
             flips = tf.data.Dataset.from_tensor_slices(plan.flips[slots])
             batches = tf.data.Dataset.zip(batches, flips).map(
-                _mirror, num_parallel_calls=tf.data.AUTOTUNE
+                batch_ops.mirror, num_parallel_calls=tf.data.AUTOTUNE
             )
         return batches
 
@@ -154,7 +169,9 @@ class SplitSource:
             batches = batches.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
         padding = tf.data.Dataset.from_tensor_slices((real, index))
         return _ready(
-            tf.data.Dataset.zip(batches, padding).map(_mask, num_parallel_calls=tf.data.AUTOTUNE)
+            tf.data.Dataset.zip(batches, padding).map(
+                batch_ops.mask, num_parallel_calls=tf.data.AUTOTUNE
+            )
         )
 
     def ids(self) -> list[str]:
@@ -273,35 +290,6 @@ def _host_slots(
     first = context.input_pipeline_id * local
     slots = np.arange(count).reshape(-1, replicas, batch_size // replicas)
     return slots[:, first : first + local]
-
-
-def _mirror(batch: tuple[tf.Tensor, tf.Tensor], flips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    images, labels = batch
-    size, height, width, channels = images.shape
-    chosen = tf.gather(images, tf.where(flips)[:, 0])
-    # tf.reverse is quick in these two shapes only: 4 times as fast as on [b, S, S, C].
-    lines = tf.reshape(chosen, [-1, width] if channels == 1 else [-1, width, channels])
-    mirrored = tf.reshape(tf.reverse(lines, axis=[1]), [-1, height, width, channels])
-    source = tf.where(flips, size - 1 + tf.cumsum(tf.cast(flips, tf.int32)), tf.range(size))
-    return tf.gather(tf.concat([images, mirrored], axis=0), source), labels
-
-
-def _mix(
-    own: tuple[tf.Tensor, tf.Tensor], partner: tuple[tf.Tensor, tf.Tensor], lam: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    (images, labels), (partner_images, partner_labels) = own, partner
-    weight = lam[:, tf.newaxis, tf.newaxis, tf.newaxis]
-    images, partner_images = (tf.cast(i, tf.float32) for i in (images, partner_images))
-    mixed = tf.round(weight * images + (1.0 - weight) * partner_images)
-    return tf.cast(mixed, tf.uint8), labels, partner_labels, lam
-
-
-def _mask(
-    batch: tuple[tf.Tensor, tf.Tensor], padding: tuple[tf.Tensor, tf.Tensor]
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    (images, labels), (real, index) = batch, padding
-    images *= tf.cast(real, tf.uint8)[:, tf.newaxis, tf.newaxis, tf.newaxis]
-    return images, labels * tf.cast(real, tf.int32), tf.cast(real, tf.float32), index
 
 
 def _ready(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -16,6 +16,7 @@ from trainer import (
     sampler_audit,
     samplers,
     saving,
+    schedule,
     steps,
     strategies,
     workers,
@@ -30,6 +31,7 @@ from trainer.assembly import (
     training_batches,
 )
 from trainer.config import TrainConfig
+from trainer.learning_rate import warmed_up
 from trainer.progress import Progress
 
 
@@ -41,7 +43,9 @@ def train(trainer: Trainer) -> Progress:
       UserError: the loss stopped being finite, an epoch has no full batch, …
     """
     config = trainer.config
-    progress = trainer.checkpoints.restore_latest() or Progress(learning_rate=config.learning_rate)
+    progress = trainer.checkpoints.restore_latest() or Progress(
+        learning_rate=config.scaled_learning_rate
+    )
     steps.spread_seeds(trainer.strategy, trainer.model)
     if progress.step:
         print(f"resuming after {_describe_position(progress)}", flush=True)
@@ -105,7 +109,7 @@ def _run_epoch(
     """Trains and validates one epoch; returns its history row and whether it is the best."""
     config = trainer.config
     learning_rate = progress.learning_rate
-    trainer.optimizer.learning_rate = learning_rate
+    schedule.set_learning_rate(trainer.optimizer, learning_rate)
     totals = _train_epoch(trainer, progress, audit, notices)
     trained = time.monotonic()
     training_seconds = progress.epoch_seconds
@@ -116,7 +120,7 @@ def _run_epoch(
     row = {
         "epoch": progress.epoch + 1,
         "step": progress.step,
-        "learning_rate": learning_rate,
+        "learning_rate": warmed_up(learning_rate, progress.step, config.warmup_steps),
         "loss": totals.loss,
         "accuracy": totals.accuracy,
         "validation_loss": metrics["log_loss"],
@@ -216,7 +220,7 @@ def _describe_epoch(
     )
     if is_best:
         text += " | best"
-    if progress.learning_rate != row["learning_rate"]:
+    if progress.learning_rate < row["learning_rate"]:  # above it while it warms up
         text += f" | learning rate to {progress.learning_rate:g}"
     return text
 

@@ -13,6 +13,7 @@ mistake to mend, 75 interrupted (SIGTERM, a lost worker): run the same command a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from typing import Any
 
@@ -20,10 +21,11 @@ from absl import flags, logging
 
 from cxr_tfrecords.errors import UserError, run_main
 from trainer import config as settings
-from trainer import sampler_flags
+from trainer import distribution_flags, sampler_flags, tpu_versions
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(sampler_flags)
+flags.adopt_module_key_flags(distribution_flags)
 DEFAULT_DATA = "data/synthetic-tfrecords"
 
 # Data and where results go
@@ -52,21 +54,7 @@ flags.DEFINE_enum(
     "background: black inside them; a model that is good at that has learned a shortcut. Needs a "
     "data set built --with_masks.",
 )
-# Where it runs
-flags.DEFINE_enum(
-    "strategy",
-    "cpu",
-    settings.STRATEGIES,
-    "cpu: this machine's processor, reproducible bit for bit. mirrored: all its GPUs, or "
-    "--virtual_devices. multi_worker: the machines named in TF_CONFIG. tpu: a TPU, see --tpu.",
-)
-flags.DEFINE_string("tpu", "local", "local: the TPU of this TPU VM. Else a TPU's name or address.")
-flags.DEFINE_integer(
-    "virtual_devices",
-    0,
-    "With mirrored: rehearse on the CPU split in so many devices. 0: use GPUs.",
-    lower_bound=0,
-)
+# How it computes; where it runs is in distribution_flags
 flags.DEFINE_enum(
     "mixed_precision",
     "float32",
@@ -283,6 +271,8 @@ def main(argv: list[str]) -> None:
         )
     from cxr_tfrecords.quiet import quiet_tensorflow
 
+    if config.strategy in ("tpu", "auto"):
+        tpu_versions.check_libtpu(tpu_versions.installed_versions())
     quiet_tensorflow()
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # TensorFlow logs every checkpoint's sharding
@@ -292,6 +282,12 @@ def main(argv: list[str]) -> None:
     from trainer import experiment, preemption, strategies, workers
 
     preemption.listen()
+    if config.strategy == "auto":
+        name, reason = strategies.choose_strategy(
+            os.environ, virtual_devices=config.virtual_devices, tpu=config.tpu
+        )
+        print(f"strategy {name}: {reason}", flush=True)
+        config = dataclasses.replace(config, strategy=name)
     several = config.strategy == "multi_worker"
     if several:
         workers.start(config.worker_timeout)

@@ -14,22 +14,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer import schedule
 from trainer.losses import cross_entropy
 from trainer.model import seed_states
 
 
-def create_optimizer(name: str, learning_rate: float, model: keras.Model) -> keras.Optimizer:
+def create_optimizer(
+    name: str, learning_rate: float, model: keras.Model, warmup_steps: int = 0
+) -> keras.Optimizer:
     """Returns the optimizer with its slots made; call it in the strategy's scope.
 
     The learning rate is one of its variables, so it can change between steps and is part of a
-    checkpoint.
+    checkpoint. With `warmup_steps` it is a `schedule.WarmUp`, which the optimizer's count of steps
+    determines; `schedule.set_learning_rate` sets either.
     """
     kinds = {
         "adamax": keras.optimizers.Adamax,
         "adam": keras.optimizers.Adam,
         "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
     }
-    optimizer = kinds[name](learning_rate)
+    rate = schedule.WarmUp(learning_rate, warmup_steps) if warmup_steps else learning_rate
+    optimizer = kinds[name](rate)
     optimizer.build(model.trainable_variables)
     return optimizer
 

@@ -4,10 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from cxr_tfrecords.errors import UserError
+from trainer import cluster, tpu_versions
+
+
+def choose_strategy(
+    environment: Mapping[str, str], *, virtual_devices: int = 0, tpu: str = "local"
+) -> tuple[str, str]:
+    """What `--strategy=auto` means here, and why.
+
+    A cluster comes before this machine's GPUs, because each of its workers has its own.
+
+    Returns:
+      A strategy for `create_strategy`, and the reason in words.
+
+    Raises:
+      UserError: see `cluster.find_cluster`.
+    """
+    if tpu != "local":
+        return "tpu", f"--tpu={tpu}"
+    if tpu_versions.has_local_tpu(environment):
+        return "tpu", "this machine has a TPU"
+    found = cluster.find_cluster(environment)
+    if found and cluster.num_processes(found[0]) > 1:
+        return "multi_worker", f"{found[1]} names {cluster.num_processes(found[0])} processes"
+    if virtual_devices:
+        return "mirrored", f"--virtual_devices={virtual_devices}"
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus:
+        return "mirrored", f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
+    return "cpu", "neither TPU, several workers nor GPU found"
 
 
 def create_strategy(name: str, *, virtual_devices: int = 0, tpu: str = "local"):
@@ -15,7 +45,7 @@ def create_strategy(name: str, *, virtual_devices: int = 0, tpu: str = "local"):
 
     Args:
       name: `cpu`, `mirrored` (all GPUs of this machine), `multi_worker` (the cluster that the
-        environment variable TF_CONFIG describes) or `tpu`.
+        environment describes, see `cluster.find_cluster`) or `tpu`.
       virtual_devices: `mirrored` only: split the CPU in so many devices instead of using GPUs.
       tpu: `tpu` only: `local` on a TPU VM, else a TPU's name or grpc:// address.
 
@@ -110,18 +140,22 @@ def _mirrored(virtual_devices: int):
 
 
 def _multi_worker():
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        content = json.loads(text or "{}")
-        complete = bool(content["cluster"]) and "index" in content["task"]
-    except (ValueError, KeyError, TypeError):
-        complete = False
-    if not complete:
+    found = cluster.find_cluster(os.environ)
+    if found is None:
         raise UserError(
-            "--strategy=multi_worker needs the environment variable TF_CONFIG, as "
-            '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}; '
-            f"it is {text!r}"
+            "--strategy=multi_worker needs a cluster: the environment variable TF_CONFIG, as "
+            '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}, '
+            "several SLURM tasks (srun --ntasks=N), or an indexed Kubernetes Job with CXR_WORKERS "
+            "and CXR_WORKER_SERVICE"
         )
+    config, source = found
+    os.environ["TF_CONFIG"] = json.dumps(config)
+    task = config["task"]
+    print(
+        f"{task['type']} {task['index']} of {cluster.num_processes(config)} ({source}), at "
+        f"{config['cluster'][task['type']][int(task['index'])]}",
+        flush=True,
+    )
     gpus = tf.config.list_physical_devices("GPU")
     communication = tf.distribute.experimental.CommunicationImplementation
     return tf.distribute.MultiWorkerMirroredStrategy(

@@ -71,5 +71,14 @@ def test_frozen_backbone_has_nothing_to_estimate(strategy):
 
 def test_two_replicas_agree_on_statistics_and_with_training_mode():
     outcome = toy.train_toy_replicated(2)
-    assert outcome["spread_over_replicas"] == 0.0
+    assert outcome["spread_when_trained"] == outcome["spread_over_replicas"] == 0.0
     assert abs(outcome["evaluation_loss"] - outcome["training_mode_loss"]) < 0.05
+
+
+def test_unsynchronized_replicas_normalise_by_their_own_part_and_are_averaged(strategy):
+    outcome = toy.train_toy_replicated(2, synchronized=False, policy="train")
+    assert outcome["spread_when_trained"] > 1e-3
+    assert outcome["spread_when_averaged"] == outcome["spread_over_replicas"] == 0.0
+    assert outcome["off_the_mean_when_averaged"] < 1e-6
+    alone = toy.train_toy(strategy, policy="train")
+    assert abs(outcome["losses"][-1] - alone["losses"][-1]) > 1e-3

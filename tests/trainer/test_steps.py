@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer import toy
-from trainer import steps, strategies
+from trainer import learning_rate, schedule, steps, strategies
 from trainer.model import create_model
 
 
@@ -13,9 +13,11 @@ def strategy():
     return strategies.create_strategy("cpu")
 
 
-def _train_steps(strategy, optimizer: str = "sgd", rate: float = 0.1, **settings):
+def _train_steps(
+    strategy, optimizer: str = "sgd", rate: float = 0.1, warmup_steps: int = 0, **settings
+):
     model = create_model("tiny", image_size=32, channels=1, num_classes=toy.NUM_CLASSES, **settings)
-    optimizer = steps.create_optimizer(optimizer, rate, model)
+    optimizer = steps.create_optimizer(optimizer, rate, model, warmup_steps)
     meters = steps.Meters(toy.NUM_CLASSES)
     return (
         model,
@@ -80,6 +82,33 @@ def test_learning_rate_can_be_changed_between_loops(strategy):
     before = model.get_layer("logits").kernel.numpy()
     train_steps(batches, tf.constant(1))
     np.testing.assert_array_equal(model.get_layer("logits").kernel, before)
+
+
+def test_warm_up_acts_in_every_step_of_a_host_loop_and_goes_on_from_the_count_of_steps(strategy):
+    images, labels = toy.images_and_labels(96)
+    by_hand, optimizer, _, train_steps = _train_steps(strategy, rate=0.0)
+    batches = iter(toy.distributed(strategy, images, labels))
+    for step in range(1, 7):
+        optimizer.learning_rate = learning_rate.warmed_up(0.1 if step <= 5 else 0.05, step, 4)
+        train_steps(batches, tf.constant(1))
+
+    warmed, optimizer, _, train_steps = _train_steps(strategy, warmup_steps=4)
+    batches = iter(toy.distributed(strategy, images, labels))
+    train_steps(batches, tf.constant(3))
+    train_steps(batches, tf.constant(2))
+    schedule.set_learning_rate(optimizer, 0.05)
+    train_steps(batches, tf.constant(1))
+    for first, second in zip(by_hand.trainable_variables, warmed.trainable_variables, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+    assert [learning_rate.warmed_up(0.1, step, 4) for step in (1, 4, 9)] == [0.025, 0.1, 0.1]
+    assert learning_rate.warmed_up(0.1, 1, 0) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"), [("none", 0.1), ("linear", 0.8), ("sqrt", 0.1 * 8**0.5)]
+)
+def test_learning_rate_scales_with_the_batch(scaling, expected):
+    assert learning_rate.scaled_learning_rate(0.1, scaling, 256, 32) == pytest.approx(expected)
 
 
 def test_first_loss_that_is_not_finite_is_remembered_with_its_step(strategy):

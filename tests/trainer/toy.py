@@ -1,8 +1,8 @@
 """Small tensors and a small training on them, for tests of the parts below the loop.
 
 Run as a command it trains on virtual devices, whose number a process cannot change once
-TensorFlow runs: `python -m tests.trainer.toy NUM_REPLICAS` prints `train_toy`'s outcome as JSON;
-with a config as JSON after that, it does that run.
+TensorFlow runs: `python -m tests.trainer.toy NUM_REPLICAS [SETTINGS]` prints `train_toy`'s outcome
+as JSON; with a run's config in the place of its settings, it does that run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ def distributed(strategy, *arrays, batch: int = BATCH):
     return strategy.distribute_datasets_from_function(lambda context: dataset)
 
 
-def train_toy(strategy, *, momentum: float = 0.9, policy: str = "adapt", epochs: int = 3) -> dict:
+def train_toy(
+    strategy,
+    *,
+    momentum: float = 0.9,
+    policy: str = "adapt",
+    epochs: int = 3,
+    synchronized: bool = True,
+) -> dict:
     """Trains `tiny` on 96 toy images and evaluates those, in both modes."""
     import tensorflow as tf
 
@@ -49,7 +56,9 @@ def train_toy(strategy, *, momentum: float = 0.9, policy: str = "adapt", epochs:
         network = model.create_model("tiny", image_size=32, channels=1, num_classes=NUM_CLASSES)
         for layer in batch_norm.find_layers(network):
             layer.momentum = momentum
-        batch_norm.apply_policy(network, policy, strategy.num_replicas_in_sync)
+        batch_norm.apply_policy(
+            network, policy, strategy.num_replicas_in_sync, synchronized=synchronized
+        )
         optimizer = steps.create_optimizer("sgd", 0.02, network)
         meters = steps.Meters(NUM_CLASSES)
     train_steps = steps.make_train_steps(strategy, network, optimizer, meters, BATCH)
@@ -58,6 +67,9 @@ def train_toy(strategy, *, momentum: float = 0.9, policy: str = "adapt", epochs:
         meters.reset()
         train_steps(iter(distributed(strategy, images, labels)), tf.constant(6))
         losses.append(meters.read().loss)
+    trained = _statistics(network)
+    batch_norm.average_statistics(strategy, network)
+    averaged = _statistics(network)
     if policy == "adapt":
         moments = batch_norm.MomentEstimator(strategy, network)
         moments.estimate(iter(distributed(strategy, images, labels)), 6)
@@ -72,11 +84,6 @@ def train_toy(strategy, *, momentum: float = 0.9, policy: str = "adapt", epochs:
         distributed(strategy, images, labels, weights, index),
         np.bincount(labels[:93], minlength=NUM_CLASSES).tolist(),
     )
-    copies = [
-        np.ptp([copy.numpy() for copy in getattr(variable.value, "values", [variable.value])], 0)
-        for layer in batch_norm.find_layers(network)
-        for variable in (layer.moving_mean, layer.moving_variance)
-    ]
     training_mode = [
         steps.cross_entropy(labels[i : i + BATCH], network(images[i : i + BATCH], training=True))
         for i in range(0, 96, BATCH)
@@ -87,13 +94,34 @@ def train_toy(strategy, *, momentum: float = 0.9, policy: str = "adapt", epochs:
         "logits": predictions.logits.tolist(),
         "evaluation_loss": predictions.loss,
         "training_mode_loss": float(np.mean(training_mode)),
-        "spread_over_replicas": float(max(spread.max() for spread in copies)),
+        "spread_over_replicas": _spread(_statistics(network)),
+        "spread_when_trained": _spread(trained),
+        "spread_when_averaged": _spread(averaged),
+        "off_the_mean_when_averaged": max(
+            float(np.abs(after[0] - before.mean(0)).max())
+            for before, after in zip(trained, averaged, strict=True)
+        ),
     }
 
 
-def train_toy_replicated(num_replicas: int) -> dict:
+def _statistics(network) -> list[np.ndarray]:
+    """[replicas, channels] of every moving mean and variance."""
+    from trainer import batch_norm
+
+    return [
+        np.stack([copy.numpy() for copy in getattr(variable.value, "values", [variable.value])])
+        for layer in batch_norm.find_layers(network)
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+
+
+def _spread(statistics: list[np.ndarray]) -> float:
+    return float(max(np.ptp(copies, axis=0).max() for copies in statistics))
+
+
+def train_toy_replicated(num_replicas: int, **settings) -> dict:
     """`train_toy` on so many virtual devices, in a process of its own."""
-    return json.loads(_run_toy(str(num_replicas)).splitlines()[-1])
+    return json.loads(_run_toy(str(num_replicas), json.dumps(settings)).splitlines()[-1])
 
 
 def run_replicated(config, num_replicas: int) -> None:
@@ -117,8 +145,9 @@ if __name__ == "__main__":
     from trainer.config import TrainConfig
 
     mirrored = strategies.create_strategy("mirrored", virtual_devices=int(sys.argv[1]))
-    if len(sys.argv) > 2:
-        run_config = TrainConfig.from_json(json.loads(sys.argv[2]))
+    given = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    if "data_dir" in given:
+        run_config = TrainConfig.from_json(given)
         experiment.run(run_config, dataset_dir.load(run_config.data_dir), mirrored)
     else:
-        print(json.dumps(train_toy(mirrored)))
+        print(json.dumps(train_toy(mirrored, **given)))

@@ -1,0 +1,40 @@
+"""Decodes training images for trainers on other machines; see `trainer.data_service`.
+
+  python -m trainer.decode_server --port=5050
+
+Runs until it is stopped, for any number of trainings, one after the other or side by side. It
+needs the data set under the same path as the trainer, and listens to whoever reaches it: keep it
+inside a private network.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from absl import flags
+
+from cxr_tfrecords.errors import UserError, run_main
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("port", 5050, "Where to listen; also on the next one.", lower_bound=1)
+flags.DEFINE_string("host", "", "Name of this machine for the trainers. Empty: its own.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    from trainer import data_service
+
+    server = data_service.start_server(FLAGS.host or socket.gethostname(), FLAGS.port)
+    print(f"decodes for trainers with --data_service={server.address}; ^C ends it", flush=True)
+    try:
+        server.dispatcher.join()
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
