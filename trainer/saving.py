@@ -64,7 +64,7 @@ def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> Use
         run_directory.write_json(path, content)
     more = f", and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
     return UserError(
-        f"the loss was not finite at step {bad_step} (epoch {epoch + 1}), on images "
+        f"the loss or the weights were not finite at step {bad_step} (epoch {epoch + 1}), images "
         f"{', '.join(ids[:_SHOWN_IDS])}{more} ({path}); checkpoints before it are kept. Look at "
         f"these images, or try a lower --learning_rate than {progress.learning_rate:g} in another "
         "--run_dir"

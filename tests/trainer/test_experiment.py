@@ -96,27 +96,26 @@ def test_loss_that_is_not_finite_names_the_step_and_leaves_the_directory_usable(
 
 
 @pytest.mark.parametrize(
-    ("learning_rate", "bad_step", "good"),
-    # The first loss is finite in both cases. So large a step leaves weights that are not.
-    [(1e15, 2, ["epoch-0-step-1"]), (3e38, 1, [])],
+    "learning_rate",
+    # The loss of step 2 is not finite; or it is, and only the weights after it are not.
+    [3e38, 1e15],
 )
 def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_stays(
-    data, strategy, tmp_path, learning_rate, bad_step, good
+    data, strategy, tmp_path, learning_rate
 ):
     config = _config(data, tmp_path, learning_rate=learning_rate, checkpoint_every=1)
-    with pytest.raises(UserError, match=rf"not finite at step {bad_step} \(epoch 1\)") as caught:
+    with pytest.raises(UserError, match=r"not finite at step 2 \(epoch 1\)") as caught:
         experiment.run(config, data, strategy)
     written = run_directory.read_json(str(tmp_path / "not_finite.json"))
     plan = assembly.plan_epoch(config, data, 0)
-    slots = slice(16 * (bad_step - 1), 16 * bad_step)
+    slots = slice(16, 32)
     ids = SplitSource(data, "train").ids()
     starts = np.cumsum(data.counts["train"]) - data.counts["train"]
     expected = [ids[row] for row in (starts[plan.labels] + plan.ordinals)[slots]]
     assert written["image_ids"] == expected
     assert ", ".join(expected) in str(caught.value)
-    assert (written["step"], written["epoch"]) == (bad_step, 1)
-    resume = tmp_path / "checkpoints" / "resume"
-    assert (sorted(os.listdir(resume)) if resume.exists() else []) == good
+    assert (written["step"], written["epoch"]) == (2, 1)
+    assert os.listdir(tmp_path / "checkpoints" / "resume") == ["epoch-0-step-1"]
 
 
 def test_image_size_of_another_data_set_is_refused(data, strategy, tmp_path):
