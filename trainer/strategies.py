@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
@@ -104,6 +106,25 @@ def wait_for_all(strategy) -> None:
     strategy.run(tf.function(replica))
 
 
+@contextlib.contextmanager
+def explained_peers(strategy) -> Iterator[None]:
+    """Turns what the end of another worker does to this one into a UserError."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or not (
+            lost or "Collective ops is aborted" in str(error)
+        ):
+            raise
+        names = re.findall(r"^/job:(\w+)/replica:\d+/task:(\d+)$", str(error), re.MULTILINE)
+        who = ", ".join(f"{job} {task}" for job, task in names) or "another worker"
+        raise UserError(
+            f"{who} has stopped or cannot be reached: its own output says why. Start all workers "
+            "again, and they go on after the last checkpoint"
+        ) from error
+
+
 def describe(strategy) -> str:
     """`CPU`, `GPU`, `4 devices`, `8 TPU cores`, …"""
     replicas = strategy.num_replicas_in_sync
@@ -153,7 +174,7 @@ def _multi_worker():
     task = config["task"]
     print(
         f"{task['type']} {task['index']} of {cluster.num_processes(config)} ({source}), at "
-        f"{config['cluster'][task['type']][int(task['index'])]}",
+        f"{config['cluster'][task['type']][int(task['index'])]}: waits for the others",
         flush=True,
     )
     gpus = tf.config.list_physical_devices("GPU")

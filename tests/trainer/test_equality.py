@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import signal
 import sys
 
 import numpy as np
@@ -85,11 +86,9 @@ def _history(run_dir):
         return list(csv.DictReader(file))
 
 
-def _run_cluster(data, run_dir, workers, *flags, strategy="auto"):
+def _run_cluster(data, run_dir, workers, *flags, strategy="auto", killed_at=None):
+    """Runs the command on so many workers, the last of them killed at a step."""
     command = [
-        sys.executable,
-        "-m",
-        "trainer.main",
         f"--data_dir={data.path}",
         f"--run_dir={run_dir}",
         f"--strategy={strategy}",
@@ -98,8 +97,12 @@ def _run_cluster(data, run_dir, workers, *flags, strategy="auto"):
         "--dropout=0",
         *flags,
     ]
+    modules = [["trainer.main"]] * workers
+    if killed_at:
+        modules[-1] = ["tests.trainer.killed_run", str(killed_at)]
     environments = equality.cluster_environments(workers) if workers > 1 else [dict(os.environ)]
-    return equality.run_processes([command] * workers, environments)
+    commands = [[sys.executable, "-m", *module, *command] for module in modules]
+    return equality.run_processes(commands, environments)
 
 
 @pytest.mark.slow
@@ -140,3 +143,31 @@ def test_the_command_on_two_workers_writes_one_run_directory_as_one_cpu_would(da
     ]
     assert stored[0].ids == stored[1].ids
     np.testing.assert_array_equal(*(p.logits.argmax(1) for p in stored))
+
+
+@pytest.mark.slow
+def test_worker_that_is_killed_ends_the_others_with_a_line_and_all_go_on_together(data, tmp_path):
+    flags = ["--epochs=2", "--steps_per_loop=1"]
+    survivor, killed = _run_cluster(data, tmp_path / "run", 2, *flags, killed_at=13)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    assert survivor.returncode == 2, survivor.stderr[-3000:]
+    assert "error: worker 1 has stopped or cannot be reached" in survivor.stderr
+    assert "Traceback" not in survivor.stderr
+    assert len(_history(tmp_path / "run")) == 1
+
+    for result in _run_cluster(data, tmp_path / "run", 2, *flags):
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert "resuming after epoch 1 (9 steps)" in result.stdout
+    for result in _run_cluster(data, tmp_path / "whole", 2, *flags):
+        assert result.returncode == 0, result.stderr[-3000:]
+    timed = ("seconds", "images_per_second")
+    resumed, whole = (
+        [
+            {name: value for name, value in row.items() if name not in timed}
+            for row in _history(path)
+        ]
+        for path in (tmp_path / "run", tmp_path / "whole")
+    )
+    assert resumed == whole
+    metrics = [(tmp_path / name / "metrics.json").read_bytes() for name in ("run", "whole")]
+    assert metrics[0] == metrics[1]
