@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TPU_STAMP := $(VENV)/.installed-tpu-check
-TPU_CHECK ?= --backbone=mobilenet_v2 --image_size=96 --batch_size=128 --topology=v5e:2x2 \
+TPU_CHECK ?= --backbone=tiny --image_size=96 --batch_size=128 --topology=v5e:2x2 \
     --mixed_precision=bfloat16
 
 .PHONY: demo test test-slow tpu-check check format clean help

@@ -70,6 +70,9 @@ class Checker:
         exported = self._exports[key]
         if exported.stablehlo is None:
             return StepCheck(step, exported.audit, None)
+        if sys.stderr.isatty():  # minutes for a large network
+            note = f"compiling {step} for {topology.name}, {per_chip} images a chip"
+            print(f"\r{note:<70}", end="\r", file=sys.stderr, flush=True)
         compiled = compile_program(exported.stablehlo, topology, self._cache_dir)
         return StepCheck(step, exported.audit, compiled)
 
