@@ -45,11 +45,7 @@ def run(
             "leave the flag out"
         )
     data = data.showing(config.mask)
-    with (
-        run_directory.explained_failures(config),
-        input_pipeline.explained_reads(data),
-        strategies.explained_peers(strategy),
-    ):
+    with run_directory.explained_failures(config), input_pipeline.explained_reads(data):
         run_directory.check_same_run(config, data)
         if run_directory.is_finished(config.run_dir):
             print(f"{config.run_dir} is finished: nothing to train", flush=True)

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from trainer import run_directory
+from trainer import batch_norm, run_directory
 from trainer.assembly import Trainer, plan_epoch, plan_mixing
 from trainer.progress import Progress
 
@@ -23,6 +23,8 @@ def save(trainer: Trainer, progress: Progress) -> None:
     """
     if progress.epoch_step:
         check_finite(trainer, progress)
+        if not trainer.config.sync_batch_norm:  # a checkpoint holds the first replica's alone
+            batch_norm.average_statistics(trainer.strategy, trainer.model)
         progress.meters = trainer.meters.state()
     if trainer.chief:
         trainer.checkpoints.save(progress)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -104,25 +102,6 @@ def wait_for_all(strategy) -> None:
         return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
 
     strategy.run(tf.function(replica))
-
-
-@contextlib.contextmanager
-def explained_peers(strategy) -> Iterator[None]:
-    """Turns what the end of another worker does to this one into a UserError."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
-        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or not (
-            lost or "Collective ops is aborted" in str(error)
-        ):
-            raise
-        names = re.findall(r"^/job:(\w+)/replica:\d+/task:(\d+)$", str(error), re.MULTILINE)
-        who = ", ".join(f"{job} {task}" for job, task in names) or "another worker"
-        raise UserError(
-            f"{who} has stopped or cannot be reached: its own output says why. Start all workers "
-            "again, and they go on after the last checkpoint"
-        ) from error
 
 
 def describe(strategy) -> str:

@@ -59,9 +59,11 @@ def explained_losses() -> Iterator[None]:
         tf.errors.InternalError,
         tf.errors.UnavailableError,
     ) as error:
+        names = re.findall(r"^/job:(\w+)/replica:\d+/task:(\d+)$", str(error), re.MULTILINE)
+        who = ", ".join(f"{job} {task}" for job, task in names) or "another worker"
         reason = re.sub(r"\{\{.*?\}\} ", "", " ".join(str(error).split()))
         reason = reason.split(" The tasks have crashed")[0][:200]
-        raise TemporaryError(f"another worker is lost after {_last} ({reason})") from error
+        raise TemporaryError(f"{who} is lost after {_last} ({reason})") from error
 
 
 def _watch(timeout: float, main: int, end: Callable[[int], None]) -> None:

@@ -43,7 +43,7 @@ def test_what_tensorflow_says_of_a_lost_worker_is_one_line():
     with pytest.raises(TemporaryError) as caught, workers.explained_losses():
         raise tf.errors.UnavailableError(None, None, said)
     assert str(caught.value) == (
-        "another worker is lost after step 6 (Collective ops is aborted by: The following tasks "
+        "worker 1 is lost after step 6 (Collective ops is aborted by: The following tasks "
         "are unhealthy: /job:worker/replica:0/task:1)"
     )
     with pytest.raises(tf.errors.InvalidArgumentError), workers.explained_losses():
