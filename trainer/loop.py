@@ -49,7 +49,11 @@ def train(trainer: Trainer) -> Progress:
     steps.spread_seeds(trainer.strategy, trainer.model)
     if progress.step:
         print(f"resuming after {_describe_position(progress)}", flush=True)
-    board = run_directory.TensorBoard(config.run_dir, progress.history) if trainer.chief else None
+    board = None
+    if trainer.chief:
+        # A kill just after a checkpoint leaves its rows unwritten.
+        run_directory.write_history(config.run_dir, progress.history)
+        board = run_directory.TensorBoard(config.run_dir, progress.history)
     audit = _start_audit(trainer, progress)
     notices = preemption.Notices(trainer.strategy)
     with preemption.deferred():

@@ -68,7 +68,7 @@ def test_results_lost_after_the_training_are_made_again_without_training(data, s
     metrics = experiment.run(config, data, strategy)
     predictions = (tmp_path / "predictions_test.csv").read_bytes()
     history = (tmp_path / "history.csv").read_bytes()
-    for name in ("metrics.json", "report.md", "predictions_test.csv", "model.keras"):
+    for name in ("metrics.json", "report.md", "predictions_test.csv", "model.keras", "history.csv"):
         (tmp_path / name).unlink()
     assert experiment.run(config, data, strategy) == metrics
     assert (tmp_path / "predictions_test.csv").read_bytes() == predictions

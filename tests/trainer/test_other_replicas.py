@@ -46,7 +46,7 @@ def _start(data, run_dir, *flags, at: str = "", tf_config: str = "") -> subproce
 
 def _run(data, run_dir, *flags, at: str = "") -> tuple[int, str, str]:
     process = _start(data, run_dir, *flags, at=at)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -111,7 +111,7 @@ def test_kill_9_of_one_of_two_workers_ends_the_other_and_the_run_goes_on_alone(
 ):
     at = ("8", "") if killed == 0 else ("", "8")
     workers = _two_workers(data, tmp_path, at=at)
-    out, err = workers[1 - killed].communicate(timeout=300)
+    out, err = workers[1 - killed].communicate(timeout=600)
     assert workers[1 - killed].returncode == 75, err
     assert "another worker is lost after step 7" in err.splitlines()[-1]
     assert "run the same command again" in err.splitlines()[-1]
@@ -129,14 +129,14 @@ def test_a_notice_to_one_of_two_workers_stops_both_at_one_step_and_both_go_on(
     data, tmp_path, whole
 ):
     workers = _two_workers(data, tmp_path, at=("", "20:SIGTERM"))
-    outcomes = [worker.communicate(timeout=300) for worker in workers]
+    outcomes = [worker.communicate(timeout=600) for worker in workers]
     assert [worker.returncode for worker in workers] == [75, 75], outcomes
     saved = "saved after step 20 (4 of epoch 2): run the same command again to go on"
     # What follows is TensorFlow's: it misses the worker that has ended first.
     assert f"another worker was stopped, {saved}" in outcomes[0][1]
     assert f"SIGTERM, {saved}" in outcomes[1][1]
     workers = _two_workers(data, tmp_path)
-    outcomes = [worker.communicate(timeout=300) for worker in workers]
+    outcomes = [worker.communicate(timeout=600) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outcomes
     assert "resuming after step 20 (4 of epoch 2)" in outcomes[0][0]
     _assert_same_trajectory(whole, tmp_path)
@@ -146,7 +146,7 @@ def test_a_notice_to_one_of_two_workers_stops_both_at_one_step_and_both_go_on(
 def test_a_stopped_worker_is_missed(data, tmp_path):
     workers = _two_workers(data, tmp_path, "--worker_timeout=0", at=("", "8:SIGSTOP"))
     try:
-        _, err = workers[0].communicate(timeout=300)
+        _, err = workers[0].communicate(timeout=600)
     finally:
         workers[1].kill()
         workers[1].communicate()
@@ -157,7 +157,7 @@ def test_a_stopped_worker_is_missed(data, tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_hangs_though_it_is_alive_is_noticed(data, tmp_path):
     workers = _two_workers(data, tmp_path, "--worker_timeout=60", at=("", "8:HANG"))
-    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    errors = [worker.communicate(timeout=600)[1] for worker in workers]
     assert 75 in [worker.returncode for worker in workers]
     said = [line for err in errors for line in err.splitlines() if "nothing finished" in line]
     assert any(
