@@ -52,17 +52,6 @@ _SHARES = {"train": 1.0, "validation": 0.5, "test": 2.0}
 _SHOWN = (("balanced_accuracy", "raw"), ("brier", "raw"), ("brier", "calibrated"))
 
 
-def class_sizes(total: int, ratio: float) -> list[int]:
-    """Images of each class, most frequent first: n_1 ratio^(-c / (k - 1)), `total` in all.
-
-    Every class gets one image at least.
-    """
-    weights = ratio ** -np.linspace(0, 1, len(_CLASSES))
-    sizes = np.maximum(np.rint(total * weights / weights.sum()), 1).astype(int)
-    sizes[0] += total - sizes.sum()
-    return sizes.tolist()
-
-
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
@@ -126,7 +115,7 @@ def _draw_images(source: str, ratio: float) -> None:
     rows = []
     first = dict.fromkeys(_CLASSES, 0)
     for split, share in _SHARES.items():
-        sizes = class_sizes(round(share * FLAGS.images), ratio)
+        sizes = synthetic.long_tailed_counts(round(share * FLAGS.images), ratio, len(_CLASSES))
         for name, size in zip(_CLASSES, sizes, strict=True):
             os.makedirs(os.path.join(source, name), exist_ok=True)
             for index in range(first[name], first[name] + size):

@@ -32,6 +32,15 @@ def synthetic_counts(scale: float) -> dict[str, int]:
     return {name: max(8, round(count * scale)) for name, count in FULL_COUNTS.items()}
 
 
+def long_tailed_counts(total: int, ratio: float, classes: int) -> list[int]:
+    """Images of each class, most frequent first: n_1 ratio^(-c / (classes - 1)), `total` in all
+    (the profile of Cui et al. 2019, section 4.2). Every class gets one image at least."""
+    weights = ratio ** -np.linspace(0, 1, classes)
+    counts = np.maximum(np.rint(total * weights / weights.sum()), 1).astype(int)
+    counts[0] += total - counts.sum()
+    return counts.tolist()
+
+
 def render(
     class_name: str, index: int, seed: int = 0, image_size: int = 299
 ) -> tuple[np.ndarray, np.ndarray]:

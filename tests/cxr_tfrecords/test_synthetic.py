@@ -1,6 +1,7 @@
 """The synthetic set is deterministic, whole or absent, and has the public set's proportions."""
 
 import hashlib
+import itertools
 import pathlib
 
 import numpy as np
@@ -51,3 +52,11 @@ def test_another_set_is_refused_and_a_failed_one_leaves_nothing(tmp_path, monkey
     with pytest.raises(UserError, match="is the disk full"):
         synthetic.write_synthetic(str(tmp_path / "other"), scale=0.001, image_size=64)
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_long_tailed_counts_fall_geometrically_and_add_up():
+    assert synthetic.long_tailed_counts(1000, 1, 4) == [250, 250, 250, 250]
+    counts = synthetic.long_tailed_counts(10_000, 27, 4)
+    assert sum(counts) == 10_000
+    assert all(abs(a / b - 3) < 0.02 for a, b in itertools.pairwise(counts))
+    assert synthetic.long_tailed_counts(10, 1000, 4)[-1] == 1
