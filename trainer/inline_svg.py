@@ -108,9 +108,8 @@ def add_legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None
     """A legend below the panels, in as many columns as its texts leave room for."""
     longest = max(len(handle.get_label()) for handle in handles)
     room = int(figure.get_figwidth() / (0.09 * longest + 0.7))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, min(len(handles), columns, room)),
-        frameon=False,
-    )
+    columns = max(1, min(len(handles), columns, room))
+    # The figure has room for one row: panels of equal aspect would be pushed over its edge.
+    more_rows = -(-len(handles) // columns) - 1
+    figure.set_figheight(figure.get_figheight() + 0.22 * more_rows)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

@@ -386,3 +386,18 @@ def test_a_browser_loads_the_page_without_complaint(pictured, tmp_path):
     assert "CONSOLE" not in result.stderr
     assert _anchors(result.stdout) == list(SECTIONS)
     assert result.stdout.count("<svg") == 8
+
+
+@pytest.mark.parametrize("draw", [compare_curves.roc, compare_curves.precision_recall])
+def test_titles_stay_on_the_picture_whatever_the_legend(draw):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4, dtype=np.int32), 10)
+    answers = evaluation.Predictions([""] * 40, labels, rng.normal(size=(40, 4)))
+    names = ["none", *(f"a_method_of_a_long_name_{i}" for i in range(7))]
+    content = {"class_names": list("abcd"), "reference": "none"}
+    figure = draw(content, dict.fromkeys(names, answers))
+    figure.draw_without_rendering()
+    top = figure.bbox.height
+    titles = [axes.title.get_window_extent().y1 for axes in figure.axes]
+    assert len(titles) == 4
+    assert max(titles) <= top
