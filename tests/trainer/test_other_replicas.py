@@ -15,6 +15,7 @@ import pytest
 from tests import helpers
 from trainer import evaluation
 
+pytestmark = pytest.mark.slow
 COUNTS = {"train": (12, 18, 30, 6), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 FLAGS = (
     *("--sampler=oversample", "--batch_size=8", "--epochs=2", "--steps_per_loop=1"),
@@ -104,7 +105,6 @@ def _two_workers(data, run_dir, *flags, at: tuple[str, str] = ("", "")) -> list[
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_kill_9_of_one_of_two_workers_ends_the_other_and_the_run_goes_on_alone(
     data, tmp_path, whole, killed
@@ -124,7 +124,6 @@ def test_kill_9_of_one_of_two_workers_ends_the_other_and_the_run_goes_on_alone(
     _assert_same_trajectory(whole, tmp_path)
 
 
-@pytest.mark.slow
 def test_a_notice_to_one_of_two_workers_stops_both_at_one_step_and_both_go_on(
     data, tmp_path, whole
 ):
@@ -142,7 +141,6 @@ def test_a_notice_to_one_of_two_workers_stops_both_at_one_step_and_both_go_on(
     _assert_same_trajectory(whole, tmp_path)
 
 
-@pytest.mark.slow
 def test_a_stopped_worker_is_missed(data, tmp_path):
     workers = _two_workers(data, tmp_path, "--worker_timeout=0", at=("", "8:SIGSTOP"))
     try:
@@ -154,7 +152,6 @@ def test_a_stopped_worker_is_missed(data, tmp_path):
     assert "another worker is lost after step 7" in err.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_a_worker_that_hangs_though_it_is_alive_is_noticed(data, tmp_path):
     workers = _two_workers(data, tmp_path, "--worker_timeout=60", at=("", "8:HANG"))
     errors = [worker.communicate(timeout=600)[1] for worker in workers]
