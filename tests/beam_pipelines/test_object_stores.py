@@ -166,6 +166,7 @@ def test_listings_show_what_other_workers_have_written(s3):
     assert files.sizes("s3://bucket/folder") == {"one": 1, "two": 1}
 
 
+@pytest.mark.slow
 def test_appending_on_s3_leaves_the_bytes_of_appending_locally(s3, tmp_path):
     write_radiographs(tmp_path / "first")
     write_radiographs(tmp_path / "all", {name: 2 * count for name, count in CLASSES.items()})

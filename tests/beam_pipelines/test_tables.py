@@ -45,6 +45,7 @@ def read_sources(output):
         return {row["filename"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_images_of_one_address_in_a_sheet_share_a_split(radiographs, sheet, tmp_path):
     out = tmp_path / "out"
     done = commands.build(

@@ -257,7 +257,7 @@ def test_dropped_blocks_are_drawn_alike_after_a_restart_and_not_for_moments(tmp_
     assert len(seed_states(network)) == 10  # nine blocks and the head's dropout
     losses_of(network, 1)
     optimizer = steps.create_optimizer("sgd", 0.001, network)
-    Checkpoints(str(tmp_path), network, optimizer).save_epoch(Progress(learning_rate=0.001))
+    Checkpoints(str(tmp_path), network, optimizer).save(Progress(learning_rate=0.001))
     before = [state.numpy() for state in seed_states(network)]
     expected = losses_of(network, 2)
     assert expected[0] != expected[1]

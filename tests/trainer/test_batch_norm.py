@@ -75,6 +75,7 @@ def test_two_replicas_agree_on_statistics_and_with_training_mode():
     assert abs(outcome["evaluation_loss"] - outcome["training_mode_loss"]) < 0.05
 
 
+@pytest.mark.slow
 def test_unsynchronized_replicas_normalise_by_their_own_part_and_are_averaged(strategy):
     outcome = toy.train_toy_replicated(2, synchronized=False, policy="train")
     assert outcome["spread_when_trained"] > 1e-3

@@ -223,6 +223,7 @@ def test_streamed_and_cached_images_agree_in_every_format(encoding, channels, tm
     assert memory == streamed
 
 
+@pytest.mark.slow
 def test_streaming_with_a_small_buffer_and_many_passes_stays_exact(monkeypatch, data, stored):
     monkeypatch.setattr(streaming, "SHUFFLE_RECORDS", 2)
     drawn = plan("weighted", batch_size=1, target=(0, 0, 0, 1))

@@ -343,6 +343,7 @@ def test_every_loss_trains_and_is_validated_by_cross_entropy(name, data, strateg
     assert metrics["validation"]["log_loss"] == best
 
 
+@pytest.mark.slow
 def test_deferred_weights_and_mixup_give_the_same_losses_on_two_devices(data, strategy, tmp_path):
     # Re-weighted from the second of two epochs on, with mixup: all that an epoch changes.
     alone = TrainConfig(

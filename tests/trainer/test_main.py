@@ -131,6 +131,7 @@ def test_kill_9_in_mid_epoch_changes_nothing(finished, data, tmp_path):
     assert_same_run(run_dir, whole)
 
 
+@pytest.mark.slow
 def test_killed_within_an_epoch_and_told_to_stop_in_the_next_it_goes_on_at_the_very_step(
     finished, data, tmp_path
 ):

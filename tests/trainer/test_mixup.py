@@ -206,6 +206,7 @@ class _KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["memory", "none"])
 def test_a_resumed_run_with_deferred_weights_and_mixup_has_identical_weights(
     cache, data, strategy, tmp_path, monkeypatch
@@ -227,10 +228,10 @@ def test_a_resumed_run_with_deferred_weights_and_mixup_has_identical_weights(
     cut = dataclasses.replace(whole, run_dir=str(tmp_path / "cut"))
     run_epoch = loop._run_epoch
 
-    def killed_in_third_epoch(trainer, progress, audit):
+    def killed_in_third_epoch(trainer, progress, *others):
         if progress.epoch == 2:
             raise _KilledError
-        return run_epoch(trainer, progress, audit)
+        return run_epoch(trainer, progress, *others)
 
     monkeypatch.setattr(loop, "_run_epoch", killed_in_third_epoch)
     with pytest.raises(_KilledError):
