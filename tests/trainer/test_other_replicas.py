@@ -73,7 +73,6 @@ def _assert_same_trajectory(first, second) -> None:
     np.testing.assert_allclose(*logits, atol=TOLERANCE)
 
 
-@pytest.mark.slow
 def test_one_replica_then_two_then_one_follow_the_run_on_one(data, tmp_path, whole):
     code, _, err = _run(data, tmp_path, at="6:SIGTERM")
     assert code == 75, err
