@@ -23,8 +23,8 @@ FLAGS = (
     *("--checkpoint_every=3", "--dropout=0", "--optimizer=sgd", "--learning_rate=0.02"),
 )
 TWO_REPLICAS = ("--strategy=mirrored", "--virtual_devices=2")
-# Sums over replicas are rounded in another order: about 1e-7 a step, of numbers around 1. Over the
-# 32 steps of these runs 1e-5 was seen.
+# Sums over replicas are rounded in another order: some 1e-7 of each sum, at every step. After the
+# 32 steps of one, two and one replica 1.2e-6 was seen on logits of up to 2, and 1.2e-7 on losses.
 TOLERANCE = 1e-3
 
 
