@@ -6,25 +6,34 @@
 set -euo pipefail
 store="${1%/}" run="${2%/}" seconds="$3"
 shift 3
-lists=(epochs best) # of checkpoints: the files that say which one is the last
+checkpoints="$run/checkpoints" list=whole.txt # in the bucket: checkpoints that are there whole
 
-# Lists are read before what they name is copied, and written after: whatever moment the VM goes,
-# those in the bucket name checkpoints that are there whole. Old checkpoints stay in the bucket.
+# A checkpoint to resume from names the best one, which was saved before it. So those to resume from
+# are chosen first, copied last, and listed when they are there: whatever moment the VM goes, what the
+# list in the bucket names can be resumed. They are folders that never change; hard links keep those
+# that the trainer removes meanwhile. Old checkpoints stay in the bucket.
 save() {
-  local name code=0
-  for name in "${lists[@]}"; do
-    rm -f "$run.$name"
-    [[ ! -e "$run/checkpoints/$name/checkpoint" ]] ||
-      cp "$run/checkpoints/$name/checkpoint" "$run.$name"
+  rm -rf "$run.resume"
+  mkdir "$run.resume" || return 1
+  [[ ! -d "$checkpoints/resume" ]] || cp -rl "$checkpoints/resume/." "$run.resume" || return 1
+  rm -rf "$run.resume/.unfinished"
+  ls "$run.resume" >"$run.list"
+  gcloud storage rsync --recursive '--exclude=checkpoints/resume/|.*/\.unfinished/' \
+    "$run" "$store" || return 1
+  if [[ -s "$run.list" ]]; then
+    gcloud storage rsync --recursive "$run.resume" "$store/checkpoints/resume" || return 1
+    gcloud storage cp "$run.list" "$store/checkpoints/$list" || return 1
+  fi
+}
+
+# fetch: the run as it is in the bucket, less checkpoints that may not be there whole.
+fetch() {
+  local folder
+  gcloud storage rsync --recursive "$store" "$run"
+  for folder in "$checkpoints"/resume/*; do
+    grep -qxF "${folder##*/}" "$checkpoints/$list" 2>/dev/null || rm -rf "$folder"
   done
-  gcloud storage rsync --recursive '--exclude=checkpoints/[^/]*/checkpoint$|.*_temp/' \
-    "$run" "$store" || code=1
-  for name in best epochs; do
-    if [[ -e "$run.$name" && "$code" == 0 ]]; then
-      gcloud storage cp "$run.$name" "$store/checkpoints/$name/checkpoint" || code=1
-    fi
-  done
-  return "$code"
+  rm -f "$checkpoints/$list"
 }
 
 # Short sleeps, and its output in a file: a sleep that outlives this script and holds its output
@@ -41,7 +50,7 @@ save_often() {
 if [[ -e "$run.pid" ]]; then kill -TERM "$(<"$run.pid")" 2>/dev/null && sleep 5 || true; fi
 mkdir -p "$run"
 if gcloud storage ls "$store/**" >/dev/null 2>&1; then
-  gcloud storage rsync --recursive "$store" "$run"
+  fetch
 fi
 save_often >>"$run.copy.log" 2>&1 </dev/null &
 copier=$!

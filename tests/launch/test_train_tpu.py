@@ -32,12 +32,14 @@ if [[ "$1 $2" == "storage ls" ]]; then
 fi
 if [[ "$1 $2" == "storage rsync" ]]; then
   shift 2
-  while [[ "$1" == --* ]]; do [[ "$1" != --exclude=* ]] || lists=no; shift; done
+  while [[ "$1" == --* ]]; do [[ "$1" != --exclude=* ]] || resume=no; shift; done
   from="$(local_path "$1")" to="$(local_path "$2")"
   mkdir -p "$to"
-  [[ -z "${lists:-}" ]] || rm -rf "$from.upload"
+  [[ -z "${resume:-}" ]] || rm -rf "$from.upload"
   cp -r "$from" "$from.upload"
-  [[ -z "${lists:-}" ]] || rm -f "$from.upload"/checkpoints/*/checkpoint
+  if [[ -n "${resume:-}" ]]; then
+    rm -rf "$from.upload"/checkpoints/resume "$from.upload"/checkpoints/*/.unfinished
+  fi
   cp -r "$from.upload/." "$to"
   rm -rf "$from.upload"
   exit
@@ -68,11 +70,10 @@ esac
 """
 # Writes one more checkpoint each time it is started, on top of what it finds.
 COUNTING = """
-mkdir -p run/checkpoints/epochs
-list=run/checkpoints/epochs/checkpoint
-last=0; [[ ! -e $list ]] || last=$(<$list)
-echo "epoch $((last + 1))" >run/checkpoints/epochs/epoch-$((last + 1))
-echo $((last + 1)) >$list
+last=0
+while [[ -e run/checkpoints/resume/epoch-$((last + 1)) ]]; do last=$((last + 1)); done
+mkdir -p run/checkpoints/resume/.unfinished run/checkpoints/resume/epoch-$((last + 1))
+echo "epoch $((last + 1))" >run/checkpoints/resume/epoch-$((last + 1))/state.index
 """
 
 
@@ -90,7 +91,11 @@ def verbs(shell):
 
 
 def last_epoch(shell):
-    return (shell.notes / "gs/b/runs/first/checkpoints/epochs/checkpoint").read_text().strip()
+    checkpoints = shell.notes / "gs/b/runs/first/checkpoints"
+    last = (checkpoints / "whole.txt").read_text().split()[-1]
+    assert not (checkpoints / "resume" / ".unfinished").exists()
+    assert (checkpoints / "resume" / last / "state.index").exists()
+    return last.removeprefix("epoch-")
 
 
 def test_a_vm_is_created_used_and_deleted_and_the_run_is_in_the_bucket(tpu):
@@ -139,6 +144,17 @@ def test_code_75_starts_again_on_the_same_vm(tpu):
     assert last_epoch(tpu) == "2"
 
 
+def test_a_checkpoint_whose_copy_was_cut_off_is_not_resumed_from(tpu):
+    checkpoints = tpu.notes / "gs/b/runs/first/checkpoints"
+    for name in ("epoch-1", "epoch-2"):
+        (checkpoints / "resume" / name).mkdir(parents=True)
+    (checkpoints / "resume/epoch-1/state.index").write_text("whole")
+    (checkpoints / "whole.txt").write_text("epoch-1\n")
+    assert tpu.train(*NEEDED, behaviour=COUNTING).returncode == 0
+    # The second epoch was done again, on top of the first.
+    assert last_epoch(tpu) == "2"
+
+
 def test_another_failure_ends_with_its_code_and_deletes_the_vm(tpu):
     done = tpu.train(*NEEDED, behaviour="exit 2")
     assert done.returncode == 2
@@ -169,7 +185,7 @@ def test_checkpoints_are_copied_while_training_goes_on(tpu):
     behaviour = (
         COUNTING
         + """
-until [[ -e "$NOTES/gs/b/runs/first/checkpoints/epochs/checkpoint" ]]; do sleep 0.1; done
+until [[ -e "$NOTES/gs/b/runs/first/checkpoints/whole.txt" ]]; do sleep 0.1; done
 """
     )
     done = tpu.train(*NEEDED, "--save_seconds=1", behaviour=behaviour)
@@ -236,8 +252,8 @@ def test_gcloud_itself_knows_every_command_and_flag(tpu, options):
     printed = tpu.train(*NEEDED, *options, "--dry_run").stdout.splitlines()
     others = [
         "gcloud compute tpus tpu-vm describe cxr --zone=z --project=p --format='value(state)'",
-        "gcloud storage rsync --recursive --exclude='checkpoints/[^/]*/checkpoint$' run gs://b/r",
-        "gcloud storage cp run.best gs://b/r/checkpoints/best/checkpoint",
+        "gcloud storage rsync --recursive --exclude='checkpoints/resume/|x' run gs://b/r",
+        "gcloud storage cp run.list gs://b/r/checkpoints/whole.txt",
     ]
     for command in [*printed, *others]:
         done = subprocess.run(

@@ -32,7 +32,10 @@ echo "worker $index says hello"
 pause() { for ((i = 0; i < 10 * $1; i++)); do sleep 0.1; done; }
 eval "$BEHAVIOUR"
 """
-TOOLS = ("cat", "getconf", "mkdir", "mv", "seq", "sleep", "tail", "tee", "wc", "cp", "date", "rm")
+TOOLS = (
+    *("cat", "cp", "date", "getconf", "grep", "ls", "mkdir", "mv", "rm", "seq", "sleep", "tail"),
+    *("tee", "wc"),
+)
 
 
 def replace(path: pathlib.Path, text: str) -> None:
