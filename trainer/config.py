@@ -75,8 +75,8 @@ class TrainConfig:
       image_size: 0, or the side in pixels that the data set must have.
       batch_size: global, over all replicas.
       steps_per_epoch: 0: an epoch is the sampler's. Else so many steps of its endless stream.
-      learning_rate_scaling: `none`, `linear` or `sqrt`, see `trainer.schedule`; base_batch: the
-        batch size that `learning_rate` is for; warmup_steps: 0 or more.
+      learning_rate_scaling: `none`, `linear` or `sqrt`, see `trainer.learning_rate`; base_batch:
+        the batch size that `learning_rate` is for; warmup_steps: 0 or more.
       reduce_lr_factor: a plateau multiplies the learning rate by it.
       monitor: the history column that decides on best weights, stopping and plateaus.
       cache_mb: largest decoded split kept in memory, in MiB.

@@ -26,8 +26,9 @@ OUTPUTS = {
     "probabilities": "calibrated",
 }
 _SCORES = ("brier", "ece", "log_loss")
-# The logarithm of a share of 0 must stay finite in float32, and end as a probability of 0.
-_LEAST = 1e-30
+# What the logarithm of a share of 0 becomes: a layer wants a finite number, which float32's softmax
+# makes 0.
+_LEAST = -1e4
 
 
 def export(
@@ -70,29 +71,15 @@ def export(
 
 
 def create_deployed(model: keras.Model, plan: Deployment) -> keras.Model:
-    """Adds the outputs of `OUTPUTS` to a classifier of uint8 images to logits [batch, classes].
-
-    Correcting priors and temperature are an offset and a scale of the logits before the softmax:
-    log p + log(to / from), and between natural shares and those of the place a division by T.
-    """
-    trained, natural, target = (
-        np.log(np.maximum(p, _LEAST)) for p in (plan.trained_at, plan.natural, plan.target)
-    )
-    scales = {
-        "raw": (1.0, np.zeros_like(trained)),
-        "prior_corrected": (1.0, target - trained),
-        "calibrated": (
-            1 / plan.temperature,
-            (natural - trained) / plan.temperature + target - natural,
-        ),
-    }
+    """Adds the outputs of `OUTPUTS` to a classifier of uint8 images to logits [batch, classes]."""
     [logits] = model.outputs
     outputs = {"logits": keras.layers.Identity(dtype="float32", name="logits_out")(logits)}
+    scaling = plan.scaling()
     for name, variant in OUTPUTS.items():
-        scale, offset = scales[variant]
-        scaled = keras.layers.Rescaling(
-            scale, offset.tolist(), dtype="float32", name=f"{variant}_logits"
-        )(logits)
+        scale, offset = scaling[variant]
+        finite = np.maximum(offset, _LEAST).tolist()
+        layer = keras.layers.Rescaling(scale, finite, dtype="float32", name=f"{variant}_logits")
+        scaled = layer(logits)
         outputs[name] = keras.layers.Softmax(dtype="float32", name=name)(scaled)
     return keras.Model(model.input, outputs, name="deployed")
 

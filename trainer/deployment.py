@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import log_softmax
 
 from cxr_tfrecords.errors import UserError
 from trainer import calibration, class_balance, evaluation, sampler_settings
@@ -38,19 +39,29 @@ class Deployment:
     target: np.ndarray
     temperature: float
 
-    def variants(self, log_probabilities: np.ndarray) -> dict[str, np.ndarray]:
-        """`VARIANTS` of float64 [n, classes] log-probabilities.
+    def scaling(self) -> dict[str, tuple[float, np.ndarray]]:
+        """Variant -> (scale, offset float64 [classes]): a variant is the softmax of scale * logits
+        + offset.
 
-        The temperature acts at the shares that it was fitted at, the natural ones.
+        The temperature acts at the shares that it was fitted at, the natural ones. The offset of a
+        class that the target rules out is minus infinity.
         """
-        correct = calibration.correct_priors
-        at_natural = correct(log_probabilities, self.trained_at, self.natural)
-        cooled = calibration.apply_temperature(at_natural, self.temperature)
+        with np.errstate(divide="ignore"):
+            trained, natural, target = map(np.log, (self.trained_at, self.natural, self.target))
+        sharpness = 1 / self.temperature
         return {
-            "raw": log_probabilities,
-            "prior_corrected": correct(log_probabilities, self.trained_at, self.target),
-            "calibrated": correct(cooled, self.natural, self.target),
+            "raw": (1.0, np.zeros_like(trained)),
+            "prior_corrected": (1.0, target - trained),
+            "calibrated": (sharpness, (natural - trained) * sharpness + target - natural),
         }
+
+    def variants(self, log_probabilities: np.ndarray) -> dict[str, np.ndarray]:
+        """`VARIANTS` of float64 [n, classes] log-probabilities."""
+        found = {
+            variant: log_softmax(scale * log_probabilities + offset, axis=1)
+            for variant, (scale, offset) in self.scaling().items()
+        }
+        return {**found, "raw": log_probabilities}  # to the last bit
 
 
 def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = None) -> Deployment:

@@ -20,6 +20,7 @@ from types import FrameType
 import tensorflow as tf
 
 from cxr_tfrecords.errors import TemporaryError
+from trainer import strategies
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -60,16 +61,14 @@ class Notices:
     """Looks for a noted signal, the same on all workers."""
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        self._strategy = strategy
         self._several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        self._add_up = tf.function(lambda noted: strategy.run(_add_up, args=(noted,)))
+        self._add_up = strategies.make_sum(strategy)
 
     def check(self) -> None:
         """Raises `NoticedError` if any worker has noted a signal; all of them must call it."""
         noted = _noted is not None
         if self._several:
-            replicas = self._add_up(tf.constant(float(noted)))
-            noted = float(self._strategy.experimental_local_results(replicas)[0]) > 0
+            noted = self._add_up(float(noted)) > 0
         if noted:
             raise NoticedError
 
@@ -77,12 +76,6 @@ class Notices:
         """As `check`, but does nothing where there are several workers."""
         if not self._several:
             self.check()
-
-
-def _add_up(noted: tf.Tensor) -> tf.Tensor:
-    context = tf.distribute.get_replica_context()
-    # The identity is of the replica's device, an argument of none.
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(noted))
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
@@ -65,12 +65,16 @@ def create_strategy(name: str, *, virtual_devices: int = 0, tpu: str = "local"):
 
 def check_batch_size(batch_size: int, strategy) -> None:
     """Raises UserError unless the global batch divides evenly over the replicas."""
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        nearest = max(1, round(batch_size / replicas)) * replicas
+    check_divides(batch_size, strategy.num_replicas_in_sync, "replicas")
+
+
+def check_divides(batch_size: int, parts: int, what: str) -> None:
+    """Raises UserError unless a batch divides evenly over so many parts, called `what`."""
+    if batch_size % parts:
+        nearest = max(1, round(batch_size / parts)) * parts
         raise UserError(
-            f"--batch_size={batch_size} is the batch over all {replicas} replicas and must divide "
-            f"by {replicas}: use --batch_size={nearest}"
+            f"--batch_size={batch_size} is the batch over all {parts} {what} and must divide by "
+            f"{parts}: use --batch_size={nearest}"
         )
 
 
@@ -94,14 +98,26 @@ def num_hosts(strategy) -> int:
 
 def wait_for_all(strategy) -> None:
     """Returns once every worker process has got here; at once if there is only one."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        make_sum(strategy)(1.0)
 
-    def replica() -> tf.Tensor:
+
+def make_sum(strategy) -> Callable[[float], float]:
+    """A function that adds up a number over all replicas; every process must call it."""
+
+    def replica(number: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
+        # The identity is of the replica's device, an argument of none.
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(number))
 
-    strategy.run(tf.function(replica))
+    @tf.function
+    def add_up(number: tf.Tensor) -> tf.Tensor:
+        return strategy.run(replica, args=(number,))
+
+    def total(number: float) -> float:
+        return float(strategy.experimental_local_results(add_up(tf.constant(number)))[0])
+
+    return total
 
 
 def describe(strategy) -> str:

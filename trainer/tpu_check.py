@@ -12,13 +12,12 @@ is refused.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
-import pathlib
 from typing import Any
 
 from absl import flags
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
 from trainer import config as settings
 
@@ -99,8 +98,7 @@ def main(argv: list[str]) -> int:
     if len(checks) > 1:
         print(f"\n{tpu_report.summarize(checks)}")
     if FLAGS.json:
-        content = json.dumps(tpu_report.to_json(checks, versions), indent=1)
-        pathlib.Path(FLAGS.json).write_text(f"{content}\n", encoding="utf-8")
+        files.write_json(FLAGS.json, tpu_report.to_json(checks, versions))
     return 0 if all(check.passed for check in checks) else 1
 
 

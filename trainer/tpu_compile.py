@@ -28,6 +28,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from cxr_tfrecords import files
 from trainer.tpu_chips import Topology, parse_topology
 
 PACKAGES = ("jax", "libtpu")
@@ -86,9 +87,7 @@ def compile_file(path: str, topology: Topology, cache_dir: str) -> Compiled:
         with _only_one():
             compiled = _compile(module, topology)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(dataclasses.asdict(compiled)), encoding="utf-8")
-        unfinished.replace(kept)
+        files.write_json(str(kept), dataclasses.asdict(compiled))
         return compiled
 
 
@@ -196,7 +195,7 @@ def main() -> None:
         ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # no process here holds a TPU
     )
     compiled = compile_file(path, topology, cache_dir)
-    pathlib.Path(result).write_text(json.dumps(dataclasses.asdict(compiled)), encoding="utf-8")
+    files.write_json(result, dataclasses.asdict(compiled))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
-from trainer import tpu_export
+from trainer import strategies, tpu_export
 from trainer.config import TrainConfig
 from trainer.tpu_chips import Topology
 from trainer.tpu_compile import Compiled
@@ -35,12 +35,7 @@ class Checker:
           UserError: the batch does not divide by the chips, or the backbone takes no such images.
         """
         batch, chips = self._config.batch_size, topology.num_chips
-        if batch % chips:
-            nearest = max(1, round(batch / chips)) * chips
-            raise UserError(
-                f"--batch_size={batch} is the batch over all {chips} chips of {topology.name} and "
-                f"must divide by {chips}: use --batch_size={nearest}"
-            )
+        strategies.check_divides(batch, chips, f"chips of {topology.name}")
         steps = tuple(
             self._check_step(step, batch // chips, topology) for step in self._exporter(chips).steps
         )
