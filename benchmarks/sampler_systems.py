@@ -42,9 +42,8 @@ def silent_stderr() -> Iterator[None]:
 
 
 def open_source(data: DatasetDir, cache: str) -> SplitSource:
-    """Our training split, its line on memory kept from the table."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return SplitSource(data, "train", cache=cache)
+    """Our training split."""
+    return SplitSource(data, "train", cache=cache)
 
 
 def our_images(data: DatasetDir, source: SplitSource, sampler: str, batch_size: int) -> int:

@@ -17,6 +17,7 @@ from trainer import (
     checkpoints,
     data_service,
     evaluation,
+    features,
     input_pipeline,
     losses,
     mixup,
@@ -29,7 +30,7 @@ from trainer import (
     workers,
 )
 from trainer.config import TrainConfig
-from trainer.model import create_model
+from trainer.model import create_model, head_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +99,16 @@ def create_trainer(
     strategies.check_batch_size(config.batch_size, strategy)
     services = data_service.connect(config.data_service)
     learner = create_learner(config, data, strategy, strategy.num_replicas_in_sync)
-    model, optimizer = learner.model, learner.optimizer
+    cached = features.wanted(config, data, learner.model)
+    sources = features.open_sources(config, data, strategy, learner.model if cached else None)
+    # Of a frozen backbone, whose outputs are there, steps and checkpoints never see anything.
+    model = head_model(learner.model) if cached else learner.model
+    optimizer = learner.optimizer
     return Trainer(
         config=config,
         data=data,
         strategy=strategy,
-        model=model,
+        model=learner.model,
         optimizer=optimizer,
         meters=learner.meters,
         loss=learner.loss,
@@ -113,12 +118,7 @@ def create_trainer(
         predict_step=steps.make_predict_step(strategy, model),
         moments=learner.moments,
         moments_plan=plan_moments(config, data),
-        sources={
-            split: input_pipeline.SplitSource(
-                data, split, cache=config.cache, cache_mb=config.cache_mb
-            )
-            for split in data.counts
-        },
+        sources=sources,
         services=services,
         checkpoints=checkpoints.Checkpoints(
             os.path.join(config.run_dir, run_directory.CHECKPOINTS),
@@ -269,13 +269,8 @@ def training_batches(
 
 def evaluation_batches(trainer: Trainer, split: str) -> Iterator:
     """Distributed (images, labels, weights, index) of a split, the last batch padded."""
-
-    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return trainer.sources[split].evaluation(
-            batch_size=trainer.config.batch_size, context=context
-        )
-
-    return iter(trainer.strategy.distribute_datasets_from_function(of_host))
+    source, batch_size = trainer.sources[split], trainer.config.batch_size
+    return features.distributed_evaluation(trainer.strategy, source, batch_size)
 
 
 def estimate_moments(trainer: Trainer, epoch: int) -> None:

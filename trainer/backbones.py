@@ -95,10 +95,16 @@ def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
 def freeze(backbone: keras.Model, trainable: str) -> None:
     """Freezes all of the backbone (`head`), none (`all`) or what lies before `from:<layer>`.
 
+    All frozen, it is a fixed function of an image: EfficientNets then drop no blocks either.
+
     Raises:
       UserError: no layer has that name.
     """
     backbone.trainable = trainable != "head"
+    if trainable == "head":
+        for layer in backbone.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
     if not trainable.startswith("from:"):
         return
     names = [layer.name for layer in backbone.layers]

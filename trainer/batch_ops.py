@@ -33,5 +33,5 @@ def mask(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """(images, labels, weights, index), blank and 0 where `real`, bool [b], says padding."""
     (images, labels), (real, index) = batch, padding
-    images *= tf.cast(real, tf.uint8)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    images *= tf.reshape(tf.cast(real, images.dtype), [-1] + [1] * (len(images.shape) - 1))
     return images, labels * tf.cast(real, tf.int32), tf.cast(real, tf.float32), index

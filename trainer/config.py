@@ -30,7 +30,7 @@ LEARNING_RATE_SCALINGS = ("none", "linear", "sqrt")
 MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
 PRECISIONS = ("float32", "bfloat16")
 MASKS = ("none", "lungs", "background")
-CACHES = ("auto", "memory", "none")
+CACHES = ("auto", "features", "memory", "none")
 
 # Where and how fast a run computes, not what: these may change when a run is resumed. Data are
 # compared by fingerprint, so that a moved directory is still the same data. (--cache is not among
@@ -79,7 +79,8 @@ class TrainConfig:
         the batch size that `learning_rate` is for; warmup_steps: 0 or more.
       reduce_lr_factor: a plateau multiplies the learning rate by it.
       monitor: the history column that decides on best weights, stopping and plateaus.
-      cache_mb: largest decoded split kept in memory, in MiB.
+      cache: `auto`, `features`, `memory` or `none`, see `trainer.features`.
+      cache_mb: largest split that `auto` keeps in memory, in MiB.
       data_service: who decodes the training images: empty, `local` or addresses of
         `trainer.decode_server`.
       steps_per_loop: steps in one call to the device. 0: chosen from the steps of an epoch.
@@ -182,6 +183,12 @@ class TrainConfig:
                 f"--data_service={self.data_service} decodes what is streamed and not what is kept "
                 f"in memory (--cache={self.cache}): give --cache=none"
             )
+        if self.cache == "features" and not self.has_fixed_features:
+            raise UserError(
+                "--cache=features keeps what a frozen backbone makes of each image: it needs "
+                f"--trainable=head (not {self.trainable}) and --mixup_alpha=0 (not "
+                f"{self.mixup_alpha:g})"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must lie within [0, 1)")
         if not self.learning_rate > 0:
@@ -190,6 +197,11 @@ class TrainConfig:
             raise UserError(f"--reduce_lr_factor={self.reduce_lr_factor} must lie within (0, 1)")
         if any(units < 1 for units in self.head_units):
             raise UserError(f"--head_units={list(self.head_units)}: each must be at least 1")
+
+    @property
+    def has_fixed_features(self) -> bool:
+        """Whether what the head sees of an image, or of its mirror image, never changes."""
+        return self.trainable == "head" and self.mixup_alpha == 0
 
     @property
     def scaled_learning_rate(self) -> float:

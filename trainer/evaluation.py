@@ -69,14 +69,27 @@ def predict(
       RuntimeError: a row is missing, comes twice or has another label than the metadata say.
         Padding and masking are ours, so this is a bug and not a user's mistake.
     """
-    expected = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    logits = np.zeros((len(expected), len(counts)), np.float32)
+    logits = collect(predict_step, batches, counts)
+    return Predictions(ids or [""] * len(logits), _in_order(counts), logits, groups or [])
+
+
+def collect(
+    predict_step: Callable[[tuple], tuple], batches: Iterable, counts: Sequence[int]
+) -> np.ndarray:
+    """float32 [n, outputs], what `predict_step` gives for each example, in the split's order.
+
+    Args, Raises: see `predict`.
+    """
+    expected = _in_order(counts)
+    outputs = np.zeros((len(expected), 0), np.float32)
     seen = np.zeros(len(expected), np.int64)
     for batch in batches:
-        batch_logits, labels, index = (tensor.numpy() for tensor in predict_step(batch))
+        batch_outputs, labels, index = (tensor.numpy() for tensor in predict_step(batch))
+        if not outputs.shape[1]:
+            outputs = np.zeros((len(expected), batch_outputs.shape[1]), np.float32)
         real = index >= 0
         rows = index[real]
-        logits[rows] = batch_logits[real]
+        outputs[rows] = batch_outputs[real]
         np.add.at(seen, rows, 1)
         if not np.array_equal(labels[real], expected[rows]):
             raise RuntimeError("labels read for evaluation differ from the metadata's order")
@@ -84,7 +97,11 @@ def predict(
         raise RuntimeError(
             f"evaluation saw {int((seen == 1).sum())} of {len(seen)} examples exactly once"
         )
-    return Predictions(ids or [""] * len(expected), expected, logits, groups or [])
+    return outputs
+
+
+def _in_order(counts: Sequence[int]) -> np.ndarray:
+    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
 def compute_metrics(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ replicas share it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -60,8 +61,9 @@ class SplitSource:
         Raises:
           UserError: a shard is damaged or not what the metadata say.
         """
-        self._data, self._split = data, split
+        self._data, self.split = data, split
         self._images: tf.Tensor | None = None
+        self._has_mirrored = False
         self._names: tuple[list[str], list[str]] | None = None
         counts = np.asarray(data.counts[split], np.int64)
         self._labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
@@ -70,23 +72,34 @@ class SplitSource:
         if cache == "memory" or (cache == "auto" and mib <= cache_mb):
             started = time.monotonic()
             self._images, self._names = _decode_split(data, split, self._labels)
-            print(
+            self.description = (
                 f"{split}: {len(self._labels):,} images decoded once and kept in memory "
-                f"({mib:,.1f} MiB, {time.monotonic() - started:.1f} s)",
-                flush=True,
+                f"({mib:,.1f} MiB, {time.monotonic() - started:.1f} s)"
             )
         else:
             reason = f"over --cache_mb={cache_mb}" if cache == "auto" else f"--cache={cache}"
-            print(
+            self.description = (
                 f"{split}: {len(self._labels):,} images ({mib:,.1f} MiB decoded) not kept in "
-                f"memory ({reason}): decoded anew in every epoch",
-                flush=True,
+                f"memory ({reason}): decoded anew in every epoch"
             )
 
     @property
     def streamed(self) -> bool:
         """Whether every epoch reads the shards anew."""
         return self._images is None
+
+    def with_features(self, features: np.ndarray) -> SplitSource:
+        """This split with features in the place of images, see `features`.
+
+        Args:
+          features: float32 [n, F] in canonical order; [2n, F] with those of the mirrored images
+            after them.
+        """
+        other = copy.copy(self)
+        with tf.device("CPU"):
+            other._images = tf.constant(features)
+        other._has_mirrored = len(features) > len(self._labels)
+        return other
 
     def training(
         self,
@@ -135,12 +148,14 @@ class SplitSource:
     def _planned(self, plan: EpochPlan, slots: np.ndarray) -> tf.data.Dataset:
         """(images, labels) of a plan's slots, int64 [batches, b]; mirrored where it says so."""
         if self._images is None:
-            batches = streaming.training_records(self._data, self._split, plan, slots)
+            batches = streaming.training_records(self._data, self.split, plan, slots)
         else:
             rows = (self._starts[plan.labels] + plan.ordinals)[slots]
+            if self._has_mirrored:
+                rows = rows + plan.flips[slots] * len(self._labels)
             batches = tf.data.Dataset.from_tensor_slices((rows, plan.labels[slots]))
             batches = batches.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
-        if plan.flips.any():
+        if plan.flips.any() and not self._has_mirrored:
             flips = tf.data.Dataset.from_tensor_slices(plan.flips[slots])
             batches = tf.data.Dataset.zip(batches, flips).map(
                 batch_ops.mirror, num_parallel_calls=tf.data.AUTOTUNE
@@ -163,7 +178,7 @@ class SplitSource:
         index = np.where(real, slots, -1).astype(np.int32)
         rows = np.maximum(index, 0)
         if self._images is None:
-            batches = streaming.evaluation_records(self._data, self._split, slots)
+            batches = streaming.evaluation_records(self._data, self.split, slots)
         else:
             batches = tf.data.Dataset.from_tensor_slices((rows, self._labels[rows]))
             batches = batches.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
@@ -182,7 +197,7 @@ class SplitSource:
         """Image ids of the plan's step (from 0), over all replicas, in its order."""
         slots = np.arange(step * plan.batch_size, (step + 1) * plan.batch_size)
         if self._images is None:
-            return streaming.training_ids(self._data, self._split, plan, slots)
+            return streaming.training_ids(self._data, self.split, plan, slots)
         ids = self.ids()
         return [ids[row] for row in (self._starts[plan.labels] + plan.ordinals)[slots]]
 
@@ -193,7 +208,7 @@ class SplitSource:
     def _read_names(self) -> tuple[list[str], list[str]]:
         if self._names is None:
             with explained_reads(self._data):
-                self._names = streaming.read_names(self._data, self._split)
+                self._names = streaming.read_names(self._data, self.split)
         return self._names
 
     def _gather(self, rows: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

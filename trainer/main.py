@@ -118,10 +118,12 @@ flags.DEFINE_enum(
     "cache",
     "auto",
     settings.CACHES,
-    "Decoded images in memory. auto: when a split fits in --cache_mb. memory: always. none: "
-    "decode in every epoch.",
+    "What is kept in memory. features: with --trainable=head, what the frozen backbone makes of "
+    "each image and of its mirror image, computed once. memory: decoded images. none: nothing, "
+    "images are decoded in every epoch. auto: features where they never change, else images, "
+    "each if it fits in --cache_mb.",
 )
-flags.DEFINE_integer("cache_mb", 2048, "Largest decoded split that auto keeps, MiB.", lower_bound=0)
+flags.DEFINE_integer("cache_mb", 2048, "Largest split that auto keeps, MiB.", lower_bound=0)
 # The loss
 flags.DEFINE_enum(
     "loss",

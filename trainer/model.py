@@ -92,6 +92,11 @@ def features_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, model.get_layer(_POOL).output)
 
 
+def head_model(model: keras.Model) -> keras.Model:
+    """The part of a classifier from the pooled features on; it shares the layers."""
+    return keras.Model(model.get_layer(_POOL).output, model.output)
+
+
 def seed_states(model: keras.Model) -> list:
     """The `tf.Variable`s that hold the states of the model's random generators (dropout)."""
     return [v.value for v in model.variables if "seed_generator" in v.path]

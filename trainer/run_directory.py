@@ -78,6 +78,9 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
             f"--data_dir: {content['dataset'].get('path')} (fingerprint {fingerprint[:8]}) "
             f"there, {data.path} (fingerprint {data.fingerprint[:8]}) here"
         )
+    weights = content.get("weights_sha256")
+    if weights and os.path.isfile(config.weights) and hash_file(config.weights) != weights:
+        differing.append(f"--weights={config.weights}: the file is not what it was")
     if differing:
         raise UserError(
             f"--run_dir={config.run_dir} holds another run: name another --run_dir, or give that "

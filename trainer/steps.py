@@ -182,7 +182,7 @@ def make_train_steps(
     return train_steps
 
 
-def make_replica_predict(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+def make_replica_predict(model: Callable[..., tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns `replica_predict(images)`: each replica's logits, float32 [b, classes]."""
 
     def replica_predict(images: tf.Tensor) -> tf.Tensor:
@@ -192,7 +192,7 @@ def make_replica_predict(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]
 
 
 def make_predict_step(
-    strategy: tf.distribute.Strategy, model: keras.Model
+    strategy: tf.distribute.Strategy, model: Callable[..., tf.Tensor]
 ) -> Callable[[tuple], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Returns `predict_step(batch)` for batches of (images, labels, weights, index).
 

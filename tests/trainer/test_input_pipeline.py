@@ -242,9 +242,9 @@ def test_streaming_with_a_small_buffer_and_many_passes_stays_exact(monkeypatch, 
         ({"cache": "none"}, False),
     ],
 )
-def test_cache_is_kept_when_it_fits_and_the_log_says_so(arguments, kept, data, capsys, tmp_path):
+def test_cache_is_kept_when_it_fits_and_its_description_says_so(arguments, kept, data):
     source = SplitSource(data, "train", **arguments)
-    line = capsys.readouterr().out
+    line = source.description
     assert line.startswith("train: 44 images")
     assert ("kept in memory (0.0 MiB" in line) == kept
     assert ("decoded anew in every epoch" in line) == (not kept)
