@@ -27,7 +27,7 @@ class BuildConfig:
 
     Attributes:
       image_size: side in pixels; images become square.
-      encoding: `png` (lossless, level 1), `raw` bytes or `jpeg` (quality 95, lossy).
+      encoding: `png` (lossless), `raw` bytes or `jpeg` (quality 95, lossy).
       channels: 1 gray, 3 RGB.
       enhance: contrast enhancement after resizing, see `cxr_tfrecords.enhance`.
       with_masks: store each image's lung mask beside it.

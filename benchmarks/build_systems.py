@@ -44,15 +44,19 @@ def list_sources(folder: str) -> list[Source]:
 
 
 def png_of(path: str, size: int) -> bytes:
-    """The image as a gray PNG of level 1, as a peer with a free choice would make it."""
+    """The image as a gray PNG with the options of this build, so that all store the same bytes."""
     import cv2
 
     cv2.setNumThreads(1)  # its pool would only cost CPU on images this small
     gray = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if gray is None:
         raise ValueError(f"{path} could not be decoded")
+    # images.PNG_OPTIONS, which would import more than a peer needs.
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     resized = cv2.resize(gray, (size, size), interpolation=cv2.INTER_AREA)
-    ok, data = cv2.imencode(".png", resized, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    ok, data = cv2.imencode(".png", resized, options)
     if not ok:
         raise ValueError(f"{path} could not be encoded")
     return data.tobytes()

@@ -11,11 +11,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
-from cxr_tfrecords import records
+from cxr_tfrecords import images, records, tfrecord
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer import samplers, streaming
 from trainer.input_pipeline import SplitSource
@@ -127,15 +126,25 @@ def plain_rejection(data: DatasetDir, batch_size: int, *, decode_first: bool) ->
 
 
 def write_folder(data: DatasetDir, folder: str) -> None:
-    """The training split as PNG files in one folder a class, the same pixels."""
+    """The training split as PNG files in one folder a class: the very bytes of the records."""
     for name in data.class_names:
         os.makedirs(os.path.join(folder, name), exist_ok=True)
-    for number, element in enumerate(streaming.parsed_records(data, "train")):
-        name = data.class_names[int(element["label"])]
-        pixels = element["image"].numpy()
-        path = os.path.join(folder, name, f"{number:06d}.png")
-        if not cv2.imwrite(path, pixels if data.channels == 1 else pixels[:, :, ::-1]):
-            raise OSError(f"cannot write {path}")
+    number = 0
+    for shard in data.split_shards("train"):
+        for serialized in tfrecord.read_records(shard.path):
+            record = records.parse_record(serialized)
+            number += 1
+            path = os.path.join(folder, record.class_name, f"{number:06d}.png")
+            with open(path, "wb") as file:
+                file.write(_png(record.encoded, data))
+
+
+def _png(encoded: bytes, data: DatasetDir) -> bytes:
+    if data.encoding == "png":
+        return encoded
+    return images.encode(
+        images.decode_stored(encoded, data.encoding, data.image_size, data.channels), "png"
+    )
 
 
 def folder_dataset(data: DatasetDir, folder: str, batch_size: int) -> tf.data.Dataset:
