@@ -91,26 +91,41 @@ def _listed(items: Sequence[tuple[str, str]]) -> str:
 
 
 def _tripod(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Item 13 by its number, the others by topic: authors look their numbers up."""
+    """Item 13 first, because this tool is about it; then those that a run tells something of."""
     data = content["dataset"]
     return [
         ("13 Class imbalance", _imbalance(content)),
-        ("Sources of data, and whether they represent the target population", BLANK),
-        ("Eligibility criteria", BLANK),
-        ("Data preparation", _preparation(content)),
-        ("Outcome, and how it was assessed", _outcome(content)),
-        ("Sample size", _sizes(content) + " How it was arrived at: not known to the software."),
-        ("Use of the data, split", _split(content)),
-        ("Model, hyperparameters, selection", _model(content, entries)),
-        ("Performance measures", _measures(content)),
-        ("Model updating (recalibration)", "See item 13; nothing was trained again."),
-        ("Fairness", BLANK),
-        ("Data availability", BLANK),
-        ("Code availability", _code(content, entries)),
-        ("Images in each analysis", _sizes(content)),
-        ("Performance with intervals", "Sections Results, Recall by class, Probabilities."),
+        ("5a Sources of data, and whether they represent the target population", BLANK),
+        ("6b Eligibility criteria", BLANK),
+        ("7 Data preparation", _preparation(content)),
+        ("8a Outcome, and how it was assessed", _outcome(content)),
+        ("10 Sample size", _sizes(content) + " How it was arrived at: not known to the software."),
         (
-            "Limitations",
+            "11 Missing data",
+            "Images that could not be read were set aside when the data set was built: how many, "
+            "and why, is in its manifest.json. What was never collected: by the authors.",
+        ),
+        ("12a Use of the data, split", _split(content)),
+        ("12c Model, hyperparameters, selection", _model(content, entries)),
+        ("12e Performance measures", _measures(content)),
+        ("12f Model updating (recalibration)", "See item 13; nothing was trained again."),
+        ("14 Fairness", BLANK),
+        (
+            "15 Model output",
+            "A probability of each class: raw, corrected for the class shares, and with a "
+            "temperature. The predicted class is the one of the largest raw probability; "
+            "thresholds, where given, were chosen on validation.",
+        ),
+        (
+            "16 Training versus evaluation",
+            f"One data set, split within classes. Balanced: training only{_also_balanced(data)}.",
+        ),
+        ("18e Data availability", BLANK),
+        ("18f Code availability", _code(content, entries)),
+        ("21 Images in each analysis", _sizes(content)),
+        ("23a Performance with intervals", "Sections Results, Recall by class, Probabilities."),
+        (
+            "26 Limitations",
             f"Section Limits; what is particular to {data['path']}: by the authors.",
         ),
     ]
@@ -145,6 +160,11 @@ def _imbalance(content: Mapping[str, Any]) -> str:
         "split. Recalibration: raw probabilities, prior correction to the deployment's class "
         "shares, and a temperature fitted on validation are all reported."
     )
+
+
+def _also_balanced(data: Mapping[str, Any]) -> str:
+    splits = data.get("balanced_splits") or ()
+    return f", and {' and '.join(splits)} when the data set was built" if splits else ""
 
 
 def _preparation(content: Mapping[str, Any]) -> str:
