@@ -19,13 +19,22 @@ class TemporaryError(Exception):
 class UserError(Exception):
     """Says what is wrong, where (file, value) and which flag mends it, in one message.
 
-    Entry modules print it as `error: …` and exit with 2; anything else that is raised is a
-    bug of ours and keeps its stack trace.
+    Entry modules print it as `error: …` and exit with `exit_code`; anything else that is raised is
+    a bug of ours and keeps its stack trace.
     """
+
+    exit_code = 2
+
+
+class DivergedError(UserError):
+    """A training whose loss or weights are no numbers any more. Nothing was wrong with the command,
+    so others of the same study may well succeed."""
+
+    exit_code = 3
 
 
 def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = False) -> None:
-    """Runs an entry point under absl; a user's mistake becomes one line and exit code 2.
+    """Runs an entry point under absl; a user's mistake becomes one line and its exit code.
 
     Args:
       main: gets the arguments that are not flags (the program's name first), returns the exit
@@ -50,7 +59,7 @@ def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = Fals
             return main(argv) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 2
+            return error.exit_code
         except TemporaryError as error:
             print(f"{error}: run the same command again to go on", file=sys.stderr)
             return EXIT_TEMPORARY

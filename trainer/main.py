@@ -7,7 +7,8 @@ Without flags it trains the small `tiny` network on the embedded synthetic radio
 directory gets the model (model.keras), every prediction on validation and test, the metrics
 computed from them, the history, pictures and report.md. The same command on the same --run_dir
 goes on after the last checkpoint, with results as if it had never stopped. Exit codes: 0 done, 2 a
-mistake to mend, 75 interrupted (SIGTERM, a lost worker): run the same command again.
+mistake to mend, 3 the loss is no number any more, 75 interrupted (SIGTERM, a lost worker): run the
+same command again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import DivergedError
 from trainer import batch_norm, run_directory
 from trainer.assembly import Trainer, plan_epoch, plan_mixing
 from trainer.progress import Progress
@@ -34,7 +34,7 @@ def check_finite(trainer: Trainer, progress: Progress) -> None:
     """Checks the weights that the last step has left; its loss may have been finite still.
 
     Raises:
-      UserError: they are not finite, with the step and its images.
+      DivergedError: they are not finite, with the step and its images.
     """
     variables = (*trainer.model.variables, *trainer.optimizer.variables)
     values = (variable.value for variable in variables)
@@ -42,7 +42,7 @@ def check_finite(trainer: Trainer, progress: Progress) -> None:
         raise explain_bad_step(trainer, progress, progress.step)
 
 
-def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> UserError:
+def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> DivergedError:
     """The error that names a step, counted from 1 over the whole run, and its images.
 
     The whole list goes to RUN/not_finite.json.
@@ -65,7 +65,7 @@ def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> Use
     if trainer.chief:
         run_directory.write_json(path, content)
     more = f", and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
-    return UserError(
+    return DivergedError(
         f"the loss or the weights were not finite at step {bad_step} (epoch {epoch + 1}), images "
         f"{', '.join(ids[:_SHOWN_IDS])}{more} ({path}); checkpoints before it are kept. Look at "
         f"these images, or try a lower --learning_rate than {progress.learning_rate:g} in another "

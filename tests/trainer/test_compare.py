@@ -214,6 +214,27 @@ def test_mistakes_end_with_one_line(tmp_path):
         assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
+def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch, capsys):
+    data = write_dataset(tmp_path / "data", image_size=24)
+    study_dir = str(tmp_path / "study")
+    methods = [study.parse_method(name) for name in ("none", "posthoc_logit_adjusted", "weighted")]
+    common = [f"--data_dir={data.path}", "--batch_size=8", "--epochs=1", "--optimizer=sgd"]
+    command = study.command
+
+    def diverging(study_dir, cell, common):
+        rate = "1e30" if cell.method.name == "none" else "0.01"
+        return command(study_dir, cell, [*common, f"--learning_rate={rate}"])
+
+    monkeypatch.setattr(study, "command", diverging)
+    failed = study.run_grid(study_dir, study.make_grid(methods, [0], ["tiny"]), common, jobs=1)
+    assert failed == ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
+    printed = capsys.readouterr().out
+    assert "tiny-none-seed0: failed with exit code 3" in printed
+    assert "not finite at step" in printed
+    assert "tiny-weighted-seed0: 0." in printed
+
+
 def test_a_change_that_rounds_to_nothing_has_no_minus():
     assert comparison_text.change("accuracy", -0.0004) == "+0.0"
     assert comparison_text.change("brier", -0.00004) == "+0.0000"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import DivergedError, UserError
 from tests import helpers
 from tests.trainer import toy
 from trainer import assembly, evaluation, experiment, run_directory, strategies
@@ -104,7 +104,7 @@ def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_s
     data, strategy, tmp_path, learning_rate
 ):
     config = _config(data, tmp_path, learning_rate=learning_rate, checkpoint_every=1)
-    with pytest.raises(UserError, match=r"not finite at step 2 \(epoch 1\)") as caught:
+    with pytest.raises(DivergedError, match=r"not finite at step 2 \(epoch 1\)") as caught:
         experiment.run(config, data, strategy)
     written = run_directory.read_json(str(tmp_path / "not_finite.json"))
     plan = assembly.plan_epoch(config, data, 0)
