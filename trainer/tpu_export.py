@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from cxr_tfrecords.dataset_dir import DatasetDir
-from trainer import assembly, steps, strategies, tpu_audit
+from trainer import assembly, steps, tpu_audit
 from trainer.config import TrainConfig
 
 STEPS = ("train", "evaluate", "moments")
@@ -103,7 +103,9 @@ class Exporter:
         self._config = config
         self._data = data
         self._num_replicas = num_replicas
-        strategy = strategies.create_strategy("cpu")
+        # Not `create_strategy("cpu")`: TensorFlow refuses to export the gradient of max pooling
+        # where operations must be deterministic, which `cpu` asks for and `tpu` does not.
+        strategy = tf.distribute.OneDeviceStrategy("CPU:0")
         self.learner = assembly.create_learner(config, data, strategy, num_replicas)
 
     @property

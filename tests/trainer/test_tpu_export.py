@@ -1,6 +1,8 @@
 """What is exported is the step that trains, and holds nothing that a TPU lacks."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +36,18 @@ def test_no_step_holds_what_a_tpu_lacks(settings):
         found = exporter.audit(step, per_replica=4)
         assert found.problems() == []
         assert found.num_ops > 10
+
+
+def test_max_pooling_is_exported_with_its_gradient():
+    # In a process of its own: this one has to be deterministic, which XLA's max pooling is not.
+    code = (
+        "from trainer import tpu_export; from trainer.config import TrainConfig;"
+        "data = tpu_export.describe_data(64, 1, 4);"
+        "config = TrainConfig('', backbone='alexnet', weights='none');"
+        "print(tpu_export.Exporter(config, data, 4).export('train', 2).stablehlo is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr[-2000:]
 
 
 def test_those_are_all_options():
