@@ -1,4 +1,4 @@
-"""Flags on a run while it runs: host loops and checkpoints. None changes its results."""
+"""Flags on a run while it runs: host loops, checkpoints, a trace. None changes its results."""
 
 from __future__ import annotations
 
@@ -27,5 +27,13 @@ flags.DEFINE_integer(
     1800,
     "multi_worker: a worker that sees no finished loop of steps or batch of an evaluation for so "
     "many seconds says where it waits and exits with 75. 0: never.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "profile",
+    0,
+    "Steps to trace, after the first host loop of the first epoch that this process trains. One "
+    "line says what bounds them: computing, waiting for images or sums over replicas; the trace in "
+    "RUN/profile is for TensorBoard. 0: none.",
     lower_bound=0,
 )
