@@ -46,6 +46,7 @@ _MAY_CHANGE = (
     "checkpoint_every",
     "keep_checkpoints",
     "worker_timeout",
+    "profile",
 )
 # Flags under their former names, in config.json files that are there.
 _FORMER_NAMES = {"checkpoint_keep": "keep_checkpoints"}
@@ -84,11 +85,10 @@ class TrainConfig:
       data_service: who decodes the training images: empty, `local` or addresses of
         `trainer.decode_server`.
       steps_per_loop: steps in one call to the device. 0: chosen from the steps of an epoch.
-      checkpoint_every: steps between two checkpoints within an epoch; 0: at the ends of epochs
-        only.
+      checkpoint_every: steps between checkpoints within an epoch; 0: at the ends of epochs only.
       keep_checkpoints: checkpoints kept on disk; the best weights are kept besides.
-      worker_timeout: seconds without progress after which one of several workers gives up; 0:
-        never.
+      worker_timeout: seconds without progress after which a worker gives up; 0: never.
+      profile: steps that are traced, see `trainer.step_profile`; 0: none.
     """
 
     data_dir: str
@@ -142,6 +142,7 @@ class TrainConfig:
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
     worker_timeout: int = 1800
+    profile: int = 0
 
     def __post_init__(self) -> None:
         if self.weights == "auto":
@@ -175,7 +176,7 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
-        for name in ("checkpoint_every", "worker_timeout", "warmup_steps"):
+        for name in ("checkpoint_every", "worker_timeout", "warmup_steps", "profile"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)} must be 0 or more")
         if self.data_service and self.cache != "none":

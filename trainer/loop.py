@@ -33,6 +33,7 @@ from trainer.assembly import (
 from trainer.config import TrainConfig
 from trainer.learning_rate import warmed_up
 from trainer.progress import Progress
+from trainer.step_profile import StepProfile
 
 
 def train(trainer: Trainer) -> Progress:
@@ -181,17 +182,22 @@ def _train_steps(
     title = f"epoch {progress.epoch + 1}/{config.epochs}"
     started, first, before = time.monotonic(), progress.epoch_step, progress.epoch_seconds
     # disable=None: no bar where nobody watches (a file, a pipe).
-    with tqdm(
-        total=plan.steps, initial=first, desc=title, unit="step", leave=False, disable=None
-    ) as bar:
+    with (
+        StepProfile(trainer, progress) as profile,
+        tqdm(
+            total=plan.steps, initial=first, desc=title, unit="step", leave=False, disable=None
+        ) as bar,
+    ):
         while progress.epoch_step < plan.steps:
             count = min(loop, plan.steps - progress.epoch_step)
             if config.checkpoint_every:
                 count = min(count, -progress.step % config.checkpoint_every or count)
+            count = profile.before(count)
             trainer.train_steps(batches, tf.constant(count))
             progress.step += count
             progress.epoch_step += count
             totals = trainer.meters.read()
+            profile.after(count)
             progress.epoch_seconds = before + time.monotonic() - started
             workers.beat(f"step {progress.step}")
             if totals.first_bad_step is not None:

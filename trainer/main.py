@@ -22,11 +22,12 @@ from absl import flags, logging
 
 from cxr_tfrecords.errors import UserError, run_main
 from trainer import config as settings
-from trainer import distribution_flags, sampler_flags, tpu_versions
+from trainer import distribution_flags, running_flags, sampler_flags, tpu_versions
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(sampler_flags)
 flags.adopt_module_key_flags(distribution_flags)
+flags.adopt_module_key_flags(running_flags)
 DEFAULT_DATA = "data/synthetic-tfrecords"
 
 # Data and where results go
@@ -55,7 +56,7 @@ flags.DEFINE_enum(
     "background: black inside them; a model that is good at that has learned a shortcut. Needs a "
     "data set built --with_masks.",
 )
-# How it computes; where it runs is in distribution_flags
+# How it computes; where it runs is in distribution_flags, host loops and saving in running_flags
 flags.DEFINE_enum(
     "mixed_precision",
     "float32",
@@ -208,31 +209,6 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_float("reduce_lr_factor", 0.1, "What lowering multiplies the learning rate by.")
 flags.DEFINE_integer("seed", 0, "Of initial weights, sampling, flips and dropout.")
-flags.DEFINE_integer(
-    "steps_per_loop",
-    0,
-    "Steps between two looks of the host (and moves of the bar). 0: a twentieth of an epoch, at "
-    "most 100.",
-    lower_bound=0,
-)
-# Interruptions, see docs/faults.md
-flags.DEFINE_integer(
-    "checkpoint_every",
-    0,
-    "Steps between two checkpoints, counted over the whole run. 0: at the ends of epochs only.",
-    lower_bound=0,
-)
-flags.DEFINE_integer(
-    "keep_checkpoints", 2, "Checkpoints kept on disk, besides the best weights.", lower_bound=1
-)
-flags.DEFINE_alias("checkpoint_keep", "keep_checkpoints")
-flags.DEFINE_integer(
-    "worker_timeout",
-    1800,
-    "multi_worker: a worker that sees no finished loop of steps or batch of an evaluation for so "
-    "many seconds says where it waits and exits with 75. 0: never.",
-    lower_bound=0,
-)
 
 
 def config_from_flags() -> settings.TrainConfig:

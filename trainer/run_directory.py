@@ -7,6 +7,7 @@ RUN/
   sampler_audit.json     what each epoch's sampling was, see trainer.sampler_audit
   history.csv            one row an epoch
   tensorboard/           the same as curves
+  profile/               with --profile, see trainer.step_profile
   checkpoints/           see trainer.checkpoints
   predictions_*.csv      every example of validation and test
   model.keras            the trained model, loads without code of ours

@@ -30,7 +30,8 @@ def test_sentinels_become_values():
 
 
 def test_differences_name_flag_and_both_values_but_not_where_it_runs():
-    there = TrainConfig(data_dir="d", batch_size=8, strategy="mirrored", keep_checkpoints=9)
+    elsewhere = {"strategy": "mirrored", "keep_checkpoints": 9, "profile": 20}
+    there = TrainConfig(data_dir="d", batch_size=8, **elsewhere)
     here = TrainConfig(data_dir="moved", batch_size=32)
     assert here.differences(there.to_json()) == ["--batch_size: 8 there, 32 here"]
 
@@ -65,6 +66,7 @@ def test_config_files_with_a_former_flag_name_can_be_read():
         ("keep_checkpoints", 0),
         ("checkpoint_every", -1),
         ("worker_timeout", -1),
+        ("profile", -1),
     ],
 )
 def test_impossible_settings_name_their_flag(field, value):
