@@ -11,7 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.training_process import Process, command, run_together
-from benchmarks.training_report import BARE, FIT, FIT_LOOP, LOOP, TORCH, WAITING, Round, of_loops
+from benchmarks.training_report import (
+    BARE,
+    FIT,
+    FIT_LOOP,
+    LOOP,
+    TORCH,
+    TRACED,
+    WAITING,
+    Round,
+    of_loops,
+)
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.config import TrainConfig
@@ -66,6 +76,7 @@ def measure_loop(
         systems = {
             LOOP: System(loop, asked),
             WAITING: System(loop, {**asked, "waiting": True}),
+            TRACED: System(loop, {**asked, "traced": True}),
             BARE: System(bare, asked),
             FIT: System(fit, asked),
             FIT_LOOP: System(start(command("fit", config, steps_per_execution=10)), asked),

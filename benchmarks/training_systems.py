@@ -7,6 +7,7 @@ TensorFlow, determinism, is ours alone.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,16 @@ import keras
 import tensorflow as tf
 
 from cxr_tfrecords import dataset_dir
-from trainer import assembly, input_pipeline, loop, losses, preemption, steps, strategies
+from trainer import (
+    assembly,
+    input_pipeline,
+    loop,
+    losses,
+    preemption,
+    profiling,
+    steps,
+    strategies,
+)
 from trainer.config import TrainConfig
 from trainer.progress import Progress
 
@@ -34,13 +44,17 @@ class Loop:
         self._notices = preemption.Notices(strategy)
         self._train_batch = self._make_train_batch()
 
-    def measure(self, steps: int, steps_per_loop: int = 0, waiting: bool = False) -> Answer:
+    def measure(
+        self, steps: int, steps_per_loop: int = 0, waiting: bool = False, traced: bool = False
+    ) -> Answer:
         """An epoch of so many steps, from planning it to reading its totals.
 
         Args:
           steps_per_loop: 0: as chosen for an epoch of so many steps.
           waiting: instead train in single steps and return what share of their time the host
             waits for a batch.
+          traced: instead return the share of waiting for images in a trace, see
+            `profiling.measure_shares`.
         """
         config = dataclasses.replace(
             self._trainer.config, steps_per_epoch=steps, steps_per_loop=steps_per_loop
@@ -48,10 +62,18 @@ class Loop:
         trainer = dataclasses.replace(self._trainer, config=config)
         if waiting:
             return {"share": self._waiting(trainer, steps)}
+        if traced:
+            with tempfile.TemporaryDirectory() as folder:
+                with profiling.session(folder), profiling.host_loop(0):
+                    self._train_epoch(trainer)
+                return {"share": profiling.measure_shares(folder).input}
         started = time.monotonic()
-        progress = Progress(learning_rate=config.scaled_learning_rate)
-        totals = loop._train_epoch(trainer, progress, assembly.create_audit(trainer), self._notices)
+        totals = self._train_epoch(trainer)
         return {"images": totals.examples, "seconds": time.monotonic() - started}
+
+    def _train_epoch(self, trainer: assembly.Trainer) -> steps.Totals:
+        progress = Progress(learning_rate=trainer.config.scaled_learning_rate)
+        return loop._train_epoch(trainer, progress, assembly.create_audit(trainer), self._notices)
 
     def _waiting(self, trainer: assembly.Trainer, steps: int) -> float:
         """Share of the time that passes in `next(batches)`, the start of the epoch included."""
