@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
-from trainer import backbone_table, learning_rate, sampler_settings
+from trainer import backbone_table, config_checks, learning_rate, sampler_settings
 from trainer.sampling_shares import SAMPLERS
 
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
@@ -150,54 +149,25 @@ class TrainConfig:
             object.__setattr__(self, "weights", "imagenet" if row and row.has_imagenet else "none")
         if not self.run_dir:
             object.__setattr__(self, "run_dir", os.path.join("runs", _run_name(self)))
-        _check_choice(self, "strategy", STRATEGIES)
-        _check_choice(self, "backbone", BACKBONES)
-        _check_choice(self, "sampler", SAMPLERS)
-        _check_choice(self, "batch_norm", BATCH_NORMS)
-        _check_choice(self, "optimizer", OPTIMIZERS)
-        _check_choice(self, "learning_rate_scaling", LEARNING_RATE_SCALINGS)
-        _check_choice(self, "monitor", MONITORS)
-        _check_choice(self, "mixed_precision", PRECISIONS)
-        _check_choice(self, "cache", CACHES)
-        _check_choice(self, "mask", MASKS)
-        _check_choice(self, "loss", LOSSES)
-        _check_choice(self, "mixup", MIXUPS)
-        _check_loss(self)
-        _check_trainable(self.trainable)
+        config_checks.check_choice(self, "strategy", STRATEGIES)
+        config_checks.check_choice(self, "backbone", BACKBONES)
+        config_checks.check_choice(self, "sampler", SAMPLERS)
+        config_checks.check_choice(self, "batch_norm", BATCH_NORMS)
+        config_checks.check_choice(self, "optimizer", OPTIMIZERS)
+        config_checks.check_choice(self, "learning_rate_scaling", LEARNING_RATE_SCALINGS)
+        config_checks.check_choice(self, "monitor", MONITORS)
+        config_checks.check_choice(self, "mixed_precision", PRECISIONS)
+        config_checks.check_choice(self, "cache", CACHES)
+        config_checks.check_choice(self, "mask", MASKS)
+        config_checks.check_choice(self, "loss", LOSSES)
+        config_checks.check_choice(self, "mixup", MIXUPS)
+        config_checks.check_loss(self)
+        config_checks.check_trainable(self.trainable)
         sampler_settings.check(
             self.sampler, self.target_distribution, self.balance_power, self.sampling_strategy
         )
-        for name in (
-            "batch_size",
-            "epochs",
-            "bn_examples",
-            "keep_checkpoints",
-            "learning_rate_base_batch",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
-        for name in ("checkpoint_every", "worker_timeout", "warmup_steps", "profile"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name}={getattr(self, name)} must be 0 or more")
-        if self.data_service and self.cache != "none":
-            raise UserError(
-                f"--data_service={self.data_service} decodes what is streamed and not what is kept "
-                f"in memory (--cache={self.cache}): give --cache=none"
-            )
-        if self.cache == "features" and not self.has_fixed_features:
-            raise UserError(
-                "--cache=features keeps what a frozen backbone makes of each image: it needs "
-                f"--trainable=head (not {self.trainable}) and --mixup_alpha=0 (not "
-                f"{self.mixup_alpha:g})"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"--dropout={self.dropout} must lie within [0, 1)")
-        if not self.learning_rate > 0:
-            raise UserError(f"--learning_rate={self.learning_rate} must be above 0")
-        if not 0 < self.reduce_lr_factor < 1:
-            raise UserError(f"--reduce_lr_factor={self.reduce_lr_factor} must lie within (0, 1)")
-        if any(units < 1 for units in self.head_units):
-            raise UserError(f"--head_units={list(self.head_units)}: each must be at least 1")
+        config_checks.check_numbers(self)
+        config_checks.check_cache(self)
 
     @property
     def has_fixed_features(self) -> bool:
@@ -262,30 +232,6 @@ def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:
         raise UserError(f"--head_units={','.join(items)} must be whole numbers") from error
 
 
-def _check_choice(config: TrainConfig, name: str, choices: Sequence[str]) -> None:
-    if getattr(config, name) not in choices:
-        raise UserError(f"--{name}={getattr(config, name)} is none of {', '.join(choices)}")
-
-
-def _check_loss(config: TrainConfig) -> None:
-    if not 0 <= config.effective_number_beta < 1:
-        raise UserError(
-            f"--effective_number_beta={config.effective_number_beta} must lie within [0, 1)"
-        )
-    for name in ("focal_gamma", "drw_epoch", "ldam_max_margin", "mixup_alpha"):
-        if not 0 <= getattr(config, name) < math.inf:
-            raise UserError(f"--{name}={getattr(config, name)} must be a number of 0 or more")
-    if not 0 < config.ldam_scale < math.inf:
-        raise UserError(f"--ldam_scale={config.ldam_scale} must be above 0")
-    if not math.isfinite(config.logit_adjustment_tau):
-        raise UserError(f"--logit_adjustment_tau={config.logit_adjustment_tau} must be a number")
-    if config.mixup == "balanced" and config.mixup_alpha == 0:
-        raise UserError(
-            "--mixup=balanced mixes nothing at --mixup_alpha=0.0: give for example "
-            "--mixup_alpha=0.2"
-        )
-
-
 def _run_name(config: TrainConfig) -> str:
     """Backbone, sampler and seed; loss and mixup where they are not the plain ones."""
     parts = [config.backbone, config.sampler]
@@ -294,13 +240,6 @@ def _run_name(config: TrainConfig) -> str:
     if config.mixup_alpha > 0:
         parts.append("balanced_mixup" if config.mixup == "balanced" else "mixup")
     return "-".join([*parts, f"seed{config.seed}"])
-
-
-def _check_trainable(value: str) -> None:
-    if value not in ("all", "head") and not value.removeprefix("from:").strip():
-        raise UserError("--trainable=from: lacks the layer's name")
-    if value not in ("all", "head") and not value.startswith("from:"):
-        raise UserError(f"--trainable={value} is none of all, head, from:<layer>")
 
 
 def _renamed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,18 +25,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cxr_tfrecords import verify
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
-from trainer import batch_ops, data_service, streaming
+from trainer import batch_ops, data_service, decoding, streaming
 from trainer.mixup import Mixing
 from trainer.samplers import EpochPlan
 
 _MIB = 2**20
-# Below this many images decoding takes a moment, and a bar would only flicker.
-_BAR_FROM = 2000
 
 
 class SplitSource:
@@ -71,7 +68,8 @@ class SplitSource:
         mib = len(self._labels) * data.image_size**2 * data.channels / _MIB
         if cache == "memory" or (cache == "auto" and mib <= cache_mb):
             started = time.monotonic()
-            self._images, self._names = _decode_split(data, split, self._labels)
+            with explained_reads(data):
+                self._images, self._names = decoding.decode_split(data, split, self._labels)
             self.description = (
                 f"{split}: {len(self._labels):,} images decoded once and kept in memory "
                 f"({mib:,.1f} MiB, {time.monotonic() - started:.1f} s)"
@@ -242,51 +240,6 @@ def explained_reads(data: DatasetDir) -> Iterator[None]:
             + f"; `python -m cxr_tfrecords.verify {data.path}` lists all faults, "
             "`python -m beam_pipelines.build --overwrite` makes the directory anew"
         ) from error
-
-
-def _decode_split(
-    data: DatasetDir, split: str, labels: np.ndarray
-) -> tuple[tf.Tensor, tuple[list[str], list[str]]]:
-    """Reads a split in canonical order into one uint8 tensor [n, S, S, C] in host memory, and
-    its ids and groups."""
-    shape = (len(labels), data.image_size, data.image_size, data.channels)
-    images = _aligned_array(shape)
-    ids: list[str] = []
-    groups: list[str] = []
-    parsed = streaming.parsed_records(data, split).batch(64).prefetch(2)
-    quiet = None if len(labels) >= _BAR_FROM else True
-    with (
-        explained_reads(data),
-        tqdm(total=len(labels), desc=f"decode {split}", unit="image", disable=quiet) as bar,
-    ):
-        for batch in parsed:
-            rows = slice(len(ids), len(ids) + len(batch["id"]))
-            images[rows] = batch["image"].numpy()
-            if not np.array_equal(batch["label"].numpy(), labels[rows]):
-                raise tf.errors.DataLossError(None, None, f"wrong labels in {split}")
-            ids += [identity.decode() for identity in batch["id"].numpy()]
-            groups += [group.decode() for group in batch["group"].numpy()]
-            bar.update(len(batch["id"]))
-    # Shares the array's memory; tf.constant would need it twice or three times for a while.
-    return tf.experimental.dlpack.from_dlpack(images.__dlpack__()), (ids, groups)
-
-
-def _aligned_array(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty uint8 array whose address is a multiple of 64, as TensorFlow wants to share it.
-
-    Raises:
-      UserError: there is not so much memory.
-    """
-    size = int(np.prod(shape))
-    try:
-        room = np.empty(size + 64, np.uint8)
-    except MemoryError as error:
-        raise UserError(
-            f"--cache=memory needs {size / _MIB:,.0f} MiB that this machine does not have: use "
-            "--cache=none"
-        ) from error
-    offset = -room.ctypes.data % 64
-    return room[offset : offset + size].reshape(shape)
 
 
 def _host_slots(
