@@ -41,6 +41,9 @@ flags.DEFINE_integer(
     "steps", 100, "Steps that a system trains in a round; in steps_per_loop at least 100.", 1
 )
 flags.DEFINE_integer("frozen_epochs", 20, "Epochs of the two runs of frozen.", lower_bound=1)
+flags.DEFINE_list(
+    "frozen_flags", [], "More flags of trainer.main for the two runs of frozen, as --noflip."
+)
 flags.DEFINE_string("torch_python", sys.executable, "Interpreter in which PyTorch is installed.")
 
 
@@ -98,7 +101,9 @@ def _measure(data: dataset_dir.DatasetDir, folder: str) -> tuple[list[dict], lis
             rows += training_report.speed_rows(name, measured, FLAGS.batch_size)
             checks += training_report.check_speeds(measured, comparisons)
     if "frozen" in FLAGS.parts:
-        runs = training_frozen.measure(data, config, folder, epochs=FLAGS.frozen_epochs)
+        runs = training_frozen.measure(
+            data, config, folder, epochs=FLAGS.frozen_epochs, more=FLAGS.frozen_flags
+        )
         rows += (frozen := training_report.frozen_rows(runs))
         checks += training_report.check_frozen(frozen, data.num_examples("test"))
     return rows, checks

@@ -44,11 +44,11 @@ def measure(
     folder: str,
     *,
     epochs: int,
-    caches: Sequence[str] = CACHES,
+    more: Sequence[str] = (),
 ) -> dict[str, Run]:
-    """Runs the command once with each cache, below `folder`."""
+    """Runs the command once with each cache, below `folder`; `more`: further flags."""
     found = {}
-    for cache in caches:
+    for cache in CACHES:
         run_dir = os.path.join(folder, cache)
         flags = {
             "data_dir": data.path,
@@ -62,7 +62,8 @@ def measure(
             "epochs": epochs,
             "early_stopping_patience": 0,
         }
-        found[cache] = _run([f"--{name}={value}" for name, value in flags.items()], run_dir)
+        given = [f"--{name}={value}" for name, value in flags.items()]
+        found[cache] = _run([*given, *more], run_dir)
         print(f"frozen, --cache={cache}: {found[cache]}", flush=True)
     return found
 

@@ -78,20 +78,26 @@ def _make_extract(
 ) -> Callable[[tuple, bool], tuple]:
     """Returns `extract(batch, mirrored)`: as `steps.make_predict_step`, with features for logits;
     float32 [B, F], or [B, 2F] with those of the mirror images after them."""
-    network = features_model(model)
+    with strategy.scope():
+        network = features_model(model)
+        # Decides in the graph: a second one for mirrored images would take seconds to trace.
+        mirror = tf.Variable(0.0, trainable=False)
 
-    def plain(images: tf.Tensor, training: bool) -> tf.Tensor:
-        return tf.cast(network(images, training=training), tf.float32)
+    def look(images: tf.Tensor, training: bool) -> tf.Tensor:
+        seen = tf.cond(mirror > 0.0, lambda: tf.reverse(images, axis=[2]), lambda: images)
+        return tf.cast(network(seen, training=training), tf.float32)
 
-    def both(images: tf.Tensor, training: bool) -> tf.Tensor:
-        views = (images, tf.reverse(images, axis=[2]))
-        return tf.concat([plain(view, training) for view in views], axis=1)
+    predict = steps.make_predict_step(strategy, look)
 
-    predict = {
-        mirrored: steps.make_predict_step(strategy, both if mirrored else plain)
-        for mirrored in (False, True)
-    }
-    return lambda batch, mirrored: predict[mirrored](batch)
+    def extract(batch: tuple, mirrored: bool) -> tuple:
+        mirror.assign(0.0)
+        features, labels, index = predict(batch)
+        if mirrored:
+            mirror.assign(1.0)
+            features = tf.concat([features, predict(batch)[0]], axis=1)
+        return features, labels, index
+
+    return extract
 
 
 def _with_features(

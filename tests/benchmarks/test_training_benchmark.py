@@ -130,17 +130,20 @@ def test_without_two_cores_workers_are_skipped_and_it_is_said(config, monkeypatc
 
 
 def test_a_whole_run_is_timed_from_its_own_lines(data, config, tmp_path):
-    runs = training_frozen.measure(data, config, str(tmp_path), epochs=2, caches=["memory"])
-    run = runs["memory"]
-    assert 0 < run.epochs_s <= run.training_s + 0.1
-    assert run.setup_s + run.training_s < run.command_s
-    assert run.test_accuracy * 17 == pytest.approx(round(run.test_accuracy * 17))
+    runs = training_frozen.measure(data, config, str(tmp_path), epochs=2, more=["--noflip"])
+    assert list(runs) == ["memory", "features"]
+    for run in runs.values():
+        assert 0 < run.epochs_s <= run.training_s + 0.1
+        assert run.setup_s + run.training_s < run.command_s
+        assert run.test_accuracy * 17 == pytest.approx(round(run.test_accuracy * 17))
+    settings = json.loads((tmp_path / "features" / "config.json").read_text())["config"]
+    assert (settings["cache"], settings["flip"]) == ("features", False)
 
 
 def test_a_run_that_fails_is_reported_with_its_last_words(data, tmp_path):
     bad = TrainConfig(data_dir=data.path, weights="nothing")
     with pytest.raises(UserError, match=r"exit code 2.*--weights=nothing"):
-        training_frozen.measure(data, bad, str(tmp_path), epochs=1, caches=["memory"])
+        training_frozen.measure(data, bad, str(tmp_path), epochs=1)
 
 
 def test_ratios_are_taken_within_a_round_and_judged_by_their_median():
