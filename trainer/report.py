@@ -258,7 +258,8 @@ def _balancing_notes(run: FinishedRun) -> Iterable[str]:
         yield (
             f"The classes were balanced ({', '.join(balanced_by)}), so the probabilities are "
             "those of another class mix and not of the natural prevalence. Recalibrate them "
-            "before they are read as risks, and report both (TRIPOD+AI, item 13)."
+            "before they are read as risks (`python -m trainer.export` does), and report both "
+            "(TRIPOD+AI, item 13)."
         )
     twice = class_balance.double_balancing(config, *mixes)
     if twice:
