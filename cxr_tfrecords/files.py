@@ -210,3 +210,18 @@ def write_json(path: str, content: Any) -> None:
 def read_json(path: str) -> Any:
     """Raises ValueError if it is no JSON."""
     return json.loads(read_bytes(path))
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: str) -> Iterator[str]:
+    """Yields a new, empty folder beside a local one that is missing or empty, and becomes it on
+    success; on failure it is removed."""
+    temporary = f"{folder.rstrip('/')}{_TEMPORARY}{os.getpid()}"
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        if os.path.isdir(folder):
+            os.rmdir(folder)
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 from absl import flags
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
 
 FULL_COUNTS = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}
@@ -149,32 +149,27 @@ def write_synthetic(
         if found != wanted:
             raise UserError(f"{root} exists and is not this synthetic set: remove or rename it")
         return counts
-    temporary = f"{root.rstrip('/')}.tmp-{os.getpid()}"
     tasks = [(name, index) for name, count in counts.items() for index in range(count)]
-    for name in counts:
-        for folder in ("images", "masks"):
-            os.makedirs(os.path.join(temporary, name, folder))
+    with files.replacing_folder(root) as temporary:
+        for name in counts:
+            for folder in ("images", "masks"):
+                os.makedirs(os.path.join(temporary, name, folder))
 
-    def write(task: tuple[str, int]) -> None:
-        name, index = task
-        for folder, pixels in zip(
-            ("images", "masks"), render(name, index, seed, image_size), strict=True
-        ):
-            path = os.path.join(temporary, name, folder, f"{name}-{index + 1}.png")
-            if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-                raise UserError(f"cannot write {path}: is the disk full?")
+        def write(task: tuple[str, int]) -> None:
+            name, index = task
+            for folder, pixels in zip(
+                ("images", "masks"), render(name, index, seed, image_size), strict=True
+            ):
+                path = os.path.join(temporary, name, folder, f"{name}-{index + 1}.png")
+                if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+                    raise UserError(f"cannot write {path}: is the disk full?")
 
-    try:
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(write, tasks), 1):
                 if progress and (done % 16 == 0 or done == len(tasks)):
                     progress(done, len(tasks))
         with open(os.path.join(temporary, _MARKER), "w") as file:
             json.dump(wanted, file)
-        os.rename(temporary, root)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return counts
 
 

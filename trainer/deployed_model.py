@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from trainer import deployment, evaluation, run_directory
 from trainer.deployment import Deployment
@@ -51,20 +51,13 @@ def export(
     if os.path.exists(output_dir) and (not os.path.isdir(output_dir) or os.listdir(output_dir)):
         raise UserError(f"--output_dir={output_dir} is there already: name a new directory")
     content = describe(run, plan, natural=shares is None)
-    temporary = f"{output_dir.rstrip(os.sep)}.tmp-{os.getpid()}"
-    os.makedirs(temporary)
-    try:
+    with files.replacing_folder(output_dir) as temporary:
         if form == "keras":
             model.save(os.path.join(temporary, "model.keras"))
         else:
             with contextlib.redirect_stdout(io.StringIO()):  # Keras describes the signature
                 model.export(temporary, verbose=False)
         run_directory.write_json(os.path.join(temporary, "deployment.json"), content)
-        if os.path.isdir(output_dir):
-            os.rmdir(output_dir)
-        os.rename(temporary, output_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     yield from _told(content)
     where = os.path.join(output_dir, "model.keras") if form == "keras" else output_dir
     yield f"\n{where} gives {', '.join(['logits', *OUTPUTS])}; deployment.json says by what"
