@@ -184,6 +184,7 @@ def test_appending_on_s3_leaves_the_bytes_of_appending_locally(s3, tmp_path):
     assert verify.verify("s3://bucket/out").faults == []
 
 
+@pytest.mark.slow
 def test_overwriting_on_s3_removes_what_was_there(s3, radiographs):
     build(radiographs, "s3://bucket/out")
     s3.rm("bucket/out/manifest.json")
@@ -253,6 +254,7 @@ def test_refused_keys_are_one_line(s3, radiographs, monkeypatch):
         build("s3://bucket/in", "s3://bucket/out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "address", "message"),
     [

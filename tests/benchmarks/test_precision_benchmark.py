@@ -3,11 +3,14 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests import helpers
 
 COUNTS = {"train": (8, 8, 8, 8), "validation": (2, 2, 2, 2), "test": (2, 2, 2, 2)}
 
 
+@pytest.mark.slow
 def test_both_precisions_are_trained_drawn_and_told_apart(tmp_path):
     data = helpers.write_dataset(tmp_path / "data", COUNTS)
     picture = tmp_path / "curves.png"

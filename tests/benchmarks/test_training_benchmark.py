@@ -129,6 +129,7 @@ def test_without_two_cores_workers_are_skipped_and_it_is_said(config, monkeypatc
     assert training_report.check_speeds([], training_report.WORKER_COMPARISONS) == []
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_timed_from_its_own_lines(data, config, tmp_path):
     runs = training_frozen.measure(data, config, str(tmp_path), epochs=2, more=["--noflip"])
     assert list(runs) == ["memory", "features"]
@@ -140,6 +141,7 @@ def test_a_whole_run_is_timed_from_its_own_lines(data, config, tmp_path):
     assert (settings["cache"], settings["flip"]) == ("features", False)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_reported_with_its_last_words(data, tmp_path):
     bad = TrainConfig(data_dir=data.path, weights="nothing")
     with pytest.raises(UserError, match=r"exit code 2.*--weights=nothing"):

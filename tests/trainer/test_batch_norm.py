@@ -69,6 +69,7 @@ def test_frozen_backbone_has_nothing_to_estimate(strategy):
     assert batch_norm.MomentEstimator(strategy, model).layers == []
 
 
+@pytest.mark.slow
 def test_two_replicas_agree_on_statistics_and_with_training_mode():
     outcome = toy.train_toy_replicated(2)
     assert outcome["spread_when_trained"] == outcome["spread_over_replicas"] == 0.0

@@ -231,6 +231,7 @@ def test_taken_directories_are_refused_and_half_made_ones_are_made_anew(source, 
     assert read_run(str(tmp_path)).decoupled["tau"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_did_and_one_line_when_it_cannot(source, data, tmp_path):
     def command(*flags):
         return subprocess.run(

@@ -35,6 +35,7 @@ def _config(data, run_dir, **settings) -> TrainConfig:
     return TrainConfig(data.path, str(run_dir), **values | settings)
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_two_devices_learn_the_same(data, strategy, tmp_path):
     alone = _config(data, tmp_path / "cpu", epochs=6)
     metrics = experiment.run(alone, data, strategy)

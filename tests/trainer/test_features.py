@@ -68,6 +68,7 @@ def test_the_saved_model_takes_images(data, strategy, tmp_path):
     assert model(images).shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_two_devices_share_the_work(data, strategy, tmp_path):
     alone = _config(data, tmp_path / "cpu", dropout=0.0)
     experiment.run(alone, data, strategy)

@@ -234,6 +234,7 @@ def test_run_that_is_stopped_while_it_is_traced_goes_on_and_is_traced_anew(
     assert _LINE.match(line).group(1, 2, 3) == ("7", "8", "1")
 
 
+@pytest.mark.slow
 def test_sums_over_two_devices_are_seen(data, tmp_path):
     toy.run_replicated(_config(data, tmp_path, epochs=1, profile=3), 2)
     shares = profiling.measure_shares(str(tmp_path / "profile"))

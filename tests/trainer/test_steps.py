@@ -27,6 +27,7 @@ def _train_steps(
     )
 
 
+@pytest.mark.slow
 def test_four_replicas_train_and_predict_as_one_cpu(strategy):
     alone, replicated = toy.train_toy(strategy), toy.train_toy_replicated(4)
     np.testing.assert_allclose(alone["losses"], replicated["losses"], rtol=1e-5)
