@@ -31,6 +31,21 @@ PRECISIONS = ("float32", "bfloat16")
 MASKS = ("none", "lungs", "background")
 CACHES = ("auto", "features", "memory", "none")
 
+_CHOICES = {
+    "strategy": STRATEGIES,
+    "backbone": BACKBONES,
+    "sampler": SAMPLERS,
+    "batch_norm": BATCH_NORMS,
+    "optimizer": OPTIMIZERS,
+    "learning_rate_scaling": LEARNING_RATE_SCALINGS,
+    "monitor": MONITORS,
+    "mixed_precision": PRECISIONS,
+    "cache": CACHES,
+    "mask": MASKS,
+    "loss": LOSSES,
+    "mixup": MIXUPS,
+}
+
 # Where and how fast a run computes, not what: these may change when a run is resumed. Data are
 # compared by fingerprint, so that a moved directory is still the same data. (--cache is not among
 # them: streamed, other records of a class fill the same places than from memory.)
@@ -149,18 +164,8 @@ class TrainConfig:
             object.__setattr__(self, "weights", "imagenet" if row and row.has_imagenet else "none")
         if not self.run_dir:
             object.__setattr__(self, "run_dir", os.path.join("runs", _run_name(self)))
-        config_checks.check_choice(self, "strategy", STRATEGIES)
-        config_checks.check_choice(self, "backbone", BACKBONES)
-        config_checks.check_choice(self, "sampler", SAMPLERS)
-        config_checks.check_choice(self, "batch_norm", BATCH_NORMS)
-        config_checks.check_choice(self, "optimizer", OPTIMIZERS)
-        config_checks.check_choice(self, "learning_rate_scaling", LEARNING_RATE_SCALINGS)
-        config_checks.check_choice(self, "monitor", MONITORS)
-        config_checks.check_choice(self, "mixed_precision", PRECISIONS)
-        config_checks.check_choice(self, "cache", CACHES)
-        config_checks.check_choice(self, "mask", MASKS)
-        config_checks.check_choice(self, "loss", LOSSES)
-        config_checks.check_choice(self, "mixup", MIXUPS)
+        for name, choices in _CHOICES.items():
+            config_checks.check_choice(self, name, choices)
         config_checks.check_loss(self)
         config_checks.check_trainable(self.trainable)
         sampler_settings.check(

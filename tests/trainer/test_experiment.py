@@ -12,7 +12,7 @@ import tensorflow as tf
 from cxr_tfrecords.errors import DivergedError, UserError
 from tests import helpers
 from tests.trainer import toy
-from trainer import assembly, evaluation, experiment, run_directory, strategies
+from trainer import assembly, evaluation, experiment, run_directory
 from trainer.config import TrainConfig
 from trainer.input_pipeline import SplitSource
 
@@ -22,11 +22,6 @@ COUNTS = {"train": (16, 16, 24, 8), "validation": (6, 8, 10, 4), "test": (6, 7, 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return strategies.create_strategy("cpu")
 
 
 def _config(data, run_dir, **settings) -> TrainConfig:

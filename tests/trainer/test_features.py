@@ -11,7 +11,7 @@ import tensorflow as tf
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.trainer import toy
-from trainer import assembly, backbones, evaluation, experiment, loop, strategies
+from trainer import assembly, backbones, evaluation, experiment, loop
 from trainer.config import TrainConfig
 
 COUNTS = {"train": (16, 15, 24, 9), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
@@ -20,11 +20,6 @@ COUNTS = {"train": (16, 15, 24, 9), "validation": (6, 8, 10, 4), "test": (6, 7, 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return strategies.create_strategy("cpu")
 
 
 def _config(data, run_dir, **settings) -> TrainConfig:

@@ -8,31 +8,17 @@ import pytest
 
 from cxr_tfrecords.errors import TemporaryError
 from tests import helpers
-from trainer import experiment, preemption, strategies, workers
+from trainer import experiment, preemption, workers
 from trainer.config import TrainConfig
 
 COUNTS = {"train": (16, 16, 24, 8), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 STEPS = 4
+pytestmark = pytest.mark.usefixtures("listening")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return strategies.create_strategy("cpu")
-
-
-@pytest.fixture(autouse=True)
-def listening(monkeypatch):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    preemption.listen()
-    monkeypatch.setattr(preemption, "_noted", None)
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def _config(data, run_dir) -> TrainConfig:

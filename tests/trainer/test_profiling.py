@@ -200,16 +200,6 @@ def test_epoch_of_one_host_loop_has_nothing_to_trace_and_says_so(data, tmp_path,
     assert "--steps_per_loop" in line
 
 
-@pytest.fixture
-def listening(monkeypatch):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    preemption.listen()
-    monkeypatch.setattr(preemption, "_noted", None)
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.usefixtures("listening")
 def test_run_that_is_stopped_while_it_is_traced_goes_on_and_is_traced_anew(
     data, tmp_path, monkeypatch, capsys, plain
