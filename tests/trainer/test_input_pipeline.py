@@ -107,6 +107,14 @@ def test_training_batches_have_static_shapes(cache, sources):
 
 
 @pytest.mark.parametrize("cache", CACHES)
+def test_no_iterator_waits_for_an_autotuner_when_it_closes(cache, sources):
+    training = sources["train", cache].training(plan("oversample"), batch_size=8)
+    evaluation = sources["test", cache].evaluation(batch_size=8)
+    assert training.options().autotune.enabled is False
+    assert evaluation.options().autotune.enabled is False
+
+
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("start_step", [1, 3, 5])
 def test_training_resumes_with_exactly_the_rest(start_step, cache, sources):
     drawn = plan("weighted")
