@@ -2,9 +2,8 @@
 
   python -m trainer.tpu_compile STEP.stablehlo v5e:2x2 CACHE_DIR RESULT.json
 
-A process of its own, for three reasons: libtpu and TensorFlow each bring their own runtime, the
-compiler ends its process where it meets a fault of its own, and only one process may hold libtpu
-at a time (a second one aborts), so compiles wait for each other at a lock.
+A process of its own, for two reasons: libtpu and TensorFlow each bring their own runtime, and the
+compiler ends its process where it meets a fault of its own. Several may compile at once.
 
 Results are kept under a hash of the program without its names and source lines, the versions of
 jax and libtpu, and the topology. jax's private modules are used because it has no public way to
@@ -13,9 +12,7 @@ compile a program that is not its own; setup.py pins the version that this was w
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -25,7 +22,6 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from cxr_tfrecords import files
@@ -84,8 +80,7 @@ def compile_file(path: str, topology: Topology, cache_dir: str) -> Compiled:
         if kept.exists():
             content = json.loads(kept.read_text(encoding="utf-8"))
             return Compiled(**{**content, "cached": True})
-        with _only_one():
-            compiled = _compile(module, topology)
+        compiled = _compile(module, topology)
         kept.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(str(kept), dataclasses.asdict(compiled))
         return compiled
@@ -116,14 +111,6 @@ def _drop_copies(module: Any) -> None:
     for operation in found:
         operation.results[0].replace_all_uses_with(operation.operands[0])
         operation.erase()
-
-
-@contextlib.contextmanager
-def _only_one() -> Iterator[None]:
-    path = pathlib.Path(tempfile.gettempdir(), f"cxr-balance-libtpu-{os.getuid()}.lock")
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _compile(module: Any, topology: Topology) -> Compiled:
@@ -192,7 +179,7 @@ def main() -> None:
         TPU_SKIP_MDS_QUERY="1",  # else libtpu asks a metadata server that is not there
         TPU_ACCELERATOR_TYPE=topology.chip.accelerator_type,
         TPU_WORKER_HOSTNAMES="localhost",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # no process here holds a TPU
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # else a second one aborts; none here holds a TPU
     )
     compiled = compile_file(path, topology, cache_dir)
     files.write_json(result, dataclasses.asdict(compiled))

@@ -1,5 +1,6 @@
 """The command: what it refuses, finds and keeps. Compiling itself is in the slow tests."""
 
+import concurrent.futures
 import json
 import subprocess
 import sys
@@ -131,6 +132,15 @@ def test_a_step_compiles_once_and_is_remembered(tmp_path):
     assert check["steps"]["evaluate"]["compiled"]["all_reduces"] == 0
     assert train["flops"] > check["steps"]["evaluate"]["compiled"]["flops"] > 0
     assert 0 < train["hbm"] < check["chip"]["hbm"]
+
+
+@pytest.mark.slow
+def test_checks_compile_side_by_side(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        both = list(pool.map(_check, [f"--cache_dir={tmp_path / name}" for name in "ab"]))
+    for result in both:
+        assert result.returncode == 0, result.stdout
+        assert "compiled" in result.stdout
 
 
 @pytest.mark.slow
