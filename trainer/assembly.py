@@ -27,6 +27,7 @@ from trainer import (
     samplers,
     steps,
     strategies,
+    untuned,
     workers,
 )
 from trainer.config import TrainConfig
@@ -264,7 +265,7 @@ def training_batches(
             servers=trainer.services.addresses,
         )
 
-    return iter(trainer.strategy.distribute_datasets_from_function(of_host))
+    return untuned.distribute(trainer.strategy, of_host)
 
 
 def evaluation_batches(trainer: Trainer, split: str) -> Iterator:

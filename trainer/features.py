@@ -18,7 +18,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cxr_tfrecords.dataset_dir import DatasetDir
-from trainer import evaluation, steps, workers
+from trainer import evaluation, steps, untuned, workers
 from trainer.config import TrainConfig
 from trainer.input_pipeline import SplitSource
 from trainer.model import features_model
@@ -70,7 +70,7 @@ def distributed_evaluation(
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return source.evaluation(batch_size=batch_size, context=context)
 
-    return iter(strategy.distribute_datasets_from_function(of_host))
+    return untuned.distribute(strategy, of_host)
 
 
 def _make_extract(

@@ -32,6 +32,7 @@ from cxr_tfrecords.errors import UserError
 from trainer import batch_ops, data_service, decoding, streaming
 from trainer.mixup import Mixing
 from trainer.samplers import EpochPlan
+from trainer.untuned import untuned
 
 _MIB = 2**20
 
@@ -265,8 +266,4 @@ def _ready(batches: tf.data.Dataset) -> tf.data.Dataset:
     options.deterministic = True
     # Slicing over hosts is done above, exactly; TensorFlow's would be a second one.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # TensorFlow 2.21 tunes in a thread that rests for 10, 20, 40, … ms, and to close an iterator
-    # could mean to wait for the end of its rest: up to twice the time of an epoch. Untuned, a map
-    # has as many calls at once as there are processors, at most 16.
-    options.autotune.enabled = False
-    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return untuned(batches.with_options(options)).prefetch(tf.data.AUTOTUNE)
