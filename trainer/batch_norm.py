@@ -13,6 +13,7 @@ think (docs/batch_norm.md has the figures).
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -41,8 +42,28 @@ def apply_policy(
     for layer in find_layers(model):
         if policy == "frozen":
             layer.trainable = False
-        # Not for one replica: Keras then takes another, less exact formula for the variance.
+        # Not for one replica, whose moments tf.nn.moments takes more exactly.
         layer.synchronized = synchronized and num_replicas > 1
+        if layer.synchronized:
+            layer._moments = functools.partial(_global_moments, layer._reduction_axes)
+
+
+def _global_moments(
+    axes: Sequence[int], inputs: tf.Tensor, mask: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance, float32 [channels], over the batches of all replicas, of equal size.
+
+    What Keras computes for `synchronized=True`, in one sum over replicas forwards and one
+    backwards. Keras takes three of each (values, squares, and how many there are), and across
+    hosts it is their number that costs, not their few hundred bytes.
+    """
+    assert mask is None, "images have no masked part"
+    own = tf.stack([tf.reduce_mean(inputs, axes), tf.reduce_mean(tf.square(inputs), axes)])
+    context = tf.distribute.get_replica_context()
+    if context is not None:  # outside of the replicas Keras, too, takes the batch for the whole
+        own = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+    mean, square = tf.unstack(own)
+    return mean, tf.maximum(square - tf.square(mean), 0.0)
 
 
 def average_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
