@@ -1,5 +1,6 @@
 """Mistakes that a user can mend, and how every command of ours reports them."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -55,6 +56,8 @@ def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = Fals
             sys.exit(0)
 
     def reported(argv: list[str]) -> int:
+        # absl shows what is of interest; that matplotlib lists fonts on its first use is not.
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
         try:
             return main(argv) or 0
         except UserError as error:
