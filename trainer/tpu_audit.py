@@ -11,7 +11,6 @@ import functools
 import pathlib
 
 import tensorflow as tf
-from tensorflow.python.framework import function_def_to_graph
 
 _OPS = pathlib.Path(__file__).with_name("tpu_ops.txt")
 # Arguments of the traced function: no operation of the compiled step.
@@ -57,9 +56,10 @@ def supported_ops() -> frozenset[str]:
 
 def audit(function: tf.types.experimental.ConcreteFunction) -> Audit:
     """Audits a traced function with all functions that it calls, loops and branches included."""
+    # As they were traced: graphs made from their definitions do not know the shapes of variables.
     graphs = [function.graph]
     for inner in function.graph.as_graph_def().library.function:
-        graphs.append(function_def_to_graph.function_def_to_graph(inner))
+        graphs.append(function.graph._get_function(inner.signature.name).graph)
     operations = [op for graph in graphs for op in graph.get_operations()]
     kinds = {op.type for op in operations} - _ARGUMENTS
     outside = {op.type for op in operations if "_xla_outside_compilation" in op.node_def.attr}

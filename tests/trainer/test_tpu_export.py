@@ -29,6 +29,12 @@ def _exporter(num_replicas: int = 4, **settings) -> tpu_export.Exporter:
     return tpu_export.Exporter(TrainConfig("", **settings), data, num_replicas)
 
 
+def test_variables_of_functions_within_the_step_have_shapes():
+    # Keras hands grouped convolutions, as ConvNeXt's, to a function of their own.
+    exporter = _exporter(backbone="convnext_tiny", weights="none")
+    assert exporter.audit("evaluate", per_replica=4).problems() == []
+
+
 @pytest.mark.parametrize("settings", CONFIGS, ids=lambda settings: settings["loss"])
 def test_no_step_holds_what_a_tpu_lacks(settings):
     exporter = _exporter(**settings)
