@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.plan import plan_build
 from beam_pipelines.sources import FileList, SourceFile
 from benchmarks.measure import measure
+from cxr_tfrecords.errors import run_main
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("paths", ["1000000", "5000000"], "Numbers of files.")
@@ -118,4 +119,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

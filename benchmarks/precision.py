@@ -39,8 +39,7 @@ _Runs = Mapping[tuple[str, str], FinishedRun]  # (precision, seed) -> run
 
 
 def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    del argv
     runs = {key: _train(*key) for key in itertools.product(PRECISIONS, FLAGS.seeds)}
     print(_table(runs))
     if FLAGS.picture:

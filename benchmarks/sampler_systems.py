@@ -45,12 +45,14 @@ def open_source(data: DatasetDir, cache: str) -> SplitSource:
     return SplitSource(data, "train", cache=cache)
 
 
-def our_images(data: DatasetDir, source: SplitSource, sampler: str, batch_size: int) -> int:
-    """As many images as the split holds, from as many epochs as that takes, as one stream.
+def our_images(
+    data: DatasetDir, source: SplitSource, sampler: str, batch_size: int, splits: int = 1
+) -> int:
+    """As many images as so many splits hold, from as many epochs as that takes, as one stream.
 
     One stream, because short epochs start oftener: what a start costs is `epoch_start`'s matter.
     """
-    steps = data.num_examples("train") // batch_size
+    steps = splits * data.num_examples("train") // batch_size
     plans = [_plan(data, sampler, batch_size, 0)]
     while sum(plan.steps for plan in plans) < steps:
         plans.append(_plan(data, sampler, batch_size, len(plans)))

@@ -48,8 +48,7 @@ flags.DEFINE_string("torch_python", sys.executable, "Interpreter in which PyTorc
 
 
 def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    del argv
     if unknown := set(FLAGS.parts) - set(PARTS):
         raise UserError(f"--parts={min(unknown)} is none of {', '.join(PARTS)}")
     data = dataset_flags.open_dataset(image_size=96)

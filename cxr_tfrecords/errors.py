@@ -34,13 +34,16 @@ class DivergedError(UserError):
     exit_code = 3
 
 
-def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = False) -> None:
+def run_main(
+    main: Callable[[list[str]], int | None], *, known_only: bool = False, arguments: bool = False
+) -> None:
     """Runs an entry point under absl; a user's mistake becomes one line and its exit code.
 
     Args:
       main: gets the arguments that are not flags (the program's name first), returns the exit
         code; None is 0.
       known_only: leave unknown flags among main's arguments instead of refusing them.
+      arguments: main takes others than flags; without, and without `known_only`, any is refused.
     """
 
     def parse_flags(argv: list[str]) -> list[str]:
@@ -59,6 +62,8 @@ def run_main(main: Callable[[list[str]], int | None], *, known_only: bool = Fals
         # absl shows what is of interest; that matplotlib lists fonts on its first use is not.
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
         try:
+            if argv[1:] and not (arguments or known_only):
+                raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
             return main(argv) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -238,4 +238,4 @@ if __name__ == "__main__":
         "Bits of 256 in which the hashes of near-duplicates may differ. Default: as built. -1: "
         "look for none.",
     )
-    run_main(main)
+    run_main(main, arguments=True)

@@ -13,7 +13,7 @@ import socket
 
 from absl import flags
 
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import run_main
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("port", 5050, "Where to listen; also on the next one.", lower_bound=1)
@@ -21,8 +21,7 @@ flags.DEFINE_string("host", "", "Name of this machine for the trainers. Empty: i
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    del argv
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()

@@ -40,8 +40,7 @@ flags.DEFINE_string("data_dir", "", "The run's data set, if it was moved. Empty:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    del argv
     for name in ("from_run", "run_dir"):
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing: --help explains it")

@@ -52,4 +52,4 @@ def _write(directory: str, page: str, matrices: confusion.Matrices) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "", "Directory for from_confusion.md and .json; '' writes none.")
-    run_main(main)
+    run_main(main, arguments=True)

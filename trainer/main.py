@@ -240,8 +240,7 @@ def _check_file_systems(config: settings.TrainConfig) -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
+    del argv
     config = config_from_flags()
     if config.data_dir == DEFAULT_DATA and not os.path.exists(DEFAULT_DATA):
         raise UserError(

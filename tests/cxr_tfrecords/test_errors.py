@@ -4,20 +4,37 @@ import os
 import subprocess
 import sys
 
+import pytest
 
-def test_the_first_use_of_matplotlib_on_a_machine_logs_nothing(tmp_path):
-    code = (
-        "from cxr_tfrecords.errors import run_main\n"
-        "def main(argv):\n"
-        "    import matplotlib.font_manager\n"
-        "run_main(main)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "MPLCONFIGDIR": str(tmp_path)},
+
+def _run(main: str, call: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    code = f"from cxr_tfrecords.errors import run_main\n{main}\n{call}\n"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        ("", 2, "error: unknown argument 'DATA': flags look like --name=value\n"),
+        (", arguments=True", 0, ""),
+        (", known_only=True", 0, ""),
+    ],
+)
+def test_an_argument_is_refused_where_none_is_taken(settings, code, said):
+    main = "def main(argv):\n    assert argv[1:] == ['DATA']"
+    done = _run(main, f"run_main(main{settings})", "DATA")
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_the_first_use_of_matplotlib_on_a_machine_logs_nothing(tmp_path):
+    main = "def main(argv):\n    import matplotlib.font_manager"
+    done = _run(main, "run_main(main)", MPLCONFIGDIR=str(tmp_path))
+    assert done.returncode == 0
     assert list(tmp_path.glob("fontlist*.json"))
     assert "font_manager" not in done.stderr

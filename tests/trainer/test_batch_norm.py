@@ -3,13 +3,8 @@ import numpy as np
 import pytest
 
 from tests.trainer import toy
-from trainer import batch_norm, strategies
+from trainer import batch_norm
 from trainer.model import create_model, seed_states
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return strategies.create_strategy("cpu")
 
 
 def _create_tiny(**settings):

@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.trainer import fake_run, toy
-from trainer import assembly, class_balance, experiment, losses, report, strategies
+from trainer import assembly, class_balance, experiment, losses, report
 from trainer.config import LOSSES, TrainConfig
 from trainer.finished_run import read_run
 from trainer.model import create_model
@@ -30,11 +30,6 @@ SPLITS = {"train": COUNTS, "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), SPLITS)
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return strategies.create_strategy("cpu")
 
 
 def _config(loss, **values) -> TrainConfig:

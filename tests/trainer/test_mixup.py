@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests import helpers
 from tests.trainer import toy
-from trainer import assembly, experiment, loop, losses, mixup, samplers, steps, strategies
+from trainer import assembly, experiment, loop, losses, mixup, samplers, steps
 from trainer.config import TrainConfig
 from trainer.input_pipeline import SplitSource
 from trainer.model import create_model
@@ -22,11 +22,6 @@ SPLITS = {"train": (16, 16, 24, 8), "validation": (6, 8, 10, 4), "test": (6, 7, 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), SPLITS)
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return strategies.create_strategy("cpu")
 
 
 def _plan(sampler="none", counts=COUNTS, epoch=0, batch_size=8, seed=3):

@@ -4,13 +4,8 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer import toy
-from trainer import learning_rate, schedule, steps, strategies
+from trainer import learning_rate, schedule, steps
 from trainer.model import create_model
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return strategies.create_strategy("cpu")
 
 
 def _train_steps(
