@@ -14,6 +14,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer import assembly, evaluation, steps
 from trainer.config import TrainConfig
+from trainer.untuned import untuned
 
 MONITOR = "validation_balanced_accuracy"
 
@@ -85,7 +86,7 @@ def _train_epoch(
     shape = (plan.steps, plan.batch_size)
     slots = tf.data.Dataset.from_tensor_slices((rows.reshape(shape), plan.labels.reshape(shape)))
     batches = slots.map(lambda row, labels: (tf.gather(table, row), labels))
-    train_steps(iter(batches), tf.constant(plan.steps))
+    train_steps(iter(untuned(batches)), tf.constant(plan.steps))
 
 
 def _score(

@@ -18,6 +18,7 @@ import tensorflow as tf
 from cxr_tfrecords import records
 from cxr_tfrecords.dataset_dir import DatasetDir, Shard
 from trainer.samplers import EpochPlan
+from trainer.untuned import untuned
 
 # Serialized records of a class that wait to be drawn: of some 30 kB each, 30 MB for each class.
 SHUFFLE_RECORDS = 1024
@@ -80,7 +81,9 @@ def _planned(data: DatasetDir, split: str, plan: EpochPlan) -> tf.data.Dataset:
         for label in range(data.num_classes)
     ]
     choice = tf.data.Dataset.from_tensor_slices(plan.labels.astype(np.int64))
-    return tf.data.Dataset.choose_from_datasets(classes, choice, stop_on_empty_dataset=True)
+    return untuned(
+        tf.data.Dataset.choose_from_datasets(classes, choice, stop_on_empty_dataset=True)
+    )
 
 
 def evaluation_records(data: DatasetDir, split: str, slots: np.ndarray) -> tf.data.Dataset:
@@ -92,7 +95,7 @@ def evaluation_records(data: DatasetDir, split: str, slots: np.ndarray) -> tf.da
 
 def _canonical(data: DatasetDir, split: str) -> tf.data.Dataset:
     table = tf.data.Dataset.from_tensor_slices(_shard_table(data.split_shards(split)))
-    return table.flat_map(_read_shard).map(lambda _, serialized: serialized)
+    return untuned(table.flat_map(_read_shard).map(lambda _, serialized: serialized))
 
 
 def _shard_table(shards: Sequence[Shard]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

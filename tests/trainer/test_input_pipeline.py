@@ -114,6 +114,11 @@ def test_no_iterator_waits_for_an_autotuner_when_it_closes(cache, sources):
     assert evaluation.options().autotune.enabled is False
 
 
+def test_neither_does_reading_a_split_once(data):
+    parsed = streaming.parsed_records(data, "train").batch(4).prefetch(2)
+    assert parsed.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("start_step", [1, 3, 5])
 def test_training_resumes_with_exactly_the_rest(start_step, cache, sources):
