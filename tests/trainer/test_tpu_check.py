@@ -2,14 +2,18 @@
 
 import concurrent.futures
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cxr_tfrecords.errors import UserError
 from trainer import tpu_audit, tpu_chips, tpu_compile, tpu_report, tpu_slices
+from trainer.config import BACKBONES
 
+DOCS = Path(__file__).parents[2] / "docs" / "tpu.md"
 SMALL = ("--backbone=tiny", "--image_size=32", "--batch_norm=frozen", "--topology=v5e:2x2")
 
 
@@ -89,6 +93,25 @@ def test_a_table_says_what_was_refused_and_why():
     content = json.loads(json.dumps(tpu_report.to_json([check], "jax 1")))["checks"][0]
     assert content["steps"]["train"]["estimated"]["images_per_second"] == pytest.approx(64)
     assert "estimated" not in content["steps"]["evaluate"]
+
+
+def test_the_documented_table_has_every_backbone_on_every_chip():
+    """One row each, all steps compiled, and figures that the chip could have."""
+    rows = re.findall(r"^\| (\w+) \| 224 \| (\S+) \|(.*)\|$", DOCS.read_text(), re.MULTILINE)
+    rows = [(name, tpu_chips.parse_topology(slice_), rest) for name, slice_, rest in rows]
+    assert sorted((name, topology.generation) for name, topology, _ in rows) == sorted(
+        (name, generation) for name in BACKBONES for generation in tpu_chips.CHIPS
+    )
+    for _, topology, rest in rows:
+        batch, steps, gflop, mib, share, _, images, of_slice = (
+            cell.strip().replace(",", "") for cell in rest.split("|")
+        )
+        assert re.fullmatch(r"(\d) of \1", steps)
+        chip = topology.chip
+        assert float(share[:-1]) == pytest.approx(float(mib) * 2**20 / chip.hbm * 100, abs=0.06)
+        assert float(of_slice) == pytest.approx(float(images) * topology.num_chips, abs=3)
+        fastest = int(batch) / topology.num_chips * chip.peak / (float(gflop) * 1e9)
+        assert 0 < float(images) < fastest * 1.01
 
 
 def test_a_compiler_that_dies_has_refused(monkeypatch, tmp_path):
