@@ -14,15 +14,18 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import commit, finish, passes, workdir
-from beam_pipelines.config import BuildConfig, salt_id
-from beam_pipelines.inspection import Work
+from beam_pipelines.dataset import commit
+from beam_pipelines.dataset.existing_rows import Joined, Known, read_known
+from beam_pipelines.dataset.manifest import make_manifest, write_sources
+from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, in_blocks
 from beam_pipelines.job import BuildResult
-from beam_pipelines.known import Joined, Known, read_known
-from beam_pipelines.plan import BuildPlan, plan_build
-from beam_pipelines.run import default_threads
-from beam_pipelines.sources import FileList, SourceFile, Sources, in_blocks
-from beam_pipelines.workdir import Scratch
+from beam_pipelines.planning.plan import BuildPlan, plan_build
+from beam_pipelines.running import workdir
+from beam_pipelines.running.beam_runner import default_threads
+from beam_pipelines.running.workdir import Scratch
+from beam_pipelines.settings.config import BuildConfig, salt_id
+from beam_pipelines.shards import passes
+from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files, splits
 from cxr_tfrecords.errors import UserError
 
@@ -77,11 +80,11 @@ def append(
         entries, written = passes.write_shards(scratch.appended, scratch, inspected, plan, options)
         renamed = _new_names(before, plan)
         old = [{**e, "file": renamed.get(e["file"], e["file"])} for e in before["shards"]]
-        manifest = finish.make_manifest(
+        manifest = make_manifest(
             plan, joined, inspected, config, new, _in_order(old + entries, plan), before
         )
         path = commit.staged_sources(scratch)
-        finish.write_sources(path, plan, inspected, known, renamed)
+        write_sources(path, plan, inspected, known, renamed)
         commit.commit(output_dir, scratch, manifest, renamed)
         return BuildResult(manifest, todo, written, (note,))
 

@@ -24,8 +24,8 @@ from absl import flags, logging
 from cxr_tfrecords.errors import UserError, run_main
 
 if TYPE_CHECKING:
-    from beam_pipelines.config import BuildConfig
-    from beam_pipelines.sources import Sources
+    from beam_pipelines.inputs.sources import Sources
+    from beam_pipelines.settings.config import BuildConfig
 
 FLAGS = flags.FLAGS
 DEFAULT_OUTPUT = "data/synthetic-tfrecords"
@@ -176,7 +176,8 @@ flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Beam's import notes which optional parts are absent
     # Imported late: --help and a mistyped value of a flag answer at once.
-    from beam_pipelines import append, beam_flags, job, summary
+    from beam_pipelines import append, job, summary
+    from beam_pipelines.settings import beam_flags
 
     options = beam_flags.parse(argv[1:], list(FLAGS))
     if not beam_flags.runs_locally(options):
@@ -226,7 +227,7 @@ def config_from_flags(built_with: Mapping[str, Any]) -> BuildConfig:
     Args:
       built_with: settings of a data set that is appended to, in place of flags not given.
     """
-    from beam_pipelines.config import BuildConfig
+    from beam_pipelines.settings.config import BuildConfig
 
     values: dict[str, Any] = {}
     for name in BuildConfig.__dataclass_fields__:
@@ -242,10 +243,10 @@ def config_from_flags(built_with: Mapping[str, Any]) -> BuildConfig:
 
 
 def _find_sources(config: BuildConfig, known_classes: Sequence[str]) -> Sources:
-    from beam_pipelines import sources, tables
+    from beam_pipelines.inputs import input_tables, sources
 
     if FLAGS.input_csv:
-        found = tables.read_input_csv(
+        found = input_tables.read_input_csv(
             FLAGS.input_csv, FLAGS.input_dir, FLAGS.group_salt, known_classes=known_classes
         )
     else:
@@ -254,7 +255,9 @@ def _find_sources(config: BuildConfig, known_classes: Sequence[str]) -> Sources:
             folder, with_masks=config.with_masks, known_classes=known_classes
         )
     if FLAGS.group_csv:
-        found = tables.tie_by_csv(found, FLAGS.group_csv, FLAGS.group_column, FLAGS.group_salt)
+        found = input_tables.tie_by_csv(
+            found, FLAGS.group_csv, FLAGS.group_column, FLAGS.group_salt
+        )
     elif FLAGS["group_column"].present:
         raise UserError("--group_column needs --group_csv, the table that has it")
     return found

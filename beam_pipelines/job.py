@@ -11,13 +11,22 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import commit, finish, passes, workdir
-from beam_pipelines.config import BuildConfig, salt_id
-from beam_pipelines.inspection import Work
-from beam_pipelines.plan import plan_build
-from beam_pipelines.run import default_threads
-from beam_pipelines.sources import Sources
-from beam_pipelines.workdir import Scratch
+from beam_pipelines.dataset import commit
+from beam_pipelines.dataset.manifest import (
+    make_manifest,
+    sources_fingerprint,
+    unexpected_files,
+    write_metadata,
+    write_sources,
+)
+from beam_pipelines.inputs.sources import Sources
+from beam_pipelines.planning.plan import plan_build
+from beam_pipelines.running import workdir
+from beam_pipelines.running.beam_runner import default_threads
+from beam_pipelines.running.workdir import Scratch
+from beam_pipelines.settings.config import BuildConfig, salt_id
+from beam_pipelines.shards import passes
+from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 
@@ -48,7 +57,7 @@ def build(
     """Builds, resumes or mends a dataset directory.
 
     Args:
-      salt: of patient ids, see `tables.tie_digest`.
+      salt: of patient ids, see `input_tables.tie_digest`.
       page: make the statistics page, see `cxr_tfrecords.stats`.
 
     Raises:
@@ -68,7 +77,7 @@ def build(
         _start(scratch, sources, config)
         work = Work(sources.root, sources.class_names, config, salt)
         inspected, todo = passes.inspect_sources(sources, scratch, work, options, threads)
-        if earlier and earlier["sources"]["fingerprint"] != finish.sources_fingerprint(inspected):
+        if earlier and earlier["sources"]["fingerprint"] != sources_fingerprint(inspected):
             scratch.remove()
             raise UserError(
                 f"files in {sources.root} have changed since {output_dir} was built: build into "
@@ -80,9 +89,9 @@ def build(
         entries, written = passes.write_shards(
             output_dir, scratch, inspected, plan, options, earlier
         )
-        manifest = finish.make_manifest(plan, inspected, inspected, config, sources, entries)
-        finish.write_sources(files.join(output_dir, dataset_dir.SOURCES), plan, inspected)
-        finish.write_metadata(output_dir, manifest, page=page)
+        manifest = make_manifest(plan, inspected, inspected, config, sources, entries)
+        write_sources(files.join(output_dir, dataset_dir.SOURCES), plan, inspected)
+        write_metadata(output_dir, manifest, page=page)
         scratch.remove()
         return BuildResult(manifest, todo, written)
 
@@ -97,7 +106,7 @@ def _earlier_build(
 ) -> dict[str, Any] | None:
     """Checks that the directory may be built into; returns its finished manifest, if any."""
     with files.explained(output_dir, "output_dir"):
-        foreign = finish.unexpected_files(output_dir)
+        foreign = unexpected_files(output_dir)
     if foreign:
         raise UserError(
             f"--output_dir={output_dir} holds files that are not a build's "

@@ -6,8 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.job import BuildResult
-from beam_pipelines.sources import Sources
 from cxr_tfrecords import stats
 from cxr_tfrecords.splits import SPLITS
 

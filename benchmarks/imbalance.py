@@ -23,8 +23,9 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cxr_tfrecords import files, plot_style, synthetic
+from cxr_tfrecords import files, synthetic
 from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.pages import plot_style
 
 FLAGS = flags.FLAGS
 
@@ -137,7 +138,7 @@ def _run(module: str, *arguments: str) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    from trainer.tables import markdown_table
+    from cxr_tfrecords.pages.markdown import markdown_table
 
     header = ["ratio", "method", "balanced accuracy", "Brier, raw", "Brier, corrected"]
     lines = []

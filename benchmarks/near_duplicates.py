@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 from tabulate import tabulate
 
-from beam_pipelines.sources import find_sources
+from beam_pipelines.inputs.sources import find_sources
 from cxr_tfrecords import enhance, files, images, near_duplicates
 from cxr_tfrecords.errors import run_main
 

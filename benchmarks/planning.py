@@ -20,9 +20,9 @@ import numpy as np
 from absl import flags
 from tabulate import tabulate
 
-from beam_pipelines.config import BuildConfig
-from beam_pipelines.plan import plan_build
-from beam_pipelines.sources import FileList, SourceFile
+from beam_pipelines.inputs.sources import FileList, SourceFile
+from beam_pipelines.planning.plan import plan_build
+from beam_pipelines.settings.config import BuildConfig
 from benchmarks.measure import measure
 from cxr_tfrecords.errors import run_main
 

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from cxr_tfrecords import plot_style
 from cxr_tfrecords.errors import UserError, run_main
-from trainer.config import PRECISIONS
-from trainer.finished_run import FinishedRun, read_run
-from trainer.tables import markdown_table
+from cxr_tfrecords.pages import plot_style
+from cxr_tfrecords.pages.markdown import markdown_table
+from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.settings.config import PRECISIONS
 
 FLAGS = flags.FLAGS
 

@@ -16,9 +16,19 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cxr_tfrecords import dataset_dir, files, shortcut, stats_sources
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.splits import SPLITS
+from cxr_tfrecords.statistics import shortcut
+from cxr_tfrecords.statistics.sources import (
+    SourceTable,
+    choose_groups,
+    describe_files,
+    describe_rejected,
+    measure_shortcut,
+    read_sources,
+    size_points,
+)
 
 FORMAT = "cxr-stats/1"
 NUMBERS, PAGE = "stats.json", "stats.html"
@@ -49,10 +59,11 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
         that did not note what the page needs.
     """
     # The pictures' packages are imported here: whoever only asks for `describe` goes without.
-    from cxr_tfrecords import stats_page, stats_pictures
+    from cxr_tfrecords.statistics import pictures
+    from cxr_tfrecords.statistics.page import render
 
     _check_manifest(path, manifest)
-    sources = stats_sources.read_sources(path, manifest)
+    sources = read_sources(path, manifest)
     numbers = collect(manifest, sources)
     leading = _leading(manifest)
     named: dict[str, set[str]] = {}
@@ -60,13 +71,13 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
         for member in group["shown"]:
             if member["shard"]:
                 named.setdefault(member["shard"], set()).add(member["filename"])
-    thumbnails = stats_pictures.read_thumbnails(path, manifest, named, leading)
+    thumbnails = pictures.read_thumbnails(path, manifest, named, leading)
     numbers["samples"] = {
         name: [t.filename for t in thumbnails.values() if t.leading and t.class_name == name]
         for name in manifest["class_names"]
     }
-    plots = stats_pictures.draw(numbers, stats_sources.size_points(sources))
-    page = stats_page.render(numbers, thumbnails, plots)
+    plots = pictures.draw(numbers, size_points(sources))
+    page = render(numbers, thumbnails, plots)
     return Statistics(numbers, page)
 
 
@@ -131,7 +142,7 @@ def _check_manifest(path: str, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def collect(manifest: Mapping[str, Any], sources: stats_sources.SourceTable) -> dict[str, Any]:
+def collect(manifest: Mapping[str, Any], sources: SourceTable) -> dict[str, Any]:
     """The figures: of the manifest, and counted from sources.csv."""
     duplicates = manifest["duplicates"]
     found = manifest["sources"]
@@ -151,14 +162,14 @@ def collect(manifest: Mapping[str, Any], sources: stats_sources.SourceTable) -> 
             "set_aside": dict(sorted(found["set_aside"].items())),
         },
         "pixels": {key: manifest["pixels"][key] for key in ("mean", "std", "of")},
-        "files": stats_sources.describe_files(sources),
+        "files": describe_files(sources),
         "intensity": _intensity(manifest),
         "duplicates": {
             **{key: duplicates[key] for key in listed},
-            "shown": stats_sources.choose_groups(sources, list(duplicates["label_conflicts"])),
+            "shown": choose_groups(sources, list(duplicates["label_conflicts"])),
         },
-        "rejected": stats_sources.describe_rejected(sources, found["set_aside"]),
-        "shortcut": stats_sources.measure_shortcut(sources),
+        "rejected": describe_rejected(sources, found["set_aside"]),
+        "shortcut": measure_shortcut(sources),
     }
 
 

@@ -26,8 +26,8 @@ from absl import flags
 
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
-from trainer import config as settings
-from trainer import study
+from trainer.comparison import method_grid
+from trainer.settings import config as settings
 
 FLAGS = flags.FLAGS
 
@@ -79,7 +79,8 @@ flags.DEFINE_list(
 flags.DEFINE_string(
     "paper_tables",
     "",
-    "A paper's tables as JSON (see trainer.published), shown beside these methods in the page.",
+    "A paper's tables as JSON (see trainer/comparison/published_tables.py), shown beside these "
+    "methods in the page.",
 )
 flags.DEFINE_integer("resamples", 2000, "Of the bootstrap.", lower_bound=100)
 
@@ -92,11 +93,11 @@ def main(argv: list[str]) -> int:
         named = _find_runs(FLAGS.runs)
     else:
         cells = _make_cells()
-        failed = study.run_grid(FLAGS.study_dir, cells, _common_flags(argv[1:]), FLAGS.jobs)
+        failed = method_grid.run_grid(FLAGS.study_dir, cells, _common_flags(argv[1:]), FLAGS.jobs)
         named = [
-            (_entry_name(cell), study.run_dir(FLAGS.study_dir, cell))
+            (_entry_name(cell), method_grid.run_dir(FLAGS.study_dir, cell))
             for cell in cells
-            if study.is_finished(FLAGS.study_dir, cell)
+            if method_grid.is_finished(FLAGS.study_dir, cell)
         ]
     _compare(named)
     for name in failed:
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _make_cells() -> list[study.Cell]:
+def _make_cells() -> list[method_grid.Cell]:
     if not FLAGS.data_dir:
         raise UserError("name the data set with --data_dir, or finished runs with --runs")
     try:
@@ -114,15 +115,15 @@ def _make_cells() -> list[study.Cell]:
     for flag, values in (("seeds", seeds), ("methods", FLAGS.methods)):
         if len(set(values)) < len(values) or not values:
             raise UserError(f"--{flag}={','.join(map(str, values))}: each once, and at least one")
-    methods = [study.parse_method(name) for name in FLAGS.methods]
+    methods = [method_grid.parse_method(name) for name in FLAGS.methods]
     if any(method.decoupled for method in methods) and "none" not in FLAGS.methods:
         raise UserError(
-            f"--methods: {', '.join(study.DECOUPLED)} start from the run `none`: name it too"
+            f"--methods: {', '.join(method_grid.DECOUPLED)} start from the run `none`: name it too"
         )
     for backbone in FLAGS.backbones:
         if backbone not in settings.BACKBONES:
             raise UserError(f"--backbones: {backbone!r} is none of {', '.join(settings.BACKBONES)}")
-    return study.make_grid(methods, seeds, FLAGS.backbones)
+    return method_grid.make_grid(methods, seeds, FLAGS.backbones)
 
 
 def _common_flags(extra: Sequence[str]) -> list[str]:
@@ -140,14 +141,14 @@ def _common_flags(extra: Sequence[str]) -> list[str]:
     return [*common, *extra]
 
 
-def _entry_name(cell: study.Cell) -> str:
+def _entry_name(cell: method_grid.Cell) -> str:
     several = len(FLAGS.backbones) > 1
     return f"{cell.method.name} ({cell.backbone})" if several else cell.method.name
 
 
 def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
     """(entry, run directory) of all finished runs; what tells entries apart names them."""
-    from trainer.finished_run import read_run
+    from trainer.runs.finished_run import read_run
 
     paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
     paths = [path for path in paths if os.path.exists(os.path.join(path, "metrics.json"))]
@@ -156,14 +157,20 @@ def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
     runs = [read_run(path) for path in paths]
     several = len({run.config.backbone for run in runs}) > 1
     return [
-        (study.describe_method(run) + (f" ({run.config.backbone})" if several else ""), run.path)
+        (
+            method_grid.describe_method(run) + (f" ({run.config.backbone})" if several else ""),
+            run.path,
+        )
         for run in runs
     ]
 
 
 def _compare(named: Sequence[tuple[str, str]]) -> None:
-    from trainer import compare_page, comparison, comparison_text, confusion, deployment
-    from trainer.entries import read_entries
+    from trainer.comparison import compare_methods, confusion_matrices
+    from trainer.comparison.methods import read_entries
+    from trainer.comparison.page.page import write_page
+    from trainer.comparison.text import headline, markdown, verdicts
+    from trainer.deployment import corrected_probabilities
 
     entries = read_entries(named)
     if len(entries) < 2:
@@ -171,12 +178,12 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
     names = [entry.name for entry in entries]
     reference = FLAGS.reference or next((n for n in names if n.split(" ")[0] == "none"), names[0])
     print(f"comparing {len(names)} methods with {FLAGS.resamples:,} resamples", flush=True)
-    content: dict[str, Any] = comparison.compare(
+    content: dict[str, Any] = compare_methods.compare(
         entries,
         reference=reference,
         primary=FLAGS.primary_metric,
         resamples=FLAGS.resamples,
-        deploy_prior=deployment.parse_deploy_prior(
+        deploy_prior=corrected_probabilities.parse_deploy_prior(
             FLAGS.deploy_prior, entries[0].runs[0].class_names
         ),
     )
@@ -185,12 +192,12 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
     files.write_json(os.path.join(FLAGS.study_dir, "comparison.json"), plain)
     path = os.path.join(FLAGS.study_dir, "comparison.md")
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        file.write(comparison_text.markdown(content))
-    print("\n" + comparison_text.headline(content))
-    for line in comparison_text.verdicts(content):
+        file.write(markdown(content))
+    print("\n" + headline(content))
+    for line in verdicts(content):
         print(f"  {line}")
-    paper = confusion.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
-    page = compare_page.write_page(FLAGS.study_dir, content, entries, paper=paper)
+    paper = confusion_matrices.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
+    page = write_page(FLAGS.study_dir, content, entries, paper=paper)
     print(f"\n{page} shows it all, {path} its figures")
 
 

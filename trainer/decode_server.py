@@ -1,4 +1,4 @@
-"""Decodes training images for trainers on other machines; see `trainer.data_service`.
+"""Decodes training images for trainers on other machines; see `trainer.input.decode_service`.
 
   python -m trainer.decode_server --port=5050
 
@@ -25,9 +25,9 @@ def main(argv: list[str]) -> None:
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    from trainer import data_service
+    from trainer.input import decode_service
 
-    server = data_service.start_server(FLAGS.host or socket.gethostname(), FLAGS.port)
+    server = decode_service.start_server(FLAGS.host or socket.gethostname(), FLAGS.port)
     print(f"decodes for trainers with --data_service={server.address}; ^C ends it", flush=True)
     try:
         server.dispatcher.join()

@@ -52,10 +52,11 @@ def main(argv: list[str]) -> None:
     # Imported late: --help and a mistyped flag answer at once.
     import tensorflow as tf
 
-    from trainer import decoupling, experiment
+    from trainer.training import second_stage
+    from trainer.training.run import describe_results
 
     tf.config.experimental.enable_op_determinism()
-    metrics = decoupling.decouple(
+    metrics = second_stage.decouple(
         FLAGS.from_run,
         FLAGS.run_dir,
         FLAGS.method,
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
         learning_rate=FLAGS.learning_rate,
         data_dir=FLAGS.data_dir,
     )
-    print(experiment.describe_results(FLAGS.run_dir, metrics), flush=True)
+    print(describe_results(FLAGS.run_dir, metrics), flush=True)
 
 
 if __name__ == "__main__":

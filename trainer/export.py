@@ -48,9 +48,9 @@ def main(argv: list[str]) -> None:
 
     quiet_tensorflow()
     # Imported late: --help and a mistyped flag answer at once.
-    from trainer import deployed_model
+    from trainer.deployment import exported_model
 
-    for line in deployed_model.export(
+    for line in exported_model.export(
         FLAGS.run_dir, FLAGS.output_dir, FLAGS.deploy_prior, FLAGS.format
     ):
         print(line, flush=True)

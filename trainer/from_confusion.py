@@ -4,8 +4,8 @@
 
 FILE.json: {"class_names": ["COVID", …], "models": {"A": [[689, …], …], …}}, rows being true
 classes; or a paper's tables, which are then checked against its matrices (see
-trainer/published.py). Prints Markdown; --out writes it to DIR/from_confusion.md and the figures
-to DIR/from_confusion.json.
+trainer/comparison/published_tables.py). Prints Markdown; --out writes it to
+DIR/from_confusion.md and the figures to DIR/from_confusion.json.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from absl import flags
 
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.files import replacing
-from trainer import confusion, published
+from trainer.comparison import confusion_matrices, published_tables
 
 
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("name one file: python -m trainer.from_confusion FILE.json")
-    matrices = confusion.read_matrices(argv[1])
-    page = confusion.describe(matrices)
-    if published.is_published(matrices):
-        page += "\n\n" + published.describe_published(matrices)
+    matrices = confusion_matrices.read_matrices(argv[1])
+    page = confusion_matrices.describe(matrices)
+    if published_tables.is_published(matrices):
+        page += "\n\n" + published_tables.describe_published(matrices)
     print(page)
     if flags.FLAGS.out:
         _write(flags.FLAGS.out, page, matrices)
 
 
-def _write(directory: str, page: str, matrices: confusion.Matrices) -> None:
+def _write(directory: str, page: str, matrices: confusion_matrices.Matrices) -> None:
     names = matrices.class_names
     figures = {
-        "models": {m: confusion.summarize(n, names) for m, n in matrices.models.items()},
-        "comparisons": [dataclasses.asdict(c) for c in confusion.compare(matrices)],
+        "models": {m: confusion_matrices.summarize(n, names) for m, n in matrices.models.items()},
+        "comparisons": [dataclasses.asdict(c) for c in confusion_matrices.compare(matrices)],
     }
     try:
         os.makedirs(directory, exist_ok=True)

@@ -21,8 +21,9 @@ from typing import Any
 from absl import flags, logging
 
 from cxr_tfrecords.errors import UserError, run_main
-from trainer import config as settings
-from trainer import distribution_flags, running_flags, sampler_flags, tpu_versions
+from trainer.distribution import tpu_versions
+from trainer.settings import config as settings
+from trainer.settings import distribution_flags, running_flags, sampler_flags
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(sampler_flags)
@@ -257,7 +258,8 @@ def main(argv: list[str]) -> None:
     _check_file_systems(config)
     # Imported late: --help and a mistyped flag answer at once.
     from cxr_tfrecords import dataset_dir
-    from trainer import experiment, preemption, strategies, workers
+    from trainer.distribution import lost_workers, preemption, strategies
+    from trainer.training.run import run
 
     preemption.listen()
     if config.strategy == "auto":
@@ -268,13 +270,13 @@ def main(argv: list[str]) -> None:
         config = dataclasses.replace(config, strategy=name)
     several = config.strategy == "multi_worker"
     if several:
-        workers.start(config.worker_timeout)
-    with workers.explained_losses() if several else contextlib.nullcontext():
+        lost_workers.start(config.worker_timeout)
+    with lost_workers.explained_losses() if several else contextlib.nullcontext():
         strategy = strategies.create_strategy(
             config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
         )
         preemption.listen()  # again: TensorFlow's coordination service has taken SIGTERM for itself
-        experiment.run(config, dataset_dir.load(config.data_dir), strategy)
+        run(config, dataset_dir.load(config.data_dir), strategy)
 
 
 if __name__ == "__main__":

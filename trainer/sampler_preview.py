@@ -16,7 +16,11 @@ from collections.abc import Sequence
 from absl import flags
 
 from cxr_tfrecords.errors import run_main
-from trainer import pictures, sampler_audit, sampler_flags, sampler_tables, sampling_shares
+from trainer.balancing import class_shares
+from trainer.epochs.audit import SamplerAudit
+from trainer.epochs.preview import describe_sampler, make_configs, read_counts
+from trainer.runs import report_pictures
+from trainer.settings import sampler_flags
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(sampler_flags)
@@ -30,7 +34,7 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "sampler",
     ["all"],
-    f"One or more of {', '.join(sampling_shares.SAMPLERS)}; all: all of them. `python -m "
+    f"One or more of {', '.join(class_shares.SAMPLERS)}; all: all of them. `python -m "
     "trainer.main --help` says what each does.",
 )
 flags.DEFINE_integer(
@@ -43,20 +47,20 @@ flags.DEFINE_string("out", "", "A picture (PNG) of the classes before and after.
 
 def main(argv: list[str]) -> None:
     del argv
-    class_names, counts = sampler_tables.read_counts(FLAGS.data_dir, FLAGS.counts)
+    class_names, counts = read_counts(FLAGS.data_dir, FLAGS.counts)
     print(f"{sum(counts):,} training images of {len(counts)} classes, seed {FLAGS.seed}")
     sampled: dict[str, Sequence[int]] = {}
-    configs = sampler_tables.make_configs(
-        sampling_shares.SAMPLERS if FLAGS.sampler == ["all"] else FLAGS.sampler,
+    configs = make_configs(
+        class_shares.SAMPLERS if FLAGS.sampler == ["all"] else FLAGS.sampler,
         sampler_flags.parsed_settings(FLAGS),
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
         seed=FLAGS.seed,
     )
     for config in configs:
-        audit = sampler_audit.SamplerAudit(config, class_names, counts)
+        audit = SamplerAudit(config, class_names, counts)
         audit.catch_up(config.epochs)
-        print(f"\n{sampler_tables.describe_sampler(audit, config.batch_size)}", flush=True)
+        print(f"\n{describe_sampler(audit, config.batch_size)}", flush=True)
         last = audit.rows[-1]
         moves = config.sampler == "progressive"
         title = f"{config.sampler}, epoch {last.epoch}" if moves else config.sampler
@@ -64,7 +68,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.out:
         if os.path.dirname(FLAGS.out):
             os.makedirs(os.path.dirname(FLAGS.out), exist_ok=True)
-        pictures.write_sampling_picture(FLAGS.out, class_names, counts, sampled)
+        report_pictures.write_sampling_picture(FLAGS.out, class_names, counts, sampled)
         print(f"\n{FLAGS.out} shows it")
 
 

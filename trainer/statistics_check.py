@@ -17,10 +17,16 @@ from absl import flags
 from scipy.special import log_softmax
 
 from cxr_tfrecords.errors import run_main
-from trainer.metrics import weighted_metrics
-from trainer.paired_tests import delong, mcnemar
-from trainer.statistics import FIXED, RESAMPLED, group_weights, interval, paired_difference
-from trainer.tables import markdown_table
+from cxr_tfrecords.pages.markdown import markdown_table
+from trainer.evaluation.bootstrap import (
+    FIXED,
+    RESAMPLED,
+    group_weights,
+    interval,
+    paired_difference,
+)
+from trainer.evaluation.metrics import weighted_metrics
+from trainer.evaluation.paired_tests import delong, mcnemar
 
 _PREVALENCE = (0.17, 0.28, 0.48, 0.07)
 _GROUPS, _RESAMPLES, _SEED_SPREAD = 200, 500, 0.3

@@ -19,7 +19,7 @@ from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
-from trainer import config as settings
+from trainer.settings import config as settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
@@ -68,12 +68,13 @@ def configs_from_flags() -> list[settings.TrainConfig]:
 
 def main(argv: list[str]) -> int:
     del argv
-    from trainer import tpu_chips, tpu_compile
+    from trainer.tpu import compile_step
+    from trainer.tpu.chips import parse_topology
 
     configs = configs_from_flags()
-    topologies = [tpu_chips.parse_topology(name) for name in FLAGS.topology]
+    topologies = [parse_topology(name) for name in FLAGS.topology]
     try:
-        versions = tpu_compile.versions()
+        versions = compile_step.versions()
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', "
@@ -82,22 +83,24 @@ def main(argv: list[str]) -> int:
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    from trainer import tpu_export, tpu_report, tpu_slices
+    from trainer.tpu import export_step
+    from trainer.tpu.report import NOTE, describe, summarize, to_json
+    from trainer.tpu.slices import Checker
 
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     cache = FLAGS.cache_dir or os.path.join(home, "cxr-balance", "tpu_check")
-    data = tpu_export.describe_data(FLAGS.image_size, FLAGS.channels, FLAGS.num_classes)
-    print(f"{versions}; {tpu_report.NOTE}", flush=True)
+    data = export_step.describe_data(FLAGS.image_size, FLAGS.channels, FLAGS.num_classes)
+    print(f"{versions}; {NOTE}", flush=True)
     checks = []
     for config in configs:
-        checker = tpu_slices.Checker(config, data, cache)
+        checker = Checker(config, data, cache)
         for topology in topologies:
             checks.append(checker.check(topology, max_batch=FLAGS.max_batch))
-            print(f"\n{tpu_report.describe(checks[-1])}", flush=True)
+            print(f"\n{describe(checks[-1])}", flush=True)
     if len(checks) > 1:
-        print(f"\n{tpu_report.summarize(checks)}")
+        print(f"\n{summarize(checks)}")
     if FLAGS.json:
-        files.write_json(FLAGS.json, tpu_report.to_json(checks, versions))
+        files.write_json(FLAGS.json, to_json(checks, versions))
     return 0 if all(check.passed for check in checks) else 1
 
 

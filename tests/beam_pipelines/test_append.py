@@ -7,10 +7,14 @@ import shutil
 
 import pytest
 
-from beam_pipelines import append, beam_flags, commit, job, sources, tables
-from beam_pipelines.config import BuildConfig
-from cxr_tfrecords import dataset_dir, files, records, stats_pictures, tfrecord, verify
+from beam_pipelines import append, job
+from beam_pipelines.dataset import commit
+from beam_pipelines.inputs import input_tables, sources
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
+from cxr_tfrecords import dataset_dir, files, records, tfrecord, verify
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.statistics import pictures
 from tests.beam_pipelines.radiographs import CLASSES, write_radiographs
 from tests.beam_pipelines.test_build import digests
 
@@ -124,7 +128,7 @@ def test_copies_and_patients_follow_the_old_image(first, tmp_path):
     patients = tmp_path / "patients.csv"
     lines = [f"{name},p{number}" for number, name in enumerate(old)]
     patients.write_text("\n".join(["path,patient_id", *lines]))
-    build(tables.tie_by_csv(find(first), str(patients), "patient_id", ""), out)
+    build(input_tables.tie_by_csv(find(first), str(patients), "patient_id", ""), out)
     rows = read_sources(out)
     by_split = collections.defaultdict(list)
     for name, row in rows.items():
@@ -137,7 +141,7 @@ def test_copies_and_patients_follow_the_old_image(first, tmp_path):
     shutil.copy(first / train, new / "torn.png")  # … a train image, of the test image's patient
     lines = [f"COVID/images/{name}.png,p{old.index(test)}" for name in ("visit", "torn")]
     patients.write_text("\n".join(["path,patient_id", *lines]))
-    add(tables.tie_by_csv(find(tmp_path / "new"), str(patients), "patient_id", ""), out)
+    add(input_tables.tie_by_csv(find(tmp_path / "new"), str(patients), "patient_id", ""), out)
     after = read_sources(out)
     for name in ("copy", "visit", "torn"):  # what ties two splits takes its neighbours along
         assert after[f"COVID/images/{name}.png"]["reason"].startswith("it ties images of two")
@@ -170,7 +174,7 @@ class Killed(BaseException):
 @pytest.mark.slow
 def test_a_commit_killed_anywhere_is_finished_by_the_next_build(first, tmp_path, monkeypatch):
     # Plots would be drawn a hundred times here.
-    monkeypatch.setattr(stats_pictures, "draw", lambda *_: {"bytes": b"", "intensity": b""})
+    monkeypatch.setattr(pictures, "draw", lambda *_: {"bytes": b"", "intensity": b""})
     config = dataclasses.replace(CONFIG, shard_size=100)
     build(find(first), tmp_path / "old", config)
     untroubled = tmp_path / "untroubled"

@@ -10,8 +10,10 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from beam_pipelines import beam_flags, job, sources
-from beam_pipelines.config import BuildConfig
+from beam_pipelines import job
+from beam_pipelines.inputs import sources
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, records, verify
 from cxr_tfrecords.errors import UserError
 from tests.beam_pipelines.radiographs import add_bad_files, add_copies, write_radiographs
@@ -154,11 +156,11 @@ def test_only_missing_and_damaged_shards_are_written_again(radiographs, tmp_path
 
 
 def test_an_interrupted_build_goes_on(radiographs, tmp_path, monkeypatch):
-    from beam_pipelines import write
+    from beam_pipelines.shards import write_shards
 
     build(radiographs, tmp_path / "whole")
     written = []
-    real = write.tfrecord.write_records
+    real = write_shards.tfrecord.write_records
 
     def fails_on_the_fifth(path, serialized):
         if len(written) == 4:
@@ -166,7 +168,7 @@ def test_an_interrupted_build_goes_on(radiographs, tmp_path, monkeypatch):
         written.append(path)
         return real(path, serialized)
 
-    monkeypatch.setattr(write.tfrecord, "write_records", fails_on_the_fifth)
+    monkeypatch.setattr(write_shards.tfrecord, "write_records", fails_on_the_fifth)
     with pytest.raises(UserError, match="No space left on device"):
         build(radiographs, tmp_path / "out")
     monkeypatch.undo()
@@ -187,7 +189,8 @@ def test_what_a_killed_build_left_half_written_is_removed(radiographs, tmp_path)
 
 
 def test_a_full_disk_in_any_process_is_one_line(radiographs, tmp_path, monkeypatch):
-    from beam_pipelines import finish, parts
+    from beam_pipelines.dataset import manifest as finish
+    from beam_pipelines.shards import parts
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")

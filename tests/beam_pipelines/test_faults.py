@@ -10,8 +10,11 @@ import zlib
 
 import pytest
 
-from beam_pipelines import beam_flags, job, passes, sources
-from beam_pipelines.config import BuildConfig
+from beam_pipelines import job
+from beam_pipelines.inputs import sources
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
+from beam_pipelines.shards import passes
 from cxr_tfrecords import dataset_dir, files, records, tfrecord, verify
 from cxr_tfrecords.errors import UserError
 from tests.beam_pipelines import commands

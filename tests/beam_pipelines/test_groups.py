@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from beam_pipelines import beam_flags, job, sources, tables, workdir
-from beam_pipelines.config import BuildConfig
+from beam_pipelines import job
+from beam_pipelines.inputs import input_tables, sources
+from beam_pipelines.running import workdir
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, images, records, synthetic, tfrecord, verify
 from cxr_tfrecords.errors import UserError
 from tests.dicom_files import dicom_file
@@ -106,7 +109,7 @@ def test_patients_never_span_splits_and_their_ids_are_not_stored(radiographs, tm
     lines = [f"{name},patient-{number // 2}" for number, name in enumerate(names)]
     table.write_text("\n".join(["FILE NAME,patient_id", *lines]))
     found = sources.find_sources(str(radiographs))
-    tied = tables.tie_by_csv(found, str(table), "patient_id", "secret")
+    tied = input_tables.tie_by_csv(found, str(table), "patient_id", "secret")
     manifest = build(tied, tmp_path / "out", salt="secret")
     patient = dict(line.split(",") for line in lines)
     where = collections.defaultdict(set)
@@ -119,7 +122,7 @@ def test_patients_never_span_splits_and_their_ids_are_not_stored(radiographs, tm
     with pytest.raises(UserError, match="--group_salt"):
         build(tied, tmp_path / "out", salt="other")
     with pytest.raises(UserError, match="has no column 'person'"):
-        tables.tie_by_csv(found, str(table), "person", "")
+        input_tables.tie_by_csv(found, str(table), "person", "")
 
 
 def test_a_list_of_images_keeps_its_splits_and_leaks_are_refused(radiographs, tmp_path):
@@ -133,7 +136,7 @@ def test_a_list_of_images_keeps_its_splits_and_leaks_are_refused(radiographs, tm
     def write(rows):
         with open(table, "w", newline="") as file:
             csv.writer(file).writerows([["path", "label", "split", "group"], *rows])
-        return tables.read_input_csv(str(table), str(radiographs), "")
+        return input_tables.read_input_csv(str(table), str(radiographs), "")
 
     off = dataclasses.replace(CONFIG, dedup="off")
     manifest = build(write(rows), tmp_path / "out", off)

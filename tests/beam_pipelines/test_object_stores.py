@@ -14,8 +14,11 @@ import sys
 
 import pytest
 
-from beam_pipelines import append, beam_flags, job, parts, sources, tables, write
-from beam_pipelines.config import BuildConfig
+from beam_pipelines import append, job
+from beam_pipelines.inputs import input_tables, sources
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
+from beam_pipelines.shards import parts, write_shards
 from cxr_tfrecords import dataset_dir, files, tfrecord, verify
 from cxr_tfrecords.errors import UserError
 from tests.beam_pipelines import commands
@@ -128,7 +131,7 @@ def test_an_interrupted_build_on_s3_goes_on(s3, radiographs, tmp_path, monkeypat
     build(radiographs, tmp_path / "local")
     for label in CLASSES:  # two chunks: the first pass is interrupted between them
         upload(s3, radiographs / label, f"s3://bucket/in/{label}")
-    monkeypatch.setattr("beam_pipelines.passes._CHUNK", 25)
+    monkeypatch.setattr("beam_pipelines.shards.passes._CHUNK", 25)
     real, calls = getattr(module, name), []
 
     def fails_the_second_time(*arguments):
@@ -152,9 +155,11 @@ def test_an_interrupted_build_on_s3_goes_on(s3, radiographs, tmp_path, monkeypat
 def test_records_are_read_from_s3_in_ranges(s3, radiographs, monkeypatch):
     """Whole parts would be read once for each shard: hundreds of times on a large set."""
     build(radiographs, "s3://bucket/out")
-    whole = write.files.read_bytes
+    whole = write_shards.files.read_bytes
     read = []
-    monkeypatch.setattr(write.files, "read_bytes", lambda path: (read.append(path), whole(path))[1])
+    monkeypatch.setattr(
+        write_shards.files, "read_bytes", lambda path: (read.append(path), whole(path))[1]
+    )
     build(radiographs, "s3://bucket/again")
     assert not [path for path in read if path.endswith(parts.RECORDS)]
 
@@ -199,7 +204,7 @@ def test_lists_and_tables_are_read_from_s3(s3, radiographs, tmp_path):
     names = sorted(str(p.relative_to(radiographs)) for p in radiographs.rglob("*.png"))
     lines = ["path,label,group", *(f"{n},{n.split('/')[0]},{i // 2}" for i, n in enumerate(names))]
     s3.pipe_file("bucket/in/list.csv", "\n".join(lines).encode())
-    found = tables.read_input_csv("s3://bucket/in/list.csv", "", "")
+    found = input_tables.read_input_csv("s3://bucket/in/list.csv", "", "")
     assert (found.root, len(found)) == ("s3://bucket/in", 40)
     manifest = job.build(
         found,

@@ -18,8 +18,12 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners import pipeline_context
 
-from beam_pipelines import beam_flags, inspection, job, passes, run, sources, write
-from beam_pipelines.config import BuildConfig
+from beam_pipelines import job
+from beam_pipelines.inputs import sources
+from beam_pipelines.running import beam_runner
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
+from beam_pipelines.shards import inspection, passes, write_shards
 from cxr_tfrecords.errors import UserError
 from tests.beam_pipelines import commands
 from tests.beam_pipelines.radiographs import CLASSES, write_radiographs
@@ -238,9 +242,11 @@ def test_workers_start_where_the_path_of_python_has_a_space(radiographs, tmp_pat
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     options = beam_flags.parse(["--direct_running_mode=multi_processing"], [])
-    graph = run.make_pipeline("Write", ["x"], write.WriteShard("parts.json"), options)
+    graph = beam_runner.make_pipeline(
+        "Write", ["x"], write_shards.WriteShard("parts.json"), options
+    )
     environment = graph.runner._default_environment
-    assert environment.command_string == f"'{python}' -m beam_pipelines.local_worker"
+    assert environment.command_string == f"'{python}' -m beam_pipelines.running.local_worker"
     # The options of the caller are those of the next pass too.
     assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
@@ -297,11 +303,11 @@ def graphs(tmp_path, monkeypatch):
         found = {}
 
         def noted(title, items, dofn, _options, **how):
-            graph = run.make_pipeline(title, items, dofn, PipelineOptions(options))
+            graph = beam_runner.make_pipeline(title, items, dofn, PipelineOptions(options))
             found[title] = graph.to_runner_api(), items
             real(title, items, dofn, beam_flags.parse([], []), **how)
 
-        real = run.run_pass
+        real = beam_runner.run_pass
         monkeypatch.setattr(passes, "run_pass", noted)
         build_here(root, tmp_path / f"out{count}")
         monkeypatch.undo()
@@ -328,7 +334,7 @@ def do_fns(proto):
 @pytest.mark.parametrize("options", [[], DATAFLOW], ids=["portable", "dataflow"])
 def test_the_job_graph_is_three_stages_of_importable_code(graphs, options):
     found = graphs(10, options)
-    kinds = {"Inspect": inspection.InspectChunk, "Write": write.WriteShard}
+    kinds = {"Inspect": inspection.InspectChunk, "Write": write_shards.WriteShard}
     assert found.keys() == kinds.keys()
     for title, (proto, _) in found.items():
         assert top_stages(proto) == [f"{title}Work", f"{title}Spread", title]
@@ -352,7 +358,7 @@ def test_what_is_shuffled_has_a_deterministic_key(graphs):
                 keys.append(coder.key_coder())
         assert keys
         assert all(key.is_deterministic() for key in keys)
-        for item in ("chunk", "part"), write.ShardTask("a", "b", "c", {"split": "train"}):
+        for item in ("chunk", "part"), write_shards.ShardTask("a", "b", "c", {"split": "train"}):
             coder = coders.registry.get_coder(object)
             assert coder.decode(coder.encode(item)) == item
 

@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines import sources
+from beam_pipelines.inputs import sources
 
 FILES = st.builds(
     sources.SourceFile,

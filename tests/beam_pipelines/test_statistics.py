@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
-from beam_pipelines import beam_flags, job, sources, summary
-from beam_pipelines.config import BuildConfig
+from beam_pipelines import job, summary
+from beam_pipelines.inputs import sources
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, files, stats, verify
 from cxr_tfrecords.errors import UserError
 from tests.beam_pipelines.radiographs import write_radiographs
@@ -66,7 +68,7 @@ def test_a_full_disk_stops_before_the_manifest(tmp_path, monkeypatch):
 def test_workers_start_without_what_only_the_page_needs():
     heavy = ("sklearn", "matplotlib", "tensorflow")
     code = (
-        "import sys, beam_pipelines.passes, beam_pipelines.finish\n"
+        "import sys, beam_pipelines.shards.passes, beam_pipelines.dataset.manifest\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

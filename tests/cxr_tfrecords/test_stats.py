@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_pipelines import append, beam_flags, job, sources
-from beam_pipelines.config import BuildConfig
-from cxr_tfrecords import dataset_dir, files, shortcut, stats, tfrecord, verify
+from beam_pipelines import append, job
+from beam_pipelines.inputs import sources
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
+from cxr_tfrecords import dataset_dir, files, stats, tfrecord, verify
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.statistics import shortcut
 from tests.beam_pipelines.radiographs import (
     CLASSES,
     add_bad_files,

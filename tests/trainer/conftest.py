@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from trainer import preemption, strategies
+from trainer.distribution import preemption, strategies
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.sampling_shares import SAMPLERS
+from trainer.balancing.class_shares import SAMPLERS
 
 # No count is a multiple of another strategy's replicas, nor of the batch: 66 training images.
 COUNTS = {"train": (13, 17, 29, 7), "validation": (5, 7, 11, 3), "test": (7, 5, 11, 2)}
@@ -134,8 +134,10 @@ def train_samplers(
 
 def _work(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     from cxr_tfrecords import dataset_dir
-    from trainer import assembly, backbones, strategies
-    from trainer.config import TrainConfig
+    from trainer.distribution import strategies
+    from trainer.models import backbones
+    from trainer.settings.config import TrainConfig
+    from trainer.training.learner import create_trainer
 
     if job["smooth"]:
         backbones.keras.layers.ReLU = functools.partial(
@@ -143,7 +145,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         )
     strategy = strategies.create_strategy(job["strategy"], virtual_devices=job["virtual_devices"])
     config = TrainConfig(job["data_dir"], job["scratch"], **job["settings"])
-    trainer = assembly.create_trainer(config, dataset_dir.load(config.data_dir), strategy)
+    trainer = create_trainer(config, dataset_dir.load(config.data_dir), strategy)
     variables = [v.value for v in (*trainer.model.variables, *trainer.optimizer.variables)]
     start = [variable.numpy() for variable in variables]
     outcomes = {}
@@ -159,7 +161,9 @@ def _work(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _train(trainer: Any, config: Any) -> dict[str, Any]:
     """Trains the given model, already traced, with another sampler."""
-    from trainer import assembly, checkpoints, loop
+    from trainer.runs import checkpoints
+    from trainer.training import loop
+    from trainer.training.learner import plan_moments, predict
 
     step_losses: list[float] = []
     before = 0.0
@@ -181,11 +185,11 @@ def _train(trainer: Any, config: Any) -> dict[str, Any]:
         trainer,
         config=config,
         train_steps=recorded,
-        moments_plan=assembly.plan_moments(config, trainer.data),
+        moments_plan=plan_moments(config, trainer.data),
         checkpoints=checkpoints.Checkpoints(directory, trainer.model, trainer.optimizer),
     )
     progress = loop.train(one)
-    predictions = assembly.predict(one, "test")
+    predictions = predict(one, "test")
     confusion = np.zeros((trainer.data.num_classes,) * 2, int)
     np.add.at(confusion, (predictions.labels, predictions.logits.argmax(1)), 1)
     return {

@@ -8,8 +8,8 @@ import os
 
 import numpy as np
 
-from trainer import evaluation
-from trainer.config import TrainConfig
+from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
+from trainer.settings.config import TrainConfig
 
 CLASSES = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
 COUNTS = {
@@ -81,10 +81,10 @@ def write_run(
         logits = rng.normal(0, 1, (len(labels), 4)) + 3.0 * np.eye(4)[labels]
         logits[:, 1] += 0.8 * (labels == 2)
         names = ids[split] if ids else [f"{split}-{i}.png" for i in range(len(labels))]
-        predictions = evaluation.Predictions(names, labels, logits.astype(np.float32))
+        predictions = Predictions(names, labels, logits.astype(np.float32))
         name = os.path.join(path, f"predictions_{split}.csv")
-        evaluation.write_predictions(name, predictions, class_names)
-        metrics[split] = evaluation.compute_metrics(predictions, class_names)
+        write_predictions(name, predictions, class_names)
+        metrics[split] = compute_metrics(predictions, class_names)
     _write_json(path, "metrics.json", metrics)
     return path
 

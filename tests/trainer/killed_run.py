@@ -16,7 +16,8 @@ from cxr_tfrecords.quiet import quiet_tensorflow
 
 def run_until(step: int, name: str) -> None:
     quiet_tensorflow()
-    from trainer import main, steps
+    from trainer import main
+    from trainer.training import steps
 
     make_train_steps = steps.make_train_steps
 

@@ -12,29 +12,37 @@ import pytest
 from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
-from trainer import comparison, comparison_text, evaluation, metrics, study
-from trainer.deployment import training_priors
-from trainer.entries import read_entries
-from trainer.finished_run import read_run
+from trainer.comparison import compare_methods, method_grid
+from trainer.comparison.methods import read_entries
+from trainer.comparison.text import change, headline, markdown, verdicts, with_interval
+from trainer.evaluation import metrics
+from trainer.evaluation.predictions import (
+    Predictions,
+    compute_metrics,
+    read_predictions,
+    write_predictions,
+)
+from trainer.runs.finished_run import read_run
+from trainer.runs.training_priors import training_priors
 
 
 def write_study(folder, shifts, seeds=(0, 1, 2)):
     """Runs whose logits of the true class are raised by `shifts[method]`: better or worse."""
     named = []
     for method, shift in shifts.items():
-        flags = dict(study.parse_method(method).flags)
+        flags = dict(method_grid.parse_method(method).flags)
         for seed in seeds:
             path = write_run(folder / f"{method}-{seed}", seed=seed, **{"sampler": "none", **flags})
             for split in ("validation", "test"):
                 name = os.path.join(path, f"predictions_{split}.csv")
-                own = evaluation.read_predictions(name)
+                own = read_predictions(name)
                 some = slice(None, None, 6)  # enough to tell methods apart, in seconds
-                own = evaluation.Predictions(own.ids[some], own.labels[some], own.logits[some])
+                own = Predictions(own.ids[some], own.labels[some], own.logits[some])
                 noise = np.random.default_rng([seed, len(method)]).normal(0, 0.3, own.logits.shape)
                 logits = own.logits + noise + shift * np.eye(4)[own.labels]
-                evaluation.write_predictions(
+                write_predictions(
                     name,
-                    evaluation.Predictions(own.ids, own.labels, logits.astype(np.float32)),
+                    Predictions(own.ids, own.labels, logits.astype(np.float32)),
                     CLASSES,
                 )
             named.append((method, path))
@@ -46,42 +54,44 @@ def content(tmp_path_factory):
     named = write_study(
         tmp_path_factory.mktemp("study"), {"none": 0, "oversample": 0.8, "focal": 0, "weighted": -1}
     )
-    return comparison.compare(read_entries(named), reference="none", resamples=300)
+    return compare_methods.compare(read_entries(named), reference="none", resamples=300)
 
 
 def test_methods_are_samplers_losses_or_both():
-    assert study.parse_method("oversample").flags == {"sampler": "oversample"}
-    both = study.parse_method("undersample+focal").flags
+    assert method_grid.parse_method("oversample").flags == {"sampler": "oversample"}
+    both = method_grid.parse_method("undersample+focal").flags
     assert both == {"sampler": "undersample", "loss": "focal"}
-    assert study.parse_method("crt").decoupled == "crt"
+    assert method_grid.parse_method("crt").decoupled == "crt"
     for name, message in (
         ("undersample+oversample", "sets --sampler twice"),
         ("smote", "'smote' .* is none of none, undersample"),
     ):
         with pytest.raises(UserError, match=message):
-            study.parse_method(name)
+            method_grid.parse_method(name)
 
 
 def test_a_runs_name_is_read_back_from_its_settings(tmp_path):
     names = ("none", "oversample", "logit_adjusted", "weighted+focal", "balanced_mixup", "ldam_drw")
     for name in names:
-        flags = dict(study.parse_method(name).flags)
+        flags = dict(method_grid.parse_method(name).flags)
         for number in flags.keys() & {"mixup_alpha", "early_stopping_patience"}:
             flags[number] = float(flags[number])
         run = read_run(write_run(tmp_path / name, **{"sampler": "none"} | flags))
-        assert study.describe_method(run) == name
+        assert method_grid.describe_method(run) == name
 
 
 @pytest.mark.parametrize("base", ["none", "oversample"])
 def test_a_decoupled_run_is_not_taken_for_its_base(tmp_path, base):
     run = read_run(write_run(tmp_path / base, sampler=base))
     told = {"method": "tau_norm", "from_config": run.config.to_json()}
-    name = study.describe_method(dataclasses.replace(run, decoupled=told))
+    name = method_grid.describe_method(dataclasses.replace(run, decoupled=told))
     assert name == ("tau_norm" if base == "none" else "tau_norm of oversample")
 
 
 def test_seeds_come_first_so_that_a_stopped_study_can_be_compared():
-    cells = study.make_grid([study.parse_method(n) for n in ("none", "focal")], [0, 1], ["tiny"])
+    cells = method_grid.make_grid(
+        [method_grid.parse_method(n) for n in ("none", "focal")], [0, 1], ["tiny"]
+    )
     assert [cell.name for cell in cells] == [
         *("tiny-none-seed0", "tiny-focal-seed0", "tiny-none-seed1", "tiny-focal-seed1"),
     ]
@@ -90,9 +100,7 @@ def test_seeds_come_first_so_that_a_stopped_study_can_be_compared():
 def test_means_over_seeds_are_those_of_the_runs_metrics(content):
     for entry in content["entries"].values():
         own = [
-            evaluation.compute_metrics(
-                evaluation.read_predictions(os.path.join(path, "predictions_test.csv")), CLASSES
-            )
+            compute_metrics(read_predictions(os.path.join(path, "predictions_test.csv")), CLASSES)
             for path in entry["runs"]
         ]
         for name in metrics.OVERALL:
@@ -103,11 +111,11 @@ def test_means_over_seeds_are_those_of_the_runs_metrics(content):
 
 
 def test_the_better_the_worse_and_the_same_are_told_apart(content):
-    told = dict(line.split(": ", 1) for line in comparison_text.verdicts(content))
+    told = dict(line.split(": ", 1) for line in verdicts(content))
     assert ": better; Brier better" in told["oversample"]
     assert ": worse; Brier worse" in told["weighted"]
     assert ": no evidence of a difference" in told["focal"]
-    assert comparison_text.headline(content).startswith(
+    assert headline(content).startswith(
         "Of 3 methods: better balanced accuracy than none: oversample; worse: weighted."
     )
     differences = content["differences"]
@@ -119,9 +127,9 @@ def test_the_better_the_worse_and_the_same_are_told_apart(content):
 
 
 def test_every_number_of_the_page_is_in_the_json(content):
-    page = comparison_text.markdown(json.loads(json.dumps(content)))
+    page = markdown(json.loads(json.dumps(content)))
     for name, entry in content["entries"].items():
-        accuracy = comparison_text.with_interval("accuracy", entry["metrics"]["accuracy"])
+        accuracy = with_interval("accuracy", entry["metrics"]["accuracy"])
         assert f"| {name} |" in page
         assert accuracy in page
     for part in ("## Results", "## Probabilities", "## Tests by image", "## Budget"):
@@ -134,13 +142,13 @@ def test_what_cannot_be_paired_is_refused(tmp_path):
         read_entries([named[0], ("none", named[1][1])])
     entries = read_entries(named)
     with pytest.raises(UserError, match="--reference=all is none of none, focal"):
-        comparison.compare(entries, reference="all")
+        compare_methods.compare(entries, reference="all")
     path = os.path.join(named[1][1], "predictions_test.csv")
-    own = evaluation.read_predictions(path)
-    fewer = evaluation.Predictions(own.ids[1:], own.labels[1:], own.logits[1:])
-    evaluation.write_predictions(path, fewer, CLASSES)
+    own = read_predictions(path)
+    fewer = Predictions(own.ids[1:], own.labels[1:], own.logits[1:])
+    write_predictions(path, fewer, CLASSES)
     with pytest.raises(UserError, match="was tested on other images"):
-        comparison.compare(read_entries(named), reference="none")
+        compare_methods.compare(read_entries(named), reference="none")
 
 
 def test_priors_are_those_that_the_probabilities_are_at(tmp_path):
@@ -218,16 +226,20 @@ def test_mistakes_end_with_one_line(tmp_path):
 def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch, capsys):
     data = write_dataset(tmp_path / "data", image_size=24)
     study_dir = str(tmp_path / "study")
-    methods = [study.parse_method(name) for name in ("none", "posthoc_logit_adjusted", "weighted")]
+    methods = [
+        method_grid.parse_method(name) for name in ("none", "posthoc_logit_adjusted", "weighted")
+    ]
     common = [f"--data_dir={data.path}", "--batch_size=8", "--epochs=1", "--optimizer=sgd"]
-    command = study.command
+    command = method_grid.command
 
     def diverging(study_dir, cell, common):
         rate = "1e30" if cell.method.name == "none" else "0.01"
         return command(study_dir, cell, [*common, f"--learning_rate={rate}"])
 
-    monkeypatch.setattr(study, "command", diverging)
-    failed = study.run_grid(study_dir, study.make_grid(methods, [0], ["tiny"]), common, jobs=1)
+    monkeypatch.setattr(method_grid, "command", diverging)
+    failed = method_grid.run_grid(
+        study_dir, method_grid.make_grid(methods, [0], ["tiny"]), common, jobs=1
+    )
     assert failed == ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
     printed = capsys.readouterr().out
     assert "tiny-none-seed0: failed with exit code 3" in printed
@@ -236,6 +248,6 @@ def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch, capsys):
 
 
 def test_a_change_that_rounds_to_nothing_has_no_minus():
-    assert comparison_text.change("accuracy", -0.0004) == "+0.0"
-    assert comparison_text.change("brier", -0.00004) == "+0.0000"
-    assert comparison_text.change("accuracy", -0.012) == "-1.2"
+    assert change("accuracy", -0.0004) == "+0.0"
+    assert change("brier", -0.00004) == "+0.0000"
+    assert change("accuracy", -0.012) == "-1.2"

@@ -14,10 +14,14 @@ import pytest
 
 from cxr_tfrecords.errors import UserError
 from tests import helpers
-from trainer import decoupling, evaluation, experiment, output_layer, run_directory, strategies
-from trainer.config import TrainConfig
-from trainer.finished_run import read_run
-from trainer.input_pipeline import SplitSource
+from trainer.distribution import strategies
+from trainer.evaluation.predictions import compute_metrics, read_predictions
+from trainer.input.split_batches import SplitSource
+from trainer.runs import run_directory
+from trainer.runs.finished_run import read_run
+from trainer.settings.config import TrainConfig
+from trainer.training import output_layer, second_stage
+from trainer.training import run as experiment
 
 COUNTS = {"train": (16, 16, 40, 6), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 
@@ -42,19 +46,19 @@ def source(data, tmp_path_factory):
 
 
 def _logits(run_dir, split="test"):
-    return evaluation.read_predictions(os.path.join(run_dir, f"predictions_{split}.csv"))
+    return read_predictions(os.path.join(run_dir, f"predictions_{split}.csv"))
 
 
 def _snapshot(directory):
     return {p: p.stat().st_mtime_ns for p in sorted(directory.rglob("*"))}
 
 
-@pytest.mark.parametrize("method", decoupling.METHODS)
+@pytest.mark.parametrize("method", second_stage.METHODS)
 def test_a_decoupled_run_is_a_finished_run_and_its_source_stays_untouched(
     method, source, data, tmp_path
 ):
     before = _snapshot(source)
-    metrics = decoupling.decouple(str(source), str(tmp_path), method, epochs=3)
+    metrics = second_stage.decouple(str(source), str(tmp_path), method, epochs=3)
     assert _snapshot(source) == before
     assert run_directory.is_finished(str(tmp_path))
     run = read_run(str(tmp_path))
@@ -70,7 +74,7 @@ def test_a_decoupled_run_is_a_finished_run_and_its_source_stays_untouched(
     assert np.abs(new.logits - old.logits).max() > 1e-3
     for split in ("validation", "test"):
         predictions = _logits(tmp_path, split)
-        assert evaluation.compute_metrics(predictions, data.class_names) == metrics[split]
+        assert compute_metrics(predictions, data.class_names) == metrics[split]
     report = (tmp_path / "report.md").read_text()
     assert f"decoupled by {method}" in report
     assert f"python -m trainer.decouple \\\n    --from_run={source}" in report
@@ -78,11 +82,11 @@ def test_a_decoupled_run_is_a_finished_run_and_its_source_stays_untouched(
     assert "Recalibrate" in report
 
 
-@pytest.mark.parametrize("method", decoupling.METHODS)
+@pytest.mark.parametrize("method", second_stage.METHODS)
 def test_saved_model_gives_the_stored_predictions_and_only_its_output_layer_is_new(
     method, source, data, tmp_path
 ):
-    decoupling.decouple(str(source), str(tmp_path), method, epochs=2)
+    second_stage.decouple(str(source), str(tmp_path), method, epochs=2)
     old, new = (keras.models.load_model(d / "model.keras") for d in (source, tmp_path))
     images = next(SplitSource(data, "test").evaluation(batch_size=27).as_numpy_iterator())[0]
     np.testing.assert_allclose(new(images), _logits(tmp_path).logits, atol=1e-4)
@@ -95,7 +99,7 @@ def test_saved_model_gives_the_stored_predictions_and_only_its_output_layer_is_n
 
 
 def test_crt_learns_balanced_classes_and_keeps_its_best_epoch(source, tmp_path):
-    decoupling.decouple(str(source), str(tmp_path), "crt", epochs=12, learning_rate=0.03)
+    second_stage.decouple(str(source), str(tmp_path), "crt", epochs=12, learning_rate=0.03)
     run = read_run(str(tmp_path))
     assert run.config.sampler == "weighted"
     assert run.config.loss == "cross_entropy"
@@ -127,24 +131,24 @@ def test_the_output_layer_learns_from_each_images_own_features(data):
 
 def test_crt_gives_the_same_again(source, tmp_path):
     for name in ("one", "two"):
-        decoupling.decouple(str(source), str(tmp_path / name), "crt", epochs=2)
+        second_stage.decouple(str(source), str(tmp_path / name), "crt", epochs=2)
     files = [(tmp_path / name / "predictions_test.csv").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
 
 
 def test_normalised_weights_follow_the_papers_equation():
     kernel = np.random.default_rng(0).normal(size=(5, 3)) * [1, 4, 0.1]
-    np.testing.assert_array_equal(decoupling.normalise_weights(kernel, 0.0), kernel)
-    ones = np.linalg.norm(decoupling.normalise_weights(kernel, 1.0), axis=0)
+    np.testing.assert_array_equal(second_stage.normalise_weights(kernel, 0.0), kernel)
+    ones = np.linalg.norm(second_stage.normalise_weights(kernel, 1.0), axis=0)
     np.testing.assert_allclose(ones, 1.0)
     half = np.stack([w / np.sqrt(np.linalg.norm(w)) for w in kernel.T], axis=1)
-    np.testing.assert_allclose(decoupling.normalise_weights(kernel, 0.5), half)
+    np.testing.assert_allclose(second_stage.normalise_weights(kernel, 0.5), half)
     kernel[:, 1] = 0
-    assert np.isfinite(decoupling.normalise_weights(kernel, 1.0)).all()
+    assert np.isfinite(second_stage.normalise_weights(kernel, 1.0)).all()
 
 
 def test_given_tau_is_used_without_bias(source, tmp_path):
-    decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=0.0)
+    second_stage.decouple(str(source), str(tmp_path), "tau_norm", tau=0.0)
     bias = keras.models.load_model(source / "model.keras").get_layer("logits").bias.numpy()
     assert np.abs(bias).max() > 1e-4
     expected = _logits(source).logits - bias
@@ -156,7 +160,7 @@ def test_given_tau_is_used_without_bias(source, tmp_path):
 def test_post_hoc_adjustment_is_menons_formula_and_trains_nothing(source, data, tmp_path):
     for tau in (None, 0.5):
         run_dir = tmp_path / str(tau)
-        decoupling.decouple(str(source), str(run_dir), "posthoc_logit_adjusted", tau=tau)
+        second_stage.decouple(str(source), str(run_dir), "posthoc_logit_adjusted", tau=tau)
         priors = np.array(COUNTS["train"]) / sum(COUNTS["train"])
         expected = _logits(source).logits - (tau or 1.0) * np.log(priors)
         np.testing.assert_allclose(_logits(run_dir).logits, expected, atol=1e-5)
@@ -171,10 +175,10 @@ def test_tau_is_chosen_by_balanced_accuracy_on_validation(source, tmp_path):
     kernel = np.array([[9.0, 0.0], [0.0, 1.0]], np.float32)
     features = np.array([[1, 0], [1, 0.2], [0.3, 1], [0.2, 1], [0.25, 1]], np.float32)
     labels = np.array([0, 0, 1, 1, 1], np.int32)
-    scores = decoupling.choose_tau(features, labels, kernel)
+    scores = second_stage.choose_tau(features, labels, kernel)
     assert scores[0.0] == pytest.approx(0.5)
     assert scores[1.0] == 1.0
-    decoupling.decouple(str(source), str(tmp_path), "tau_norm")
+    second_stage.decouple(str(source), str(tmp_path), "tau_norm")
     told = read_run(str(tmp_path)).decoupled
     scores = dict(map(tuple, told["tau_scores"]))
     assert told["tau"] == next(t for t, s in scores.items() if s == max(scores.values()))
@@ -185,26 +189,26 @@ def test_tau_is_chosen_by_balanced_accuracy_on_validation(source, tmp_path):
 def test_runs_that_cannot_be_decoupled_say_why(source, data, tmp_path):
     run, new = str(source), str(tmp_path / "new")
     with pytest.raises(UserError, match=r"--from_run=.*nothing is not a finished run"):
-        decoupling.decouple(str(tmp_path / "nothing"), new, "crt")
+        second_stage.decouple(str(tmp_path / "nothing"), new, "crt")
     unfinished = tmp_path / "unfinished"
     shutil.copytree(source, unfinished)
     (unfinished / "metrics.json").unlink()
     with pytest.raises(UserError, match="not a finished run"):
-        decoupling.decouple(str(unfinished), new, "crt")
+        second_stage.decouple(str(unfinished), new, "crt")
     other = helpers.write_dataset(tmp_path / "other", COUNTS, seed=1)
     with pytest.raises(UserError, match=r"trained on other data .*--data_dir"):
-        decoupling.decouple(run, new, "crt", data_dir=other.path)
+        second_stage.decouple(run, new, "crt", data_dir=other.path)
     damaged = tmp_path / "damaged"
     shutil.copytree(source, damaged)
     (damaged / "model.keras").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"model\.keras cannot be read"):
-        decoupling.decouple(str(damaged), new, "crt")
+        second_stage.decouple(str(damaged), new, "crt")
     for arguments, words in (
         ({"method": "lws"}, "--method=lws"),
         ({"method": "tau_norm", "tau": -1.0}, "--tau=-1.0"),
     ):
         with pytest.raises(UserError, match=words):
-            decoupling.decouple(run, new, **arguments)
+            second_stage.decouple(run, new, **arguments)
     assert not os.path.exists(new)
 
 
@@ -214,20 +218,20 @@ def test_cosine_output_layers_are_refused(data, tmp_path):
     )
     experiment.run(config, data, strategies.create_strategy("cpu"))
     with pytest.raises(UserError, match="--loss=ldam_drw"):
-        decoupling.decouple(config.run_dir, str(tmp_path / "new"), "tau_norm")
+        second_stage.decouple(config.run_dir, str(tmp_path / "new"), "tau_norm")
 
 
 def test_taken_directories_are_refused_and_half_made_ones_are_made_anew(source, data, tmp_path):
     with pytest.raises(UserError, match="holds a run already"):
-        decoupling.decouple(str(source), str(source), "crt")
-    decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=0.5)
+        second_stage.decouple(str(source), str(source), "crt")
+    second_stage.decouple(str(source), str(tmp_path), "tau_norm", tau=0.5)
     with pytest.raises(UserError, match="holds a run already"):
-        decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=1.0)
+        second_stage.decouple(str(source), str(tmp_path), "tau_norm", tau=1.0)
     config = dataclasses.replace(read_run(str(source)).config, run_dir=str(tmp_path))
     with pytest.raises(UserError, match=r"holds a run of trainer\.decouple"):
         experiment.run(config, data, strategies.create_strategy("cpu"))
     (tmp_path / "report.md").unlink()
-    decoupling.decouple(str(source), str(tmp_path), "tau_norm", tau=1.0)
+    second_stage.decouple(str(source), str(tmp_path), "tau_norm", tau=1.0)
     assert read_run(str(tmp_path)).decoupled["tau"] == 1.0
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from trainer import evaluation
-from trainer.input_pipeline import SplitSource
+from trainer.evaluation.predictions import compute_metrics, read_predictions
+from trainer.input.split_batches import SplitSource
 
 COUNTS = {"train": (12, 18, 30, 6), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 FLAGS = ["--sampler=oversample", "--batch_size=8", "--epochs=3", "--steps_per_loop=1"]
@@ -79,10 +79,10 @@ def test_metrics_can_be_computed_again_from_the_predictions(finished, data):
     run_dir, _ = finished
     metrics = json.loads((run_dir / "metrics.json").read_text())
     for split in ("validation", "test"):
-        predictions = evaluation.read_predictions(str(run_dir / f"predictions_{split}.csv"))
+        predictions = read_predictions(str(run_dir / f"predictions_{split}.csv"))
         assert len(predictions.ids) == len(set(predictions.ids)) == data.num_examples(split)
         assert np.bincount(predictions.labels).tolist() == list(COUNTS[split])
-        assert evaluation.compute_metrics(predictions, data.class_names) == metrics[split]
+        assert compute_metrics(predictions, data.class_names) == metrics[split]
     best = min(float(row["validation_loss"]) for row in _history(run_dir))
     assert metrics["validation"]["log_loss"] == best
 
@@ -92,7 +92,7 @@ def test_saved_model_gives_the_stored_predictions(finished, data):
     model = keras.models.load_model(run_dir / "model.keras")
     source = SplitSource(data, "test")
     (images, labels, _, _), *_ = source.evaluation(batch_size=27).as_numpy_iterator()
-    stored = evaluation.read_predictions(str(run_dir / "predictions_test.csv"))
+    stored = read_predictions(str(run_dir / "predictions_test.csv"))
     np.testing.assert_array_equal(stored.labels, labels)
     assert stored.ids == source.ids()
     assert stored.groups == source.groups()

@@ -12,8 +12,10 @@ import pytest
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.shared import shared_path
-from trainer import pictures, sampler_tables, sampling_shares
-from trainer.sampler_audit import SamplerAudit
+from trainer.balancing import class_shares
+from trainer.epochs.audit import SamplerAudit
+from trainer.epochs.preview import describe_sampler, make_configs, read_counts
+from trainer.runs import report_pictures
 
 TABLE_IV = "COVID=2379,Lung_Opacity=3825,Normal=6509,Viral Pneumonia=832"
 
@@ -35,12 +37,12 @@ def preview(*arguments):
 def show(names, items=None, **settings):
     """The tables of some samplers, made in this process."""
     usual = {"sampling_strategy": "auto", "target_distribution": (), "balance_power": None}
-    class_names, counts = sampler_tables.read_counts("", items or TABLE_IV.split(","))
+    class_names, counts = read_counts("", items or TABLE_IV.split(","))
     texts = []
-    for config in sampler_tables.make_configs(names, usual | settings, epochs=1):
+    for config in make_configs(names, usual | settings, epochs=1):
         audit = SamplerAudit(config, class_names, counts)
         audit.catch_up(1)
-        texts.append(sampler_tables.describe_sampler(audit, config.batch_size))
+        texts.append(describe_sampler(audit, config.batch_size))
     return "\n\n".join(texts)
 
 
@@ -87,7 +89,7 @@ def test_data_set_is_previewed_with_all_samplers(tmp_path):
     result = preview(f"--data_dir={data.path}", "--batch_size=4", "--epochs=2")
     assert (result.returncode, result.stderr) == (0, "")
     text = result.stdout
-    for sampler in sampling_shares.SAMPLERS:
+    for sampler in class_shares.SAMPLERS:
         natural = dict(zip(data.class_names, helpers.COUNTS["train"], strict=True))
         assert column(text, sampler, "natural") == natural | {"all": 44}
     assert column(text, "oversample_exact", "planned")["Viral Pneumonia"] == 20
@@ -122,12 +124,12 @@ def test_settings_that_no_sampler_knows_name_their_flag(names, settings, message
 )
 def test_counts_that_do_not_read_name_their_flag(data_dir, items, message):
     with pytest.raises(UserError, match=message):
-        sampler_tables.read_counts(data_dir, items)
+        read_counts(data_dir, items)
 
 
 def test_setting_goes_to_the_samplers_that_know_it():
     settings = {"sampling_strategy": "not minority", "balance_power": 0.5}
-    text = show(sampling_shares.SAMPLERS, **settings)
+    text = show(class_shares.SAMPLERS, **settings)
     roots = np.sqrt([2379, 3825, 6509, 832])
     planned = list(column(text, "weighted", "planned").values())[:4]
     assert np.abs(planned - roots / roots.sum() * 13545).max() < 1
@@ -135,7 +137,7 @@ def test_setting_goes_to_the_samplers_that_know_it():
 
 
 def test_picture_shows_every_count():
-    figure = pictures._draw_sampling(
+    figure = report_pictures._draw_sampling(
         ["A", "B"], [10, 2000], {"over": [2010, 2000], "no": [10, 2000]}
     )
     texts = [t.get_text() for axes in figure.axes for t in axes.texts]

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from cxr_tfrecords.errors import UserError
-from trainer import tpu_audit, tpu_chips, tpu_compile, tpu_report, tpu_slices
-from trainer.config import BACKBONES
+from trainer.settings.config import BACKBONES
+from trainer.tpu import compile_step, host_ops
+from trainer.tpu.chips import CHIPS, Chip, Roofline, parse_topology, roofline
+from trainer.tpu.report import SliceCheck, StepCheck, describe, summarize, to_json
+from trainer.tpu.slices import compile_program, search_batch
 
 DOCS = Path(__file__).parents[2] / "docs" / "tpu.md"
 SMALL = ("--backbone=tiny", "--image_size=32", "--batch_norm=frozen", "--topology=v5e:2x2")
@@ -26,9 +29,9 @@ def _check(*arguments: str) -> subprocess.CompletedProcess:
     ("name", "chips"), [("v4:2x2x1", 4), ("v5e:1x1", 1), ("v5p:2x2x4", 16), ("v6e:16x16", 256)]
 )
 def test_a_topology_names_generation_and_chips(name, chips):
-    topology = tpu_chips.parse_topology(name)
+    topology = parse_topology(name)
     assert topology.num_chips == chips
-    assert topology.chip is tpu_chips.CHIPS[name.split(":")[0]]
+    assert topology.chip is CHIPS[name.split(":")[0]]
 
 
 @pytest.mark.parametrize(
@@ -42,14 +45,14 @@ def test_a_topology_names_generation_and_chips(name, chips):
 )
 def test_a_topology_that_is_none_is_refused(name, words):
     with pytest.raises(UserError, match=f"--topology={name}") as refused:
-        tpu_chips.parse_topology(name)
+        parse_topology(name)
     assert words in str(refused.value)
 
 
 def test_roofline_is_the_longer_of_computing_and_moving():
-    chip = tpu_chips.Chip(peak=100.0, hbm=1.0, bandwidth=10.0, dimensions=2, accelerator_type="")
-    assert tpu_chips.roofline(chip, 500.0, 10.0) == tpu_chips.Roofline(5.0, "compute")
-    assert tpu_chips.roofline(chip, 100.0, 100.0) == tpu_chips.Roofline(10.0, "memory")
+    chip = Chip(peak=100.0, hbm=1.0, bandwidth=10.0, dimensions=2, accelerator_type="")
+    assert roofline(chip, 500.0, 10.0) == Roofline(5.0, "compute")
+    assert roofline(chip, 100.0, 100.0) == Roofline(10.0, "memory")
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100, 1000, 12345])
@@ -61,7 +64,7 @@ def test_the_search_closes_in_on_the_largest_batch(limit, start):
         asked.append(size)
         return size <= limit
 
-    low, high = tpu_slices.search_batch(fits, start)
+    low, high = search_batch(fits, start)
     assert low <= limit < high
     assert high - low <= max(1, low // 8)
     assert len(asked) == len(set(asked)) <= 20
@@ -69,17 +72,17 @@ def test_the_search_closes_in_on_the_largest_batch(limit, start):
 
 def test_a_table_says_what_was_refused_and_why():
     half_the_memory = 8 * 2**30
-    fits = tpu_compile.Compiled("v5e:2x2", "", 197e12, 819e8, half_the_memory, 10, 10, 0, 3)
-    full = tpu_compile.Compiled("v5e:2x2", "RESOURCE_EXHAUSTED: 95G exceeds 15.75G")
-    clean, dirty = tpu_audit.Audit(9, (), (), ()), tpu_audit.Audit(9, ("DecodeJpeg",), (), ())
+    fits = compile_step.Compiled("v5e:2x2", "", 197e12, 819e8, half_the_memory, 10, 10, 0, 3)
+    full = compile_step.Compiled("v5e:2x2", "RESOURCE_EXHAUSTED: 95G exceeds 15.75G")
+    clean, dirty = host_ops.Audit(9, (), (), ()), host_ops.Audit(9, ("DecodeJpeg",), (), ())
     steps = (
-        tpu_report.StepCheck("train", clean, fits),
-        tpu_report.StepCheck("evaluate", clean, full),
-        tpu_report.StepCheck("moments", dirty, None),
+        StepCheck("train", clean, fits),
+        StepCheck("evaluate", clean, full),
+        StepCheck("moments", dirty, None),
     )
-    topology = tpu_chips.parse_topology("v5e:2x2")
-    check = tpu_report.SliceCheck("tiny", 32, "bfloat16", 64, topology, steps, (48, 52))
-    text = tpu_report.describe(check)
+    topology = parse_topology("v5e:2x2")
+    check = SliceCheck("tiny", 32, "bfloat16", 64, topology, steps, (48, 52))
+    text = describe(check)
     train = next(line for line in text.splitlines() if line.startswith("| train"))
     # 197 TFLOP take a v5e one second: 16 images on each of four chips in that second.
     cells = [cell.strip() for cell in train.strip("| ").split("|")]
@@ -88,9 +91,9 @@ def test_a_table_says_what_was_refused_and_why():
     assert "moments: ops that TPUs lack: DecodeJpeg" in text
     assert "ops that TPUs lack: 0" not in text
     assert "largest batch that fits: 48 (52 is refused)" in text
-    assert "| 1 of 3 |" in tpu_report.summarize([check])
+    assert "| 1 of 3 |" in summarize([check])
     assert not check.passed
-    content = json.loads(json.dumps(tpu_report.to_json([check], "jax 1")))["checks"][0]
+    content = json.loads(json.dumps(to_json([check], "jax 1")))["checks"][0]
     assert content["steps"]["train"]["estimated"]["images_per_second"] == pytest.approx(64)
     assert "estimated" not in content["steps"]["evaluate"]
 
@@ -98,9 +101,9 @@ def test_a_table_says_what_was_refused_and_why():
 def test_the_documented_table_has_every_backbone_on_every_chip():
     """One row each, all steps compiled, and figures that the chip could have, as rounded there."""
     rows = re.findall(r"^\| (\w+) \| 224 \| (\S+) \|(.*)\|$", DOCS.read_text(), re.MULTILINE)
-    rows = [(name, tpu_chips.parse_topology(slice_), rest) for name, slice_, rest in rows]
+    rows = [(name, parse_topology(slice_), rest) for name, slice_, rest in rows]
     assert sorted((name, topology.generation) for name, topology, _ in rows) == sorted(
-        (name, generation) for name in BACKBONES for generation in tpu_chips.CHIPS
+        (name, generation) for name in BACKBONES for generation in CHIPS
     )
     for _, topology, rest in rows:
         batch, steps, gflop, mib, share, _, images, of_slice = (
@@ -110,14 +113,14 @@ def test_the_documented_table_has_every_backbone_on_every_chip():
         chip = topology.chip
         assert float(share[:-1]) == pytest.approx(float(mib) * 2**20 / chip.hbm * 100, abs=0.06)
         assert float(of_slice) == pytest.approx(float(images) * topology.num_chips, abs=3)
-        least = tpu_chips.roofline(chip, float(gflop) * 1e9, num_bytes=0).seconds
+        least = roofline(chip, float(gflop) * 1e9, num_bytes=0).seconds
         assert 0 < float(images) < int(batch) / topology.num_chips / least * 1.01
 
 
 def test_a_compiler_that_dies_has_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    topology = tpu_chips.parse_topology("v5e:2x2")
-    compiled = tpu_slices.compile_program(b"", topology, str(tmp_path))
+    topology = parse_topology("v5e:2x2")
+    compiled = compile_program(b"", topology, str(tmp_path))
     assert compiled.reason == "the compiler's process ended with 1: no message"
 
 

@@ -49,11 +49,15 @@ def train_toy(
     """Trains `tiny` on 96 toy images and evaluates those, in both modes."""
     import tensorflow as tf
 
-    from trainer import batch_norm, evaluation, model, steps
+    from trainer.evaluation.predictions import predict
+    from trainer.models import batch_norm, classifier
+    from trainer.training import steps
 
     images, labels = images_and_labels(96)
     with strategy.scope():
-        network = model.create_model("tiny", image_size=32, channels=1, num_classes=NUM_CLASSES)
+        network = classifier.create_model(
+            "tiny", image_size=32, channels=1, num_classes=NUM_CLASSES
+        )
         for layer in batch_norm.find_layers(network):
             layer.momentum = momentum
         batch_norm.apply_policy(
@@ -79,7 +83,7 @@ def train_toy(
     index = np.full(96, -1, np.int32)
     index[:93][order] = np.arange(93)
     weights = (index >= 0).astype(np.float32)
-    predictions = evaluation.predict(
+    predictions = predict(
         steps.make_predict_step(strategy, network),
         distributed(strategy, images, labels, weights, index),
         np.bincount(labels[:93], minlength=NUM_CLASSES).tolist(),
@@ -106,7 +110,7 @@ def train_toy(
 
 def _statistics(network) -> list[np.ndarray]:
     """[replicas, channels] of every moving mean and variance."""
-    from trainer import batch_norm
+    from trainer.models import batch_norm
 
     return [
         np.stack([copy.numpy() for copy in getattr(variable.value, "values", [variable.value])])
@@ -125,7 +129,7 @@ def train_toy_replicated(num_replicas: int, **settings) -> dict:
 
 
 def run_replicated(config, num_replicas: int) -> None:
-    """`experiment.run` on so many virtual devices, in a process of its own."""
+    """`run.run` on so many virtual devices, in a process of its own."""
     _run_toy(str(num_replicas), json.dumps(config.to_json()))
 
 
@@ -141,13 +145,14 @@ if __name__ == "__main__":
 
     quiet_tensorflow()
     from cxr_tfrecords import dataset_dir
-    from trainer import experiment, strategies
-    from trainer.config import TrainConfig
+    from trainer.distribution import strategies
+    from trainer.settings.config import TrainConfig
+    from trainer.training.run import run
 
     mirrored = strategies.create_strategy("mirrored", virtual_devices=int(sys.argv[1]))
     given = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     if "data_dir" in given:
         run_config = TrainConfig.from_json(given)
-        experiment.run(run_config, dataset_dir.load(run_config.data_dir), mirrored)
+        run(run_config, dataset_dir.load(run_config.data_dir), mirrored)
     else:
         print(json.dumps(train_toy(mirrored, **given)))

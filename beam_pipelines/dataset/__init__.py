@@ -1,0 +1,1 @@
+"""The finished dataset directory: what it held before, its manifest, its replacement."""

@@ -1,0 +1,128 @@
+"""What a finished data set knows of its images, as columns: what --append plans with.
+
+The rows come from sources.csv, so the old source files need not be there any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from beam_pipelines.planning.grouping import FATES, REJECTED, SET_ASIDE, WRITTEN, Settled
+from beam_pipelines.shards.parts import SCHEMA, Parts
+from cxr_tfrecords import dataset_dir, files, splits
+from cxr_tfrecords.errors import UserError
+
+# Column of `parts.SCHEMA` -> column of sources.csv.
+_DIGESTS = {
+    "pixels": "pixel_digest",
+    "stored": "stored_digest",
+    "near": "near_hash",
+    "tie": "given_group",
+    "patient": "patient",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """Rows of sources.csv.
+
+    Attributes:
+      table: `dataset_dir.SOURCE_COLUMNS`, all as text.
+      class_names: label order.
+    """
+
+    table: pa.Table
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def texts(self, column: str) -> list[str]:
+        return self.table[column].to_pylist()
+
+    def without(self, filenames: set[str]) -> Known:
+        """The rows of other files."""
+        keep = [name not in filenames for name in self.texts("filename")]
+        return dataclasses.replace(self, table=self.table.filter(pa.array(keep)))
+
+    def digests(self, column: str) -> np.ndarray:
+        """As `parts.Parts.digests`."""
+        width = SCHEMA.field(column).type.byte_width
+        empty = bytes(width)
+        found = (bytes.fromhex(text) or empty for text in self.texts(_DIGESTS[column]))
+        return np.frombuffer(b"".join(found), np.uint64).reshape(len(self), width // 8)
+
+    def numbers(self, column: str) -> np.ndarray:
+        """`label`, `split` (-1: not written), `length` (1: decoded, 0: rejected), `num_bytes`."""
+        if column == "label":
+            codes = {name: label for label, name in enumerate(self.class_names)}
+            return np.array([codes[name] for name in self.texts("class")], np.int32)
+        if column == "split":
+            codes = {"": -1, **{name: number for number, name in enumerate(splits.SPLITS)}}
+            return np.array([codes[name] for name in self.texts("split")], np.int8)
+        if column == "length":
+            return (self.fates() != REJECTED).astype(np.int64)
+        return np.array([int(text or 0) for text in self.texts(column)], np.int64)
+
+    def fates(self) -> np.ndarray:
+        """uint8 [rows], see `plan.FATES`."""
+        codes = {FATES[fate]: fate for fate in SET_ASIDE} | {"": WRITTEN}
+        return np.array([codes.get(text, REJECTED) for text in self.texts("reason")], np.uint8)
+
+    def settled(self, manifest: dict[str, Any]) -> Settled:
+        """What the plan must not change; see `plan.Settled`."""
+        ids = self.texts("group")
+        groups = b"".join(bytes.fromhex(text) or bytes(16) for text in ids)
+        shards: dict[tuple[str, int], int] = {}
+        for entry in manifest["shards"]:
+            key = entry["split"], self.class_names.index(entry["class"])
+            shards[key] = shards.get(key, 0) + 1
+        return Settled(self.fates(), np.frombuffer(groups, np.uint64).reshape(-1, 2), shards)
+
+
+def read_known(output_dir: str, manifest: dict[str, Any]) -> Known:
+    """Reads sources.csv.
+
+    Raises:
+      UserError: it is missing, or of a version that did not note what appending needs.
+    """
+    path = files.join(output_dir, dataset_dir.SOURCES)
+    text = {name: pa.string() for name in dataset_dir.SOURCE_COLUMNS}
+    options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    try:
+        content = pa.py_buffer(files.read_bytes(path))
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(content), parse_options=parsing, convert_options=options
+        ).select(list(dataset_dir.SOURCE_COLUMNS))
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"--append: {path} cannot be read ({error}): build a new --output_dir from all data"
+        ) from error
+    return Known(table, tuple(manifest["class_names"]))
+
+
+class Joined:
+    """Columns of the known rows, then of the new ones: what `plan.plan_build` asks for."""
+
+    def __init__(self, known: Known, parts: Parts) -> None:
+        self._known, self._parts = known, parts
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._parts)
+
+    def numbers(self, column: str) -> np.ndarray:
+        return np.concatenate([self._known.numbers(column), self._parts.numbers(column)])
+
+    def digests(self, column: str) -> np.ndarray:
+        return np.concatenate([self._known.digests(column), self._parts.digests(column)])
+
+    def strings(self, column: str, rows: np.ndarray) -> list[str]:
+        first = len(self._known)
+        old = self._known.table[column].take(pa.array(rows[rows < first])).to_pylist()
+        return old + self._parts.strings(column, rows[rows >= first] - first)

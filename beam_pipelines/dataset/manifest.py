@@ -1,0 +1,287 @@
+"""Last step of a build: manifest, source list and TFDS metadata, from the passes' results."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_pipelines.dataset.existing_rows import Known
+from beam_pipelines.inputs.sources import Sources
+from beam_pipelines.planning.grouping import FATES, REJECTED, TIES, WRITTEN, Columns
+from beam_pipelines.planning.plan import BuildPlan, describe_fates
+from beam_pipelines.settings.config import BuildConfig
+from beam_pipelines.shards.parts import Parts
+from cxr_tfrecords import __version__, dataset_dir, files, splits, stats
+
+# Packages that can change a stored byte.
+_BYTE_SHAPERS = ("opencv-python-headless", "pillow", "simplejpeg", "numpy")
+# The manifest names so many groups and rejected files; sources.csv names them all.
+_LISTED = 1000
+
+_SOURCE_COLUMNS = ("num_bytes", "sha256", "height", "width", "format", "mode")
+_DIGEST_COLUMNS = ("pixels", "stored", "near")
+_TIE_COLUMNS = ("tie", "patient")
+
+
+def sources_fingerprint(parts: Parts) -> str:
+    """Hex digest of every source's name and bytes."""
+    digest = hashlib.sha256()
+    for table in parts.tables(["filename", "sha256", "reason"]):
+        for name, sha256, reason in zip(*(c.to_pylist() for c in table.columns), strict=True):
+            digest.update(f"{name}\0{sha256 or ''}\0{reason}\n".encode())
+    return digest.hexdigest()
+
+
+def make_manifest(
+    plan: BuildPlan,
+    columns: Columns,
+    parts: Parts,
+    config: BuildConfig,
+    sources: Sources,
+    entries: Sequence[dict[str, Any]],
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything about a build that TFDS has no place for; holds no time, path or host.
+
+    Args:
+      columns: of all rows of the plan; parts: of those that were read now.
+      entries: one a shard, as `WriteShard` noted it, by split, label and number.
+      before: manifest of the data set that was appended to.
+    """
+    image = {"size": config.image_size, "channels": config.channels, "encoding": config.encoding}
+    if config.with_masks:
+        image["mask"] = True
+    rejected = np.flatnonzero(plan.fate == REJECTED)
+    listed = rejected[:_LISTED]
+    names, reasons = (columns.strings(column, listed) for column in ("filename", "reason"))
+    return {
+        "format": dataset_dir.FORMAT,
+        "config": config.to_json(),
+        "versions": {
+            "cxr_tfrecords": __version__,
+            **{name: importlib.metadata.version(name) for name in _BYTE_SHAPERS},
+        },
+        "class_names": list(plan.class_names),
+        "class_slugs": list(plan.class_slugs),
+        "image": image,
+        "counts": plan.counts(),
+        "prevalence": {
+            s: "balanced" if s in config.balance_splits else "natural" for s in splits.SPLITS
+        },
+        "pixels": _pixel_moments(plan, parts, config, before),
+        "statistics": {"intensity_histograms": _histograms(plan, parts, before)},
+        "fingerprint": dataset_dir.dataset_fingerprint(plan.class_names, image, entries),
+        "shards": list(entries),
+        "sources": {
+            "found": len(columns),
+            "written": int((plan.fate == WRITTEN).sum()),
+            "rejected": len(rejected),
+            "set_aside": describe_fates(plan),
+            "bytes": int(columns.numbers("num_bytes").sum()),
+            "listing": sources.listed.digest,
+            "fingerprint": sources_fingerprint(parts),
+            "ignored": list(sources.ignored[:_LISTED]),
+            "appended": [],
+            **_appended_sources(plan, parts, sources, before),
+        },
+        "rejected": [{"file": n, "reason": r} for n, r in zip(names, reasons, strict=True)],
+        "duplicates": _describe_duplicates(plan, columns, config),
+        "split_proof": _split_proof(plan, config),
+    }
+
+
+def _appended_sources(
+    plan: BuildPlan, parts: Parts, sources: Sources, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The first build's listing stays; each --append adds a line of its own."""
+    if before is None:
+        return {}
+    own = {
+        "found": len(parts),
+        "written": int((plan.fate[plan.settled :] == WRITTEN).sum()),
+        "listing": sources.listed.digest,
+        "fingerprint": sources_fingerprint(parts),
+    }
+    kept = ("listing", "fingerprint", "ignored")
+    earlier = before["sources"]
+    return {**{name: earlier[name] for name in kept}, "appended": [*earlier["appended"], own]}
+
+
+def _describe_duplicates(plan: BuildPlan, columns: Columns, config: BuildConfig) -> dict[str, Any]:
+    sizes = np.bincount(plan.groups, minlength=len(plan.groups))
+    several = np.flatnonzero(sizes > 1)
+    listed = np.isin(plan.groups, several[:_LISTED]).nonzero()[0]
+    groups: dict[str, list[str]] = {}
+    for row, name in zip(listed.tolist(), columns.strings("filename", listed), strict=True):
+        groups.setdefault(plan.group_id(row), []).append(name)
+    return {
+        "level": _level(config),
+        "near_distance": config.near_distance,
+        "images": int((sizes[several] - 1).sum()),
+        "num_groups": len(several),
+        "tied_by": {kind: int((plan.ties & bit > 0).sum()) for kind, bit in TIES.items()},
+        "groups": dict(sorted(groups.items())),
+        "label_conflicts": [plan.group_id(row) for row in plan.conflicts[:_LISTED]],
+        "num_label_conflicts": len(plan.conflicts),
+    }
+
+
+def _level(config: BuildConfig) -> str:
+    if config.dedup == "off":
+        return "none: copies were not looked for (--dedup=off)"
+    if config.near_distance < 0:
+        return "pixel-identical images, before or after resizing"
+    return (
+        "pixel-identical images, before or after resizing, and near-duplicates (perceptual "
+        f"hashes that differ in at most {config.near_distance} of 256 bits)"
+    )
+
+
+def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
+    """Counted from the images as planned, not assumed."""
+    seen = np.zeros((len(plan.groups), len(splits.SPLITS)), bool)
+    written = plan.fate == WRITTEN
+    seen[plan.groups[written], plan.split[written]] = True
+    unit = "single image" if config.dedup == "off" else "group of copies"
+    if (plan.ties & TIES["group"]).any():
+        unit += ", united with the given groups (patients or the like)"
+    elif config.dedup != "off":
+        unit += "; patients are not known"
+    return {
+        "unit": unit,
+        "groups": {s: int(seen[:, i].sum()) for i, s in enumerate(splits.SPLITS)},
+        "groups_in_two_splits": int((seen.sum(axis=1) > 1).sum()),
+    }
+
+
+def _pixel_moments(
+    plan: BuildPlan, parts: Parts, config: BuildConfig, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Mean and deviation per channel, from exact integer sums: equal on every runner."""
+    training = (plan.fate == WRITTEN) & (plan.split == splits.SPLITS.index(splits.TRAIN))
+    training = training[plan.settled :]
+    pixels = int(training.sum()) * config.image_size**2
+    sums, squares = parts.sums(config.channels)[training].sum(axis=0).tolist()
+    if before is not None:
+        old = before["pixels"]
+        pixels += old["count"]
+        sums = [a + b for a, b in zip(sums, old["sums"], strict=True)]
+        squares = [a + b for a, b in zip(squares, old["sums_of_squares"], strict=True)]
+    mean, std = [], []
+    for total, square in zip(sums, squares, strict=True):
+        # Python's integers: the product passes 2^63 at a few million images.
+        variance = (square * pixels - total * total) / pixels**2
+        mean.append(round(total / pixels, 6))
+        std.append(round(float(np.sqrt(variance)), 6))
+    return {
+        "mean": mean,
+        "std": std,
+        "of": "training split, 0..255, per channel",
+        "count": pixels,
+        "sums": sums,
+        "sums_of_squares": squares,
+    }
+
+
+def _histograms(
+    plan: BuildPlan, parts: Parts, before: Mapping[str, Any] | None
+) -> dict[str, list[int]]:
+    """Class name -> 256 counts of the stored intensities."""
+    old = before["statistics"]["intensity_histograms"] if before else {}
+    return {
+        name: (np.array(parts.histogram(label)) + old.get(name, 0)).tolist()
+        for label, name in enumerate(plan.class_names)
+    }
+
+
+def write_metadata(output_dir: str, manifest: dict[str, Any], *, page: bool = True) -> None:
+    """Writes the TFDS files, the statistics page and then the manifest, which marks the end.
+
+    The shards and sources.csv are in the directory already.
+
+    Args:
+      page: whether to make the page; without, an earlier one is removed.
+    """
+    dataset_dir.write_tfds_metadata(output_dir, manifest)
+    if page:
+        stats.refresh(output_dir, manifest)
+    else:
+        stats.remove(output_dir)
+    files.write_json(files.join(output_dir, dataset_dir.MANIFEST), manifest)
+
+
+def write_sources(
+    path: str,
+    plan: BuildPlan,
+    parts: Parts,
+    known: Known | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the source list.
+
+    Args:
+      known: rows of the data set that was appended to; renamed: its shards' new names.
+    """
+    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(dataset_dir.SOURCE_COLUMNS)
+        if known is not None:
+            writer.writerows(_known_rows(plan, known, renamed or {}))
+        writer.writerows(_new_rows(plan, parts))
+
+
+def _known_rows(
+    plan: BuildPlan, known: Known, renamed: Mapping[str, str]
+) -> Iterator[Sequence[str]]:
+    for row, one in enumerate(known.table.to_pylist()):
+        one |= {"shard": renamed.get(one["shard"], one["shard"]), "tied_by": plan.tied_by(row)}
+        yield [one[column] for column in dataset_dir.SOURCE_COLUMNS]
+
+
+def _new_rows(plan: BuildPlan, parts: Parts) -> Iterator[list[Any]]:
+    shard_of = np.full(len(plan.fate), -1, np.int64)
+    for number, shard in enumerate(plan.shards):
+        shard_of[shard.rows] = number
+    row = plan.settled
+    columns = ["filename", "reason", *_SOURCE_COLUMNS, *_DIGEST_COLUMNS, *_TIE_COLUMNS]
+    for table in parts.tables(columns):
+        for one in table.to_pylist():
+            own = plan.shards[shard_of[row]] if shard_of[row] >= 0 else None
+            known = plan.fate[row] != REJECTED
+            yield [
+                plan.class_names[plan.labels[row]],
+                own.split if own else "",
+                own.file if own else "",
+                one["filename"],
+                *("" if one[c] is None else one[c] for c in _SOURCE_COLUMNS),
+                *(one[c].hex() if known else "" for c in _DIGEST_COLUMNS),
+                plan.group_id(row) if known else "",
+                plan.tied_by(row),
+                *(one[c].hex() if any(one[c]) else "" for c in _TIE_COLUMNS),
+                one["reason"] or FATES[plan.fate[row]],
+            ]
+            row += 1
+
+
+def unexpected_files(output_dir: str) -> list[str]:
+    """Files in the directory that no build of ours makes: never to be deleted or mixed with."""
+    known = {
+        dataset_dir.MANIFEST,
+        dataset_dir.SOURCES,
+        "dataset_info.json",
+        "features.json",
+        stats.NUMBERS,
+        stats.PAGE,
+    }
+    return sorted(
+        name
+        for name in files.names(output_dir)
+        if name not in known
+        and not name.startswith((f"{dataset_dir.NAME}-", ".build"))
+        and not name.endswith(".labels.txt")
+    )

@@ -1,0 +1,1 @@
+"""Which files a build reads, and what tables say about them."""

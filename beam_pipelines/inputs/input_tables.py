@@ -1,0 +1,175 @@
+"""Tables that a user gives: a list of images as input, and columns that tie images together."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, check_known
+from cxr_tfrecords import files, splits
+from cxr_tfrecords.errors import UserError
+
+# Columns that hold a file's name, in the order of preference; compared in lower case.
+_FILE_COLUMNS = ("path", "filename", "file name", "file_name", "file", "image", "image_id")
+
+
+def tie_digest(value: str, salt: str) -> str:
+    """32 hex digits of a patient id or the like: keyed BLAKE2b (RFC 7693), the salt is its key.
+
+    Who knows the salt can try all ids; without a secret salt that is anybody.
+    """
+    key = hashlib.sha256(salt.encode()).digest()
+    return hashlib.blake2b(value.strip().encode(), digest_size=16, key=key).hexdigest()
+
+
+def read_input_csv(
+    path: str, root: str, salt: str, *, known_classes: Sequence[str] = ()
+) -> Sources:
+    """Reads a list of images: columns `path`, `label` and, where wanted, `split`, `group`, `mask`.
+
+    Args:
+      path: the CSV file; its paths are relative to `root`, or to its own folder if that is ''.
+      salt: of `group`, see `tie_digest`.
+      known_classes: as in `sources.find_sources`.
+
+    Raises:
+      UserError: a column or value is missing or unknown, or a path comes twice; names the line.
+    """
+    root = root or path.rpartition("/")[0] or "."
+    rows: list[tuple[int, dict[str, str]]] = list(_read_table(path, "input_csv"))
+    columns = set(rows[0][1]) if rows else set()
+    if not {"path", "label"} <= columns:
+        raise UserError(
+            f"--input_csv={path} needs the columns path and label; it has {', '.join(columns)}"
+        )
+    names = sorted({row["label"] for _, row in rows if row["label"]})
+    if len(names) < 2 and not known_classes:
+        raise UserError(f"--input_csv={path} names {len(names)} class: at least 2 are needed")
+    check_known(names, known_classes, f"--input_csv={path}")
+    names = list(known_classes) or names
+    labels = {name: label for label, name in enumerate(names)}
+    found: list[SourceFile] = []
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        where = f"--input_csv={path}, line {line}"
+        if not row["path"] or not row["label"]:
+            raise UserError(f"{where}: path or label is empty")
+        if row["path"] in seen:
+            raise UserError(f"{where}: {row['path']} is in line {seen[row['path']]} already")
+        seen[row["path"]] = line
+        group = row.get("group", "")
+        found.append(
+            SourceFile(
+                filename=row["path"],
+                label=labels[row["label"]],
+                num_bytes=_size(files.join(root, row["path"])),
+                split=_split_index(row.get("split", ""), where),
+                tie=tie_digest(group, salt) if group else "",
+                mask=row.get("mask", ""),
+            )
+        )
+    found.sort(key=lambda file: (file.label, file.filename))
+    return Sources(root, tuple(names), FileList(found))
+
+
+def tie_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
+    """Ties files that share a value of a column, as `patient_id`.
+
+    A row names its file by path, by file name or by file name without extension, whichever
+    matches; the data sheets of the COVID-19 Radiography Database (.xlsx) can be given as they are.
+
+    Raises:
+      UserError: a column is missing, or no row matches a file.
+    """
+    ties: dict[str, str] = {}
+    for _, row in _read_table(path, "group_csv"):
+        if column.lower() not in row:
+            raise UserError(
+                f"--group_csv={path} has no column {column!r} (--group_column); it has "
+                f"{', '.join(row)}"
+            )
+        name = next((row[c] for c in _FILE_COLUMNS if row.get(c)), None)
+        if name is None:
+            raise UserError(
+                f"--group_csv={path} needs a column with file names, called one of "
+                f"{', '.join(_FILE_COLUMNS)}"
+            )
+        if row[column.lower()]:
+            ties[name] = tie_digest(row[column.lower()], salt)
+    count = 0
+
+    def tied() -> Iterator[SourceFile]:
+        nonlocal count
+        for file in sources.listed:
+            tie = _lookup(ties, file.filename)
+            count += tie is not None
+            yield dataclasses.replace(file, tie=tie or file.tie)
+
+    listed = FileList(tied())
+    if not count:
+        raise UserError(f"--group_csv={path} names none of the {len(sources)} files: check paths")
+    note = f"{path}: {column} found for {count:,} of {len(sources):,} files"
+    return dataclasses.replace(sources, listed=listed, notes=(*sources.notes, note))
+
+
+def _lookup(ties: Mapping[str, str], filename: str) -> str | None:
+    base = filename.rpartition("/")[2]
+    for name in (filename, base, base.rpartition(".")[0]):
+        if name in ties:
+            return ties[name]
+    return None
+
+
+def _split_index(name: str, where: str) -> int:
+    names = {"": -1, "val": 1, "valid": 1, **{s: i for i, s in enumerate(splits.SPLITS)}}
+    if name.lower() not in names:
+        raise UserError(f"{where}: split {name!r} is none of {', '.join(splits.SPLITS)}")
+    return names[name.lower()]
+
+
+def _size(path: str) -> int:
+    try:
+        return files.size(path)
+    except OSError:
+        return 0  # inspected like the others, and rejected with its reason
+
+
+def _read_table(path: str, flag: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) of a CSV or XLSX file with a header; column names in lower case."""
+    with files.explained(path, flag):
+        content = files.read_bytes(path)
+    rows: Iterator[list[str]]
+    if path.lower().endswith(".xlsx"):
+        rows = _read_xlsx(content, path, flag)
+    else:
+        try:
+            rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        except UnicodeDecodeError as error:
+            raise UserError(f"--{flag}={path} is not UTF-8 text ({error})") from error
+    header = [name.strip().lower() for name in next(rows, [])]
+    for line, values in enumerate(rows, start=2):
+        if any(values):
+            if len(values) != len(header):
+                raise UserError(
+                    f"--{flag}={path}, line {line}: {len(values)} values under {len(header)} "
+                    "column names"
+                )
+            yield line, {k: v.strip() for k, v in zip(header, values, strict=True)}
+
+
+def _read_xlsx(content: bytes, path: str, flag: str) -> Iterator[list[str]]:
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise UserError(
+            f"--{flag}={path}: .xlsx needs a package: pip install 'cxr-balance[xlsx]'"
+        ) from error
+    try:
+        sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
+    except Exception as error:  # of a zip file, of XML, of its own: any of a dozen types
+        raise UserError(f"--{flag}={path} is no readable .xlsx file ({error})") from error
+    for row in sheet.iter_rows(values_only=True):
+        yield ["" if value is None else str(value) for value in row]

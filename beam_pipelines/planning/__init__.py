@@ -1,0 +1,1 @@
+"""Groups, splits and shards, from columns of numbers."""

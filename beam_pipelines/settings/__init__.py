@@ -1,0 +1,1 @@
+"""The settings of a build, and Beam's own flags."""

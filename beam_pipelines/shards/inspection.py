@@ -1,0 +1,164 @@
+"""First pass: read, decode, resize and encode every source once; keep its record and a row.
+
+A split can only be decided when all copies are known, and copies only after decoding. So the
+records are written aside here, by chunk, and the second pass moves them into their shards:
+nothing is decoded twice, and no pixel goes through a shuffle of Beam's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+import cv2
+import numpy as np
+import xxhash
+
+from beam_pipelines.inputs.input_tables import tie_digest
+from beam_pipelines.inputs.sources import SourceFile
+from beam_pipelines.running.ordered_threads import map_in_order
+from beam_pipelines.settings.config import BuildConfig
+from beam_pipelines.shards import parts
+from cxr_tfrecords import enhance, files, images, near_duplicates, records
+
+_NO_TIE = bytes(16)
+# For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
+_HISTOGRAM_ROWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What every inspection needs to know.
+
+    Attributes:
+      root: the input folder.
+      class_names: true names, in label order.
+      config: decides the bytes.
+      salt: of patient ids, see `input_tables.tie_digest`.
+    """
+
+    root: str
+    class_names: tuple[str, ...]
+    config: BuildConfig
+    salt: str = ""
+
+
+class InspectChunk(beam.DoFn):
+    """Inspects the files that a chunk file lists; writes one part, atomically."""
+
+    def __init__(self, work: Work, threads: int) -> None:
+        self._work, self._threads = work, threads
+
+    def process(self, element: tuple[str, str]) -> Iterator[str]:
+        chunk_path, part_path = element
+        chunk = [SourceFile(**row) for row in files.read_json(chunk_path)]
+        found = map_in_order(lambda file: inspect(file, self._work), chunk, self._threads)
+        with files.explained_writes(part_path):
+            parts.write_part(part_path, found)
+        yield part_path
+
+
+def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.ndarray | None]:
+    """Reads one file; never raises for a bad one.
+
+    Returns:
+      Its row, its record (b"" if it is rejected) and the histogram of its pixels (or None), see
+      `parts.write_part`.
+    """
+    row: dict[str, Any] = {
+        "filename": file.filename,
+        "label": file.label,
+        "num_bytes": file.num_bytes,
+        "split": file.split,
+        "tie": bytes.fromhex(file.tie) or _NO_TIE,
+        "patient": _NO_TIE,
+        "pixels": bytes(16),
+        "stored": bytes(16),
+        "near": bytes(32),
+        "reason": "",
+    }
+    try:
+        data = _read(files.join(work.root, file.filename))
+        row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        decoded = images.decode(data, max_pixels=work.config.max_pixels)
+        height, width = decoded.pixels.shape[:2]
+        row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
+        if decoded.patient and work.config.patient_ids:
+            row["patient"] = bytes.fromhex(tie_digest(decoded.patient, work.salt))
+        stored, found = _store(decoded, work.config)
+        row |= found
+        mask = _read_mask(file, work) if work.config.with_masks else None
+    except images.BadImageError as error:
+        return row | {"reason": str(error)}, b"", None
+    record = records.serialize_example(
+        records.Record(
+            encoded=images.encode(stored, work.config.encoding),
+            label=file.label,
+            class_name=work.class_names[file.label],
+            filename=file.filename,
+            sha256=row["sha256"],
+            # Right for an image without copies; the second pass replaces it for the others.
+            group=row["pixels"].hex(),
+            source_height=height,
+            source_width=width,
+            source_format=decoded.format,
+            mask=mask,
+        )
+    )
+    row["check"] = xxhash.xxh3_64_intdigest(record)
+    gray_rows = stored[::_HISTOGRAM_ROWS].reshape(-1)
+    return row, record, np.bincount(gray_rows, minlength=256)
+
+
+def _store(decoded: images.Decoded, config: BuildConfig) -> tuple[np.ndarray, dict[str, Any]]:
+    """The pixels to store, uint8 [size, size, channels], and what the row says of them."""
+    gray = images.to_channels(decoded.pixels, 1)
+    pixels = gray if config.channels == 1 else images.to_channels(decoded.pixels, 3)
+    stored = enhance.enhance(images.resize(pixels, config.image_size), config.enhance)
+    stored_gray = images.to_channels(stored, 1)
+    return stored, {
+        "pixels": images.pixel_digest(gray),
+        "stored": images.pixel_digest(stored_gray),
+        "near": near_duplicates.perceptual_hash(stored_gray[:, :, 0]),
+        "sums": _sums(stored),
+    }
+
+
+def _sums(stored: np.ndarray) -> list[int]:
+    """Sums of the pixels, then of their squares, per channel. OpenCV gives them as float64,
+    which holds them exactly up to 2^53."""
+    channels = cv2.split(stored)
+    sums = [cv2.sumElems(channel)[0] for channel in channels]
+    squares = [cv2.norm(channel, cv2.NORM_L2SQR) for channel in channels]
+    return [round(value) for value in (*sums, *squares)]
+
+
+def _read(path: str) -> bytes:
+    try:
+        return files.read_bytes(path)
+    except OSError as error:
+        raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
+
+
+def _read_mask(file: SourceFile, work: Work) -> bytes:
+    """The image's lung mask, resized, as a PNG of 0 and 255."""
+    if not file.mask:
+        raise images.BadImageError("no mask is named for it (--with_masks)")
+    try:
+        decoded = images.decode(
+            _read(files.join(work.root, file.mask)), max_pixels=work.config.max_pixels
+        )
+    except images.BadImageError as error:
+        raise images.BadImageError(f"its mask {file.mask}: {error}") from error
+    gray = images.to_channels(decoded.pixels, 1)[:, :, 0]
+    return images.encode_mask(images.resize_mask(gray, work.config.image_size))
+
+
+def chunk_name(rows: list[dict[str, Any]], config: BuildConfig) -> str:
+    """Holds all that decides a part's content: a file touched since is read again."""
+    content = json.dumps([rows, config.inspection_settings()])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]

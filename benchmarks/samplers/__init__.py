@@ -1,0 +1,1 @@
+"""The speed of samplers against tf.data and Keras."""

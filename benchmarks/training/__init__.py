@@ -1,0 +1,1 @@
+"""The training loop against a plain step, Keras and PyTorch."""

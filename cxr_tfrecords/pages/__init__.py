@@ -1,0 +1,1 @@
+"""What pages and figures share: HTML, SVG, Markdown, the style of plots."""

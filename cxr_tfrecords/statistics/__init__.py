@@ -1,0 +1,1 @@
+"""The page about a dataset: its figures, its pictures, its warnings."""

@@ -1,0 +1,401 @@
+"""The comparison's page shows what comparison.json says, by itself, in any browser."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cxr_tfrecords.pages import html as html_parts
+from cxr_tfrecords.pages.figures import REFERENCE_COLOR, line_styles
+from tests import helpers
+from tests.trainer import fake_run, fake_study
+from trainer.comparison import confusion_matrices
+from trainer.comparison.page import results as compare_sections
+from trainer.comparison.page.curves import counts_by_threshold, precision_recall, roc
+from trainer.comparison.page.gallery import _show, worst
+from trainer.comparison.page.limits import budget_note
+from trainer.comparison.page.page import render, write_page
+from trainer.comparison.text import headline, markdown, verdicts
+from trainer.evaluation.predictions import Predictions, read_predictions
+
+EVIL = "<script>alert(1)</script>"
+SECTIONS = (
+    "verdict",
+    "results",
+    "differences",
+    "confusion",
+    "recall",
+    "training",
+    "sampling",
+    "probabilities",
+    "curves",
+    "thresholds",
+    "mistakes",
+    "limits",
+    "checklists",
+)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study's directory, its content and its entries."""
+    path = tmp_path_factory.mktemp("study")
+    content, entries = fake_study.compare(fake_study.write_study(path))
+    return str(path), content, entries
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    with open(write_page(*study), encoding="utf-8") as file:
+        return file.read()
+
+
+def _anchors(page):
+    return re.findall(r'<section id="(\w+)">', page)
+
+
+def test_sections_stand_in_order_and_the_contents_lead_to_them(page):
+    assert _anchors(page) == list(SECTIONS)
+    assert re.findall(r'<a href="#(\w+)">', page) == list(SECTIONS)
+    assert page.count("<svg") == page.count("</svg>") == 8
+
+
+def test_verdict_is_that_of_the_text(study, page):
+    content = study[1]
+    lines = [headline(content), *verdicts(content)]
+    shown = re.findall(r'<div class="box \w+"><p>(.*?)</p></div>', page)
+    assert [html.unescape(one) for one in shown[: len(lines)]] == lines
+
+
+def test_colour_of_a_verdict_follows_the_corrected_p_value(study):
+    content = json.loads(json.dumps(study[1]))
+    for name, estimate in (("undersample", -0.1), ("oversample", 0.1)):
+        one = content["differences"][name]["metrics"]["balanced_accuracy"]
+        one.update(p_holm=0.01, estimate=estimate)
+    verdict = "".join(compare_sections.verdict(content))
+    assert re.search(r'<div class="box red"><p>undersample: ', verdict)
+    assert re.search(r'<div class="box green"><p>oversample: ', verdict)
+    content["differences"]["oversample"]["metrics"]["balanced_accuracy"]["p_holm"] = 0.2
+    verdict = "".join(compare_sections.verdict(content))
+    assert re.search(r'<div class="box gray"><p>oversample: ', verdict)
+
+
+def test_the_best_value_is_bold_only_beyond_chance(study):
+    content = json.loads(json.dumps(study[1]))
+    for name, entry in content["entries"].items():
+        entry["metrics"]["mcc"]["estimate"] = 0.9 if name == "oversample" else 0.5
+    one = content["differences"]["oversample"]["metrics"]["mcc"]
+    for p_value, bold in ((0.5, False), (0.001, True)):
+        one.update(p_holm=p_value, estimate=0.4)
+        results = "".join(compare_sections.results(content))
+        assert ("<b>0.9000</b>" in results) == bold
+
+
+def test_same_bytes_on_a_second_call(study, page):
+    with open(write_page(*study), encoding="utf-8") as file:
+        assert file.read() == page
+
+
+def test_page_needs_nothing_from_outside(page):
+    for attribute in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
+        assert attribute.startswith(("data:", "#")), attribute
+    assert not re.findall(r"<(?:script|link|iframe|object|embed|base)\b", page)
+    assert not re.findall(r"url\((?!#)", page)
+    assert "@import" not in page
+
+
+def test_ids_of_the_page_differ_and_pictures_refer_to_their_own(page):
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    for picture in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        own = set(re.findall(r'\bid="([^"]*)"', picture))
+        used = re.findall(r'href="#([^"]*)"', picture) + re.findall(r"url\(#([^)]*)\)", picture)
+        assert set(used) <= own
+
+
+def test_names_and_paths_are_escaped(tmp_path):
+    names = [EVIL, "$x_1$", "_hidden", "A & B"]
+    ids = {
+        split: [f"{EVIL}{i}.png" for i in range(sum(counts))]
+        for split, counts in fake_study.COUNTS.items()
+    }
+    paths = fake_study.write_study(
+        tmp_path, seeds=(0,), class_names=names, ids=ids, dataset={"path": f"/{EVIL}"}
+    )
+    content, entries = fake_study.compare(paths)
+    page = render(content, entries)
+    assert "<script" not in page
+    for name in names:
+        assert html.escape(name) in page
+    pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "$x_1$" in pictures
+    assert "_hidden" in pictures
+    assert "A &amp; B" in pictures
+
+
+def test_missing_data_and_models_give_notes(study, page):
+    assert "No images: /data/radiographs does not exist" in page
+    assert "model.keras is not there." in page
+    assert "no image" in page
+
+
+def test_page_without_a_gallery_imports_no_tensorflow(study):
+    code = (
+        "import sys\nfrom tests.trainer import fake_study\nfrom trainer import compare_page\n"
+        "content, entries = fake_study.compare(sys.argv[1:], resamples=2)\n"
+        "compare_page.render(content, entries, gallery=False)\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    paths = [entry.runs[0].path for entry in study[2]]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True, timeout=180)
+
+
+def test_operating_points_are_chosen_on_validation_and_measured_on_test(study, page):
+    content, entries = study[1], study[2]
+    point = content["entries"]["oversample"]["operating_points"]["COVID"][0]
+    run = entries[2].runs[0]
+    assert run.config.sampler == "oversample"
+    for split, key in (("validation", None), ("test", "sensitivity")):
+        own = read_predictions(os.path.join(run.path, f"predictions_{split}.csv"))
+        called = own.probabilities[own.labels == 0, 0] >= point["threshold"] - 1e-12
+        if key is None:
+            assert 0.95 <= called.mean() < 0.95 + 1 / len(called)
+        else:
+            assert called.mean() == pytest.approx(point[key]["estimate"])
+    shown = f"{point['sensitivity']['estimate']:.1%}"
+    assert shown in page
+    assert shown in markdown(content)
+
+
+def test_a_class_that_validation_lacks_has_no_threshold(tmp_path):
+    counts = {**fake_study.COUNTS, "validation": [20, 30, 40, 0]}
+    content, entries = fake_study.compare(
+        fake_study.write_study(tmp_path, seeds=(0,), counts=counts)
+    )
+    assert content["entries"]["none"]["operating_points"]["Viral Pneumonia"] == []
+    assert _anchors(render(content, entries, gallery=False))
+
+
+def test_a_sampler_audit_is_shown_and_a_strange_one_is_left_out(study):
+    _, content, entries = study
+    path = os.path.join(entries[1].runs[0].path, "sampler_audit.json")
+    rows = [
+        {
+            "realised_counts": [80, 80, 80, 77],
+            "unique_so_far": [80 * n, 80 * n, 80 * n, 80],
+            "largest_repeat": 1,
+            "read_amplification": 4.25,
+        }
+        for n in (1, 2)
+    ]
+    audit = {"natural_counts": fake_study.COUNTS["train"], "epochs": rows}
+    try:
+        for written, expected in ((audit, True), ({"epochs": []}, False), ([1], False)):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(written, file)
+            page = "".join(compare_sections.sampling(content, entries))
+            assert ("560 of 1,350" in page) == expected
+            assert ("No run left a sampler audit" in page) != expected
+    finally:
+        os.remove(path)
+
+
+def test_budgets_are_told_equal_or_by_their_factor(study):
+    content = json.loads(json.dumps(study[1]))
+    assert "80 to 688 updates" in budget_note(content)
+    assert "a factor of 8.6" in budget_note(content)
+    for entry in content["entries"].values():
+        entry["updates"] = [100, 100]
+    assert "Equal budgets" in budget_note(content)
+
+
+def test_checklists_begin_with_class_imbalance_and_mark_what_authors_fill_in(page):
+    checklists = page[page.index('<section id="checklists">') :]
+    first = re.search(r'<tbody><tr><td class="text">(.*?)</td>', checklists)
+    assert first[1] == "13 Class imbalance"
+    assert checklists.count("to be filled in by the authors") >= 6
+
+
+def test_a_papers_tables_stand_beside_only_when_given(study, tmp_path, page):
+    names = fake_run.CLASSES
+    matrix = [[9, 1, 0, 0], [1, 9, 0, 0], [0, 0, 9, 1], [0, 0, 1, 9]]
+    recall = {"table_XIII_recall_percent": {"A": {names[0]: 87}}}
+    samplers = {"table_V_train_after_sampling": {"none": dict.fromkeys(names, 10)}}
+    file = tmp_path / "tables.json"
+    file.write_text(
+        json.dumps(
+            {
+                "citation": "Nobody 2020",
+                "class_order": names,
+                "confusion_matrices_rows_actual": {"A": matrix},
+                **recall,
+                **samplers,
+            }
+        )
+    )
+    paper = confusion_matrices.read_matrices(str(file))
+    shown = render(study[1], study[2], paper=paper, gallery=False)
+    assert "paper: A (none)" in shown
+    assert "<td>87%</td>" in shown
+    assert "90.0% (from its matrix)" in shown
+    assert "here: undersample" in shown
+    assert 'id="paper"' not in page
+
+
+def test_roc_points_give_the_area_of_scikit_learn():
+    import sklearn.metrics
+
+    rng = np.random.default_rng(0)
+    positive = rng.random(300) < 0.2
+    scores = np.round(rng.normal(positive, 1), 1)  # many ties
+    hits, misses = counts_by_threshold(positive, scores)
+    area = np.trapezoid(np.r_[0, hits / hits[-1]], np.r_[0, misses / misses[-1]])
+    assert area == pytest.approx(sklearn.metrics.roc_auc_score(positive, scores))
+
+
+def test_a_figure_of_one_thumbnail_or_of_none_is_as_before():
+    assert html_parts.figure(None, ["a/b"]) == (
+        '<figure><div class="none">no image</div><figcaption>a/<wbr>b</figcaption></figure>'
+    )
+
+
+def test_methods_differ_in_colour_and_the_reference_is_black():
+    names = [f"m{i}" for i in range(9)]
+    styles = line_styles(names, "m3")
+    assert styles["m3"]["color"] == REFERENCE_COLOR
+    assert len({style["color"] for style in styles.values()}) == 9
+
+
+def test_the_most_confident_mistakes_come_first():
+    logits = np.array([[3, 0, 0], [0, 5, 0], [0, 1, 0], [0, 0, 9]], np.float32)
+    predictions = Predictions(list("abcd"), np.array([0, 0, 0, 1], np.int32), logits)
+    assert [one.filename for one in worst(predictions)] == ["d", "b", "c"]
+    assert [one.filename for one in worst(predictions, 1)] == ["d"]
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory):
+    """A study whose images and models are there: (content, entries)."""
+    from trainer.models import classifier
+
+    path = tmp_path_factory.mktemp("pictured")
+    counts = {"train": (8, 12, 20, 4), "validation": (9, 9, 9, 9), "test": (20, 20, 20, 20)}
+    data = helpers.write_dataset(path / "data", counts)
+    ids = {
+        split: [
+            f"{name}/{split}-{i}.png"
+            for name, count in zip(data.class_names, own, strict=True)
+            for i in range(count)
+        ]
+        for split, own in counts.items()
+    }
+    paths = fake_study.write_study(
+        path,
+        seeds=(0,),
+        counts={split: list(own) for split, own in counts.items()},
+        ids=ids,
+        dataset={"path": data.path, "fingerprint": data.fingerprint},
+    )
+    network = classifier.create_model("tiny", image_size=32, channels=1, num_classes=4)
+    for one in paths:
+        network.save(os.path.join(one, "model.keras"))
+    return fake_study.compare(paths)
+
+
+def test_mistakes_are_shown_with_their_images_and_heat_maps(pictured):
+    content, entries = pictured
+    page = render(content, entries)
+    gallery = page[page.index('<section id="mistakes">') : page.index('<section id="limits">')]
+    own = read_predictions(os.path.join(entries[0].runs[0].path, "predictions_test.csv"))
+    expected = worst(own)
+    assert expected
+    assert "No images" not in gallery
+    assert "No Grad-CAM" not in gallery
+    figures = re.findall(r'<figure class="several">.*?</figure>', gallery)
+    assert all(figure.count('src="data:image/jpeg;base64,') == 2 for figure in figures)
+    for one in expected:
+        assert one.filename.replace("/", "/<wbr>") in gallery
+        assert f"({one.probability:.1%})" in gallery
+
+
+def test_other_data_at_the_same_place_are_not_shown(pictured):
+    entries = pictured[1]
+    run = entries[0].runs[0]
+    own = read_predictions(os.path.join(run.path, "predictions_test.csv"))
+    run.dataset["fingerprint"], before = "other", run.dataset["fingerprint"]
+    try:
+        lines = list(_show(run, worst(own)))
+    finally:
+        run.dataset["fingerprint"] = before
+    assert "another data set now" in "".join(lines)
+    assert "data:image" not in "".join(lines)
+
+
+def test_a_damaged_model_gives_a_note_and_the_images(pictured, tmp_path):
+    content, entries = pictured
+    path = os.path.join(entries[0].runs[0].path, "model.keras")
+    shutil.copy(path, tmp_path / "kept")
+    try:
+        with open(path, "wb") as file:
+            file.write(b"no model")
+        page = render(content, entries)
+    finally:
+        shutil.copy(tmp_path / "kept", path)
+    assert "No Grad-CAM:" in page
+    assert "cannot be used" in page
+    assert "data:image/jpeg" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_loads_the_page_without_complaint(pictured, tmp_path):
+    path = write_page(str(tmp_path), *pictured)
+    result = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",
+            "--v=0",
+            "--dump-dom",
+            f"file://{path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "CONSOLE" not in result.stderr
+    assert _anchors(result.stdout) == list(SECTIONS)
+    assert result.stdout.count("<svg") == 8
+
+
+@pytest.mark.parametrize("draw", [roc, precision_recall])
+def test_titles_stay_on_the_picture_whatever_the_legend(draw):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4, dtype=np.int32), 10)
+    answers = Predictions([""] * 40, labels, rng.normal(size=(40, 4)))
+    names = ["none", *(f"a_method_of_a_long_name_{i}" for i in range(7))]
+    content = {"class_names": list("abcd"), "reference": "none"}
+    figure = draw(content, dict.fromkeys(names, answers))
+    figure.draw_without_rendering()
+    top = figure.bbox.height
+    titles = [axes.title.get_window_extent().y1 for axes in figure.axes]
+    assert len(titles) == 4
+    assert max(titles) <= top

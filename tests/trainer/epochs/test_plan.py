@@ -1,0 +1,49 @@
+"""An epoch of fixed steps is the next piece of the sampler's endless stream."""
+
+import dataclasses
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.balancing.class_shares import SAMPLERS
+from trainer.epochs.plan import plan_epoch, planned_counts
+from trainer.settings.config import TrainConfig
+
+NAMES, COUNTS = ("a", "b", "c"), (20, 33, 9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sampler=st.sampled_from([s for s in SAMPLERS if s != "progressive"]),
+    steps=st.integers(1, 40),
+    batch_size=st.sampled_from([4, 7]),
+)
+def test_fixed_steps_cut_the_same_stream_anew(sampler, steps, batch_size):
+    config = TrainConfig(data_dir="", sampler=sampler, batch_size=batch_size)
+    fixed = dataclasses.replace(config, steps_per_epoch=steps)
+    stream, epoch = [], 0
+    while len(stream) < 3 * steps * batch_size:
+        plan = plan_epoch(config, NAMES, COUNTS, epoch)
+        stream += zip(
+            plan.labels.tolist(), plan.ordinals.tolist(), plan.flips.tolist(), strict=True
+        )
+        epoch += 1
+    for number in range(3):
+        plan = plan_epoch(fixed, NAMES, COUNTS, number)
+        assert plan.steps == steps
+        own = list(
+            zip(plan.labels.tolist(), plan.ordinals.tolist(), plan.flips.tolist(), strict=True)
+        )
+        assert own == stream[number * len(own) : (number + 1) * len(own)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(sampler=st.sampled_from(SAMPLERS), steps=st.integers(1, 40))
+def test_planned_counts_of_fixed_steps_sum_to_their_images(sampler, steps):
+    config = TrainConfig(data_dir="", sampler=sampler, batch_size=4, steps_per_epoch=steps)
+    for epoch in (0, 19, 25):
+        planned = planned_counts(config, NAMES, COUNTS, min(epoch, config.epochs - 1))
+        assert planned.sum() == 4 * steps
+        plan = plan_epoch(config, NAMES, COUNTS, epoch)
+        assert np.bincount(plan.labels, minlength=3).sum() == 4 * steps

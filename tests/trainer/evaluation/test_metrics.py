@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+import statsmodels.api
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.evaluation.metrics import ECE_BINS, OVERALL, PER_CLASS, log_odds, weighted_metrics
+
+NAMES = ("COVID", "Normal", "Viral")
+
+
+def _split(count=240, seed=0, decimals=None):
+    """Labels of three unequal classes and log-probabilities, with ties if rounded."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, count, p=(0.3, 0.6, 0.1))
+    labels[:3] = range(3)
+    logits = rng.normal(0, 1, (count, 3)) + 1.2 * np.eye(3)[labels]
+    if decimals is not None:
+        logits = logits.round(decimals)
+    return labels, scipy.special.log_softmax(logits, axis=1)
+
+
+def _one(labels, log_probabilities, weights=None):
+    weights = np.ones(len(labels)) if weights is None else weights
+    return weighted_metrics(labels, log_probabilities, weights).report(NAMES)
+
+
+def test_metrics_agree_with_scikit_learn():
+    labels, logp = _split()
+    found, p, predicted = _one(labels, logp), np.exp(logp), logp.argmax(1)
+    assert found["accuracy"] == pytest.approx((labels == predicted).mean())
+    expected = {
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(labels, predicted),
+        "macro_f1": sklearn.metrics.f1_score(labels, predicted, average="macro"),
+        "mcc": sklearn.metrics.matthews_corrcoef(labels, predicted),
+        "auroc_macro": sklearn.metrics.roc_auc_score(labels, p, multi_class="ovr"),
+        "auprc_macro": sklearn.metrics.average_precision_score(np.eye(3)[labels], p),
+        "log_loss": sklearn.metrics.log_loss(labels, p),
+        "brier": ((p - np.eye(3)[labels]) ** 2).sum(axis=1).mean(),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    for c, name in enumerate(NAMES):
+        of_class, is_c = found["per_class"][name], labels == c
+        assert of_class["brier"] == pytest.approx(sklearn.metrics.brier_score_loss(is_c, p[:, c]))
+        assert of_class["precision"] == pytest.approx(
+            sklearn.metrics.precision_score(is_c, predicted == c)
+        )
+        assert of_class["specificity"] == pytest.approx(
+            sklearn.metrics.recall_score(~is_c, predicted != c)
+        )
+        assert of_class["support"] == is_c.sum()
+
+
+@given(st.integers(0, 10_000), st.sampled_from([None, 0, 1]))
+@settings(max_examples=40, deadline=None)
+def test_a_weight_counts_an_image_as_often_as_a_resample_holds_it(seed, decimals):
+    labels, logp = _split(60, seed, decimals)
+    drawn = np.random.default_rng(seed).integers(0, 60, (2, 60))
+    weights = np.stack([np.bincount(rows, minlength=60) for rows in drawn])
+    together = weighted_metrics(labels, logp, weights)
+    for row, rows in enumerate(drawn):
+        if len(np.unique(labels[rows])) < 3:
+            continue
+        expected = _one(labels[rows], logp[rows])
+        found = together.report(NAMES, row)
+        for name in OVERALL:
+            assert found[name] == pytest.approx(expected[name], abs=1e-9), name
+        for class_name in NAMES:
+            for name in PER_CLASS:
+                value = expected["per_class"][class_name][name]
+                # A slope that is nearly infinite is found to fewer digits.
+                close = None if value is None else pytest.approx(value, rel=1e-4, abs=1e-6)
+                assert found["per_class"][class_name][name] == close, name
+        assert found["confusion_matrix"] == expected["confusion_matrix"]
+
+
+def test_ranks_with_ties_agree_with_scikit_learn():
+    labels, logp = _split(decimals=0)
+    odds = log_odds(logp).round(9)
+    found = _one(labels, logp)
+    for c, name in enumerate(NAMES):
+        expected = sklearn.metrics.roc_auc_score(labels == c, odds[:, c])
+        assert found["per_class"][name]["auroc"] == pytest.approx(expected)
+
+
+def test_calibration_line_agrees_with_a_weighted_logistic_regression():
+    labels, logp = _split()
+    weights = np.random.default_rng(1).integers(0, 3, len(labels))
+    found = _one(labels, logp, weights)["per_class"]
+    x, family = log_odds(logp), statsmodels.api.families.Binomial()
+    for c, name in enumerate(NAMES):
+        one = np.ones(len(x))
+        y = (labels == c).astype(float)
+        line = statsmodels.api.GLM(y, np.c_[one, x[:, c]], family, freq_weights=weights).fit()
+        level = statsmodels.api.GLM(y, one, family, offset=x[:, c], freq_weights=weights).fit()
+        assert found[name]["calibration_slope"] == pytest.approx(line.params[1], rel=1e-6)
+        assert found[name]["calibration_intercept"] == pytest.approx(level.params[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("times", "slope"), [(1, 1.0), (2, 0.5)])
+def test_calibration_slope_is_one_if_calibrated_and_half_if_logits_are_doubled(times, slope):
+    rng = np.random.default_rng(0)
+    logit = rng.normal(0, 1.5, 40_000)
+    labels = (rng.random(40_000) < scipy.special.expit(logit)).astype(int)
+    logp = scipy.special.log_softmax(np.c_[0 * logit, times * logit], axis=1)
+    arrays = weighted_metrics(labels, logp, np.ones(len(labels)))
+    found = arrays.report(("no", "yes"))["per_class"]["yes"]
+    assert found["calibration_slope"] == pytest.approx(slope, abs=0.03)
+    if times == 1:
+        assert found["calibration_intercept"] == pytest.approx(0, abs=0.03)
+
+
+def test_overrated_class_has_a_negative_calibration_intercept():
+    labels, logp = _split(2000)
+    logp = scipy.special.log_softmax(logp + np.array([0, 0, 3.0]), axis=1)
+    assert _one(labels, logp)["per_class"]["Viral"]["calibration_intercept"] < -1
+
+
+def test_calibration_error_by_hand_over_equal_bins():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, 20 * ECE_BINS)
+    right = rng.random(len(confidence)) < 0.7
+    labels = np.where(right, 0, 1)
+    logp = np.log(np.c_[confidence, 1 - confidence])
+    order = np.argsort(-confidence)
+    bins = zip(np.split(confidence[order], ECE_BINS), np.split(right[order], ECE_BINS), strict=True)
+    expected = np.mean([abs(c.mean() - r.mean()) for c, r in bins])
+    found = weighted_metrics(labels, logp, np.ones(len(labels))).overall["ece"][0]
+    assert found == pytest.approx(expected)
+
+
+def test_a_resample_without_a_class_has_no_means_over_classes():
+    labels, logp = _split(60)
+    found = _one(labels, logp, labels != 2)
+    undefined = {name for name in OVERALL if found[name] is None}
+    assert undefined == {"balanced_accuracy", "macro_f1", "auroc_macro", "auprc_macro"}
+    assert found["per_class"]["Viral"]["recall"] is None
+    assert found["per_class"]["Viral"]["calibration_slope"] is None
+
+
+def test_a_class_that_is_never_predicted_has_no_precision_but_an_f1_of_zero():
+    labels = np.array([0, 0, 1, 2])
+    logp = np.log([[0.8, 0.1, 0.1], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.8, 0.1, 0.1]])
+    viral = _one(labels, logp)["per_class"]["Viral"]
+    assert (viral["precision"], viral["recall"], viral["f1"]) == (None, 0.0, 0.0)
+
+
+def test_scores_that_part_the_classes_have_no_slope():
+    logp = np.log([[0.99, 0.01], [0.9, 0.1], [0.2, 0.8], [0.01, 0.99]])
+    found = weighted_metrics(np.array([0, 0, 1, 1]), logp, np.ones(4)).report(("a", "b"))
+    assert found["auroc_macro"] == 1.0
+    assert found["per_class"]["a"]["calibration_slope"] is None
+    assert np.isfinite(found["per_class"]["a"]["calibration_intercept"])
+
+
+def test_one_certain_image_does_not_make_the_calibration_line_infinite():
+    with np.errstate(divide="ignore"):
+        logp = np.log([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.2, 0.8]])
+    found = weighted_metrics(np.array([0, 0, 1, 0, 1]), logp, np.ones(5)).report(("a", "b"))
+    assert 0 < found["per_class"]["a"]["calibration_slope"] < np.inf
+    assert np.isfinite(found["per_class"]["a"]["calibration_intercept"])

@@ -1,0 +1,107 @@
+"""Batches that two real servers decode are the trainer's own, in its order."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_tfrecords.errors import UserError
+from tests.helpers import COUNTS, write_dataset
+from tests.trainer import equality
+from trainer.balancing import mixup, samplers
+from trainer.input import decode_service
+from trainer.input.split_batches import SplitSource
+from trainer.settings.config import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    data = write_dataset(tmp_path_factory.mktemp("set"), num_shards=3)
+    return SplitSource(data, "train", cache="none")
+
+
+@pytest.fixture(scope="module")
+def addresses():
+    """Of two servers, each a process of its own."""
+    ports = [equality.free_ports(1)[0] for _ in range(2)]
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "trainer.decode_server", f"--port={port}", "--host=localhost"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for port in ports
+    ]
+    try:
+        for server, port in zip(servers, ports, strict=True):
+            line = server.stdout.readline()
+            assert f"--data_service=localhost:{port}" in line, server.stderr.read()
+        yield tuple(f"localhost:{port}" for port in ports)
+    finally:
+        for server in servers:
+            server.kill()
+            server.communicate()
+
+
+def _plan(sampler):
+    return samplers.plan_epoch(sampler, COUNTS["train"], batch_size=8, seed=3, epoch=0)
+
+
+def _read(dataset):
+    return [tuple(part.numpy() for part in element) for element in dataset]
+
+
+def _assert_same(left, right):
+    assert len(left) == len(right) > 0
+    for one, other in zip(left, right, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("sampler", ["oversample", "rejection"])
+@pytest.mark.parametrize("start_step", [0, 1])
+def test_two_servers_deliver_the_batches_of_one_process(sampler, start_step, source, addresses):
+    assert decode_service.connect(",".join(addresses)).addresses == addresses
+    settings = {"batch_size": 8, "start_step": start_step}
+    here = source.training(_plan(sampler), **settings)
+    there = source.training(_plan(sampler), **settings, servers=addresses)
+    assert there.element_spec == here.element_spec
+    _assert_same(_read(there), _read(here))
+
+
+def test_hosts_of_a_cluster_each_get_their_part_mixed(source, addresses):
+    plan = _plan("weighted")
+    mixing = mixup.plan_mixing("plain", 0.2, plan, COUNTS["train"], seed=3, epoch=0, flip=True)
+    for number in range(2):
+        context = tf.distribute.InputContext(2, number, 4)
+        settings = {"batch_size": 8, "context": context, "mixing": mixing}
+        _assert_same(
+            _read(source.training(plan, **settings, servers=addresses)),
+            _read(source.training(plan, **settings)),
+        )
+
+
+def test_local_rehearses_on_servers_of_this_process(source):
+    services = decode_service.connect("local")
+    assert len(services.addresses) == 2
+    plan = _plan("none")
+    _assert_same(
+        _read(source.training(plan, batch_size=8, servers=services.addresses)),
+        _read(source.training(plan, batch_size=8)),
+    )
+
+
+def test_address_where_nobody_answers_names_the_command():
+    (port,) = equality.free_ports(1)
+    with pytest.raises(UserError, match=f"trainer.decode_server --port={port}"):
+        decode_service.connect(f"localhost:{port}")
+    with pytest.raises(UserError, match="is not host:port"):
+        decode_service.connect("localhost")
+
+
+def test_cached_images_are_not_for_a_service():
+    with pytest.raises(UserError, match="--cache=none"):
+        TrainConfig("data", data_service="local")

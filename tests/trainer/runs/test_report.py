@@ -1,0 +1,95 @@
+"""The report of a finished run says what its files say, and what they do not."""
+
+import dataclasses
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from tests.trainer import fake_run
+from trainer.runs import report
+from trainer.runs.finished_run import read_run
+from trainer.settings.config import TrainConfig
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return fake_run.write_run(tmp_path)
+
+
+def _text(run_dir) -> str:
+    with open(report.write_report(run_dir), encoding="utf-8") as file:
+        return file.read()
+
+
+def test_figures_are_those_of_the_metrics(run_dir):
+    text, test = _text(run_dir), read_run(run_dir).metrics["test"]
+    assert f"accuracy **{test['accuracy']:.1%}**" in text
+    assert f"balanced accuracy **{test['balanced_accuracy']:.1%}**" in text
+    for name, values in test["per_class"].items():
+        shown = [f"{values[k]:.1%}" for k in ("recall", "precision", "specificity", "f1", "auroc")]
+        assert f"| {name} | {values['support']:,} | {' | '.join(shown)} |" in text
+
+
+def test_tables_have_as_many_cells_in_each_row(run_dir):
+    for table in re.findall(r"(?:^\|.*\n)+", _text(run_dir), re.MULTILINE):
+        assert len({row.count("|") for row in table.splitlines()}) == 1, table
+
+
+def test_interval_holds_the_accuracy_and_narrows_with_more_images():
+    small = report._interval({"confusion_matrix": [[40, 10], [10, 40]]})
+    large = report._interval({"confusion_matrix": [[4000, 1000], [1000, 4000]]})
+    bounds = [[float(x) for x in re.findall(r"[\d.]+(?=%)", t)[1:]] for t in (small, large)]
+    # Wilson 1927 for 80 of 100.
+    np.testing.assert_allclose(bounds[0], [71.1, 86.7], atol=0.05)
+    assert bounds[1][1] - bounds[1][0] < bounds[0][1] - bounds[0][0]
+
+
+def test_the_command_shown_gives_the_same_settings():
+    config = TrainConfig(
+        data_dir="a folder/data",
+        backbone="mobilenet_v2",
+        sampler="weighted",
+        target_distribution=(("COVID", 0.5), ("Viral Pneumonia", 0.5)),
+        head_units=(256, 64),
+        flip=False,
+        weights="w.h5",
+        seed=3,
+    )
+    words = shlex.split(report.describe_command(config).replace("\\\n", " "))
+    assert words[:3] == ["python", "-m", "trainer.main"]
+    given = dict(w.removeprefix("--").partition("=")[::2] for w in words[3:])
+    assert given["target_distribution"] == "COVID=0.5,Viral Pneumonia=0.5"
+    assert given["head_units"] == "256,64"
+    assert "noflip" in given
+    named = {f.name for f in dataclasses.fields(TrainConfig)}
+    assert {name.removeprefix("no") for name in given} <= named
+    assert "epochs" not in given, "defaults make the command long"
+
+
+def test_unit_of_the_split_and_balanced_splits_are_told(run_dir):
+    assert "test images at natural prevalence" in _text(run_dir)
+    run = read_run(run_dir)
+    told = {"split_unit": "group of copies; patients are not known", "balanced_splits": ["test"]}
+    changed = dataclasses.replace(run, dataset=run.dataset | told)
+    assert "test images at balanced classes" in report._summarize(changed)
+    assert "Validation is at natural prevalence, test at balanced" in report._describe_data(changed)
+    assert any("two splits: group of copies; patients" in note for note in report._notes(changed))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "planned", "warns"),
+    [("oversample", [7137, 7650, 6509, 6656], True), ("none", fake_run.COUNTS["train"], False)],
+)
+def test_changed_class_mix_asks_for_recalibration(run_dir, sampler, planned, warns):
+    run = read_run(run_dir)
+    changed = dataclasses.replace(run, samples=run.samples | {"planned": list(planned)})
+    assert any("Recalibrate" in note for note in report._notes(changed)) == warns
+
+
+def test_recomputation_shown_in_the_report_runs_and_agrees(run_dir, monkeypatch, capsys):
+    code = re.search(r"```python\n(.*?)```", _text(run_dir), re.DOTALL).group(1)
+    monkeypatch.chdir(run_dir)
+    exec(code)
+    assert str(read_run(run_dir).metrics["test"]["accuracy"]) in capsys.readouterr().out

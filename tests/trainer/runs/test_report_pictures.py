@@ -1,0 +1,72 @@
+"""The pictures of a finished run: they exist, have sense, and repeat to the byte."""
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+
+from cxr_tfrecords.errors import UserError
+from tests.trainer import fake_run
+from trainer.runs import report_pictures
+from trainer.runs.finished_run import read_run
+
+NAMES = [
+    "class_counts.png",
+    "training_curves.png",
+    "confusion_matrix_validation.png",
+    "confusion_matrix_test.png",
+]
+
+
+def _texts(figure) -> list[str]:
+    """Everything that is written in a figure."""
+    return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+
+
+def test_writes_four_pictures_of_a_readable_size(tmp_path):
+    paths = report_pictures.write_pictures(fake_run.write_run(tmp_path))
+    assert [path.rpartition("/")[2] for path in paths] == NAMES
+    for path in paths:
+        pixels = cv2.imread(path)
+        assert min(pixels.shape[:2]) > 400
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, "an empty picture"
+
+
+def test_same_run_gives_the_same_bytes(tmp_path):
+    first = report_pictures.write_pictures(fake_run.write_run(tmp_path / "a", run_dir="r"))
+    second = report_pictures.write_pictures(fake_run.write_run(tmp_path / "b", run_dir="r"))
+    for one, other in zip(first, second, strict=True):
+        with open(one, "rb") as a, open(other, "rb") as b:
+            assert a.read() == b.read()
+
+
+def test_confusion_picture_shows_every_count_of_the_metrics(tmp_path):
+    run = read_run(fake_run.write_run(tmp_path))
+    written = _texts(report_pictures._draw_confusion(run, "test"))
+    for row in run.metrics["test"]["confusion_matrix"]:
+        for count in row:
+            assert f"{count:,}\n{count / sum(row):.1%}" in written
+
+
+def test_class_counts_picture_shows_counts_before_and_after(tmp_path):
+    run = read_run(fake_run.write_run(tmp_path))
+    written = " ".join(_texts(report_pictures._draw_class_counts(run)))
+    for count in (*run.samples["natural"], *run.samples["planned"]):
+        assert f"{count:,}" in written
+
+
+def test_curves_mark_the_epoch_whose_weights_were_kept(tmp_path):
+    figure = report_pictures._draw_training_curves(read_run(fake_run.write_run(tmp_path)))
+    loss = figure.axes[0]
+    best = 1 + int(np.argmin(fake_run.LOSSES))
+    (mark,) = [t for t in loss.texts if t.get_text() == "best epoch"]
+    assert mark.xy[0] == best
+    drawn = {tuple(line.get_ydata()) for line in loss.lines}
+    assert fake_run.LOSSES in drawn
+
+
+def test_missing_file_is_named(tmp_path):
+    path = fake_run.write_run(tmp_path)
+    (tmp_path / "history.csv").unlink()
+    with pytest.raises(UserError, match=r"history\.csv: No such file"):
+        report_pictures.write_pictures(path)

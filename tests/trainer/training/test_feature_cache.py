@@ -1,0 +1,142 @@
+"""Training on a frozen backbone's features, which are computed once."""
+
+import csv
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_tfrecords.errors import UserError
+from tests import helpers
+from tests.trainer import toy
+from trainer.evaluation.predictions import read_predictions
+from trainer.models import backbones
+from trainer.settings.config import TrainConfig
+from trainer.training import loop
+from trainer.training.learner import create_trainer, plan_epoch, training_batches
+from trainer.training.run import run
+
+COUNTS = {"train": (16, 15, 24, 9), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
+
+
+def _config(data, run_dir, **settings) -> TrainConfig:
+    values = {"batch_size": 16, "epochs": 3, "trainable": "head", "sampler": "oversample"}
+    values |= {"optimizer": "sgd", "learning_rate": 0.02, "cache": "features"}
+    return TrainConfig(data.path, str(run_dir), **values | settings)
+
+
+def _losses(config) -> list[float]:
+    with open(os.path.join(config.run_dir, "history.csv"), newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def _logits(config) -> np.ndarray:
+    path = os.path.join(config.run_dir, "predictions_test.csv")
+    return read_predictions(path).logits
+
+
+def test_features_train_the_same_head_as_images_mirrored_ones_included(
+    data, strategy, tmp_path, capsys
+):
+    featured = _config(data, tmp_path / "features")
+    run(featured, data, strategy)
+    printed = capsys.readouterr().out
+    assert "train: features of 64 images and their mirror images computed once" in printed
+    assert "test: features of 27 images computed once" in printed
+    seen = dataclasses.replace(featured, cache="memory", run_dir=str(tmp_path / "images"))
+    run(seen, data, strategy)
+    np.testing.assert_allclose(_losses(featured), _losses(seen), rtol=1e-5)
+    np.testing.assert_allclose(_logits(featured), _logits(seen), atol=1e-5)
+    unmirrored = dataclasses.replace(featured, flip=False, run_dir=str(tmp_path / "unmirrored"))
+    run(unmirrored, data, strategy)
+    assert abs(_losses(unmirrored)[0] - _losses(seen)[0]) > 1e-4, "mirroring changes nothing here"
+
+
+def test_the_saved_model_takes_images(data, strategy, tmp_path):
+    config = _config(data, tmp_path)
+    run(config, data, strategy)
+    model = tf.keras.models.load_model(tmp_path / "model.keras")
+    images = toy.images_and_labels(3, size=data.image_size)[0]
+    assert model(images).shape == (3, 4)
+
+
+@pytest.mark.slow
+def test_two_devices_share_the_work(data, strategy, tmp_path):
+    alone = _config(data, tmp_path / "cpu", dropout=0.0)
+    run(alone, data, strategy)
+    shared = dataclasses.replace(alone, run_dir=str(tmp_path / "two"))
+    toy.run_replicated(shared, 2)
+    np.testing.assert_allclose(_logits(shared), _logits(alone), atol=1e-5)
+
+
+def test_an_interrupted_run_goes_on_as_if_never_stopped(data, strategy, tmp_path, monkeypatch):
+    whole = _config(data, tmp_path / "whole")
+    run(whole, data, strategy)
+    stopped = dataclasses.replace(whole, run_dir=str(tmp_path / "stopped"))
+
+    def stop(row, *_):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+        return ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_describe_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(stopped, data, strategy)
+    run(stopped, data, strategy)
+    assert _losses(stopped) == _losses(whole)
+    np.testing.assert_array_equal(_logits(stopped), _logits(whole))
+
+
+def test_a_weights_file_that_changed_is_refused(data, strategy, tmp_path):
+    weights = tmp_path / "tiny.weights.h5"
+    backbones.create_backbone("tiny", data.image_size, "none").save_weights(weights)
+    config = _config(data, tmp_path / "run", weights=str(weights), epochs=1)
+    run(config, data, strategy)
+    (tmp_path / "run" / "metrics.json").unlink()
+    backbones.create_backbone("tiny", data.image_size, "none").save_weights(weights)
+    with pytest.raises(UserError, match=r"--weights=.*tiny\.weights\.h5: the file is not what it"):
+        run(config, data, strategy)
+
+
+@pytest.mark.parametrize(
+    ("settings", "streamed", "featured"),
+    [
+        ({"cache": "auto"}, False, True),
+        ({"cache": "auto", "trainable": "all"}, False, False),
+        ({"cache": "auto", "mixup_alpha": 0.2}, False, False),
+        ({"cache": "auto", "cache_mb": 0}, True, False),
+        ({"cache": "memory"}, False, False),
+    ],
+)
+def test_auto_takes_features_where_they_never_change_and_fit(
+    data, strategy, tmp_path, settings, streamed, featured
+):
+    trainer = create_trainer(_config(data, tmp_path, **settings), data, strategy)
+    images = next(training_batches(trainer, plan_epoch(trainer.config, data, 0)))
+    assert (images[0].shape.rank == 2) == featured
+    assert trainer.sources["train"].streamed == streamed
+
+
+@pytest.mark.parametrize("settings", [{"trainable": "all"}, {"mixup_alpha": 0.2}])
+def test_features_that_would_change_are_refused(data, tmp_path, settings):
+    with pytest.raises(UserError, match=r"--cache=features .* needs --trainable=head"):
+        _config(data, tmp_path, **settings)
+
+
+def test_a_frozen_backbone_drops_nothing():
+    network = backbones.create_backbone("efficientnet_b0", 32, "none")
+    images = tf.constant(toy.images_and_labels(4)[0], tf.float32) / 255
+    images = tf.repeat(images, 3, axis=-1)
+    backbones.freeze(network, "all")
+    before = [network(images, training=True) for _ in range(2)]
+    assert not np.allclose(*before), "nothing is dropped: the test says nothing"
+    backbones.freeze(network, "head")
+    np.testing.assert_array_equal(network(images, training=True), network(images, training=False))

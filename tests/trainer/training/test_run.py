@@ -1,0 +1,170 @@
+"""Whole runs inside the test process, and what goes wrong in them."""
+
+import csv
+import dataclasses
+import errno
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_tfrecords.errors import DivergedError, UserError
+from tests import helpers
+from tests.trainer import toy
+from trainer.evaluation.predictions import read_predictions
+from trainer.input.split_batches import SplitSource
+from trainer.runs import run_directory
+from trainer.settings.config import TrainConfig
+from trainer.training.learner import plan_epoch
+from trainer.training.run import run
+
+COUNTS = {"train": (16, 16, 24, 8), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
+
+
+def _config(data, run_dir, **settings) -> TrainConfig:
+    values = {"batch_size": 16, "epochs": 2, "flip": False, "optimizer": "sgd", "dropout": 0.0}
+    values |= {"learning_rate": 0.02}
+    return TrainConfig(data.path, str(run_dir), **values | settings)
+
+
+@pytest.mark.slow
+def test_a_run_learns_and_two_devices_learn_the_same(data, strategy, tmp_path):
+    alone = _config(data, tmp_path / "cpu", epochs=6)
+    metrics = run(alone, data, strategy)
+    assert metrics["test"]["balanced_accuracy"] > 0.9
+    shared = dataclasses.replace(alone, run_dir=str(tmp_path / "two"))
+    toy.run_replicated(shared, 2)
+    logits = [
+        read_predictions(os.path.join(c.run_dir, "predictions_test.csv")).logits
+        for c in (alone, shared)
+    ]
+    np.testing.assert_allclose(*logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["undersample", "rejection", "weighted"])
+def test_every_sampler_and_streaming_run_to_the_end(data, strategy, tmp_path, sampler):
+    shares = tuple(zip(data.class_names, (1.0, 1.0, 2.0, 1.0), strict=True))
+    config = _config(
+        data,
+        tmp_path,
+        sampler=sampler,
+        epochs=1,
+        cache="none",
+        target_distribution=() if sampler == "undersample" else shares,
+    )
+    run(config, data, strategy)
+    assert run_directory.is_finished(config.run_dir)
+
+
+def test_results_lost_after_the_training_are_made_again_without_training(data, strategy, tmp_path):
+    config = _config(data, tmp_path)
+    metrics = run(config, data, strategy)
+    predictions = (tmp_path / "predictions_test.csv").read_bytes()
+    history = (tmp_path / "history.csv").read_bytes()
+    for name in ("metrics.json", "report.md", "predictions_test.csv", "model.keras", "history.csv"):
+        (tmp_path / name).unlink()
+    assert run(config, data, strategy) == metrics
+    assert (tmp_path / "predictions_test.csv").read_bytes() == predictions
+    assert (tmp_path / "history.csv").read_bytes() == history
+
+
+def test_best_weights_are_evaluated_and_not_the_last(data, strategy, tmp_path, capsys):
+    # Mirrored, the classes of the left are those of the right: the loss cannot keep falling.
+    config = _config(data, tmp_path, epochs=8, flip=True, learning_rate=0.1, dropout=0.3)
+    metrics = run(config, data, strategy)
+    with open(tmp_path / "history.csv", newline="") as file:
+        losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
+    assert np.argmin(losses) < len(losses) - 1, "the last epoch was the best: the test says nothing"
+    assert metrics["validation"]["log_loss"] == min(losses)
+    assert f"weights of epoch {np.argmin(losses) + 1}, the best" in capsys.readouterr().out
+
+
+def test_loss_that_is_not_finite_names_the_step_and_leaves_the_directory_usable(
+    data, strategy, tmp_path
+):
+    config = _config(data, tmp_path, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"not finite at step [23] \(epoch 1\)"):
+        run(config, data, strategy)
+    run(dataclasses.replace(config, learning_rate=0.01), data, strategy)
+
+
+@pytest.mark.parametrize(
+    "learning_rate",
+    # The loss of step 2 is not finite; or it is, and only the weights after it are not.
+    [3e38, 1e15],
+)
+def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_stays(
+    data, strategy, tmp_path, learning_rate
+):
+    config = _config(data, tmp_path, learning_rate=learning_rate, checkpoint_every=1)
+    with pytest.raises(DivergedError, match=r"not finite at step 2 \(epoch 1\)") as caught:
+        run(config, data, strategy)
+    written = run_directory.read_json(str(tmp_path / "not_finite.json"))
+    plan = plan_epoch(config, data, 0)
+    slots = slice(16, 32)
+    ids = SplitSource(data, "train").ids()
+    starts = np.cumsum(data.counts["train"]) - data.counts["train"]
+    expected = [ids[row] for row in (starts[plan.labels] + plan.ordinals)[slots]]
+    assert written["image_ids"] == expected
+    assert ", ".join(expected) in str(caught.value)
+    assert (written["step"], written["epoch"]) == (2, 1)
+    assert os.listdir(tmp_path / "checkpoints" / "resume") == ["epoch-0-step-1"]
+
+
+def test_image_size_of_another_data_set_is_refused(data, strategy, tmp_path):
+    config = _config(data, tmp_path / "run", image_size=64)
+    with pytest.raises(UserError, match=r"--image_size=64, but .* 32 px"):
+        run(config, data, strategy)
+    assert not os.path.exists(config.run_dir)
+
+
+def test_other_data_in_the_same_run_directory_is_refused(data, strategy, tmp_path):
+    run(_config(data, tmp_path / "run", epochs=1), data, strategy)
+    other = helpers.write_dataset(tmp_path / "other", COUNTS, seed=1)
+    with pytest.raises(UserError, match=rf"--data_dir: {data.path}.*{other.path}"):
+        run(_config(other, tmp_path / "run", epochs=1), other, strategy)
+
+
+def test_damaged_shard_is_named(strategy, tmp_path):
+    data = helpers.write_dataset(tmp_path / "data", COUNTS)
+    shard = data.split_shards("test", 2)[0].path
+    with open(shard, "r+b") as file:
+        file.seek(300)
+        file.write(b"\xff" * 20)
+    with pytest.raises(UserError, match=os.path.basename(shard)):
+        run(_config(data, tmp_path / "run"), data, strategy)
+    assert not os.path.exists(tmp_path / "run")
+
+
+def test_full_disk_and_file_in_the_way_name_the_run_directory(data, strategy, tmp_path):
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with pytest.raises(UserError, match=f"--run_dir={in_the_way}/run: Not a directory"):
+        run(_config(data, in_the_way / "run"), data, strategy)
+    config = _config(data, tmp_path)
+    full_disk = (
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        # What TensorFlow 2.21 raises while it saves a checkpoint.
+        tf.errors.ResourceExhaustedError(
+            None, None, "{{function_node __wrapped__SaveV2}} r/epoch-1; No space left on device"
+        ),
+    )
+    for error in full_disk:
+        message = f"^--run_dir={tmp_path}: no space left on its disk"
+        with pytest.raises(UserError, match=message), run_directory.explained_failures(config):
+            raise error
+
+
+def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
+    path = str(tmp_path / "metrics.json")
+    run_directory.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        run_directory.write_json(path, {"a": float("nan")})
+    assert run_directory.read_json(path) == {"a": 1}
+    assert os.listdir(tmp_path) == ["metrics.json"]

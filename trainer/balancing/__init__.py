@@ -1,0 +1,1 @@
+"""Which training images an epoch shows and how much each class counts; NumPy only."""

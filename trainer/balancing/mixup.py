@@ -1,0 +1,109 @@
+"""MixUp as a plan: which image is mixed into which, and with what weight.
+
+    plain     the partner is another slot of the same epoch; its weight is Beta(alpha, alpha)
+              (Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018)
+    balanced  the partner comes from a class-balanced stream; its weight is Beta(alpha, 1), so the
+              mean share of the balanced stream is alpha / (1 + alpha) (Galdran et al.,
+              Balanced-MixUp for Highly Imbalanced Medical Image Classification, MICCAI 2021; which
+              of the two images lambda weighs is as in the authors' code)
+
+Like an epoch plan it is a pure function of (seed, epoch), and every slot has a partner of its
+own: nothing depends on the batch, the replicas or where a run was resumed. (Zhang et al. draw
+one weight for a batch and permute within it.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.special
+
+from trainer.balancing import samplers
+from trainer.balancing.samplers import EpochPlan
+
+# Seeds of other random numbers than the training stream's: from the same ones the partner of a
+# `weighted` stream would be the image itself. Users' seeds are small.
+_PARTNER_SEED = 2**63
+_MIXING_SEED = 2**62
+_WEIGHTS, _PARTNERS = range(2)
+# Parts of the balanced stream in an epoch, at most: an epoch of `oversample` is several times as
+# long as the split.
+_PARTS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """What is mixed into an epoch's slots.
+
+    Attributes:
+      partner: as many slots as the epoch's own plan, with flips of its own.
+      lam: float32 [n] within [0, 1], weight of the plan's own image and label; the partner's is
+        1 - lam.
+    """
+
+    partner: EpochPlan
+    lam: np.ndarray
+
+
+def plan_mixing(
+    kind: str,
+    alpha: float,
+    plan: EpochPlan,
+    counts: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    flip: bool = True,
+) -> Mixing:
+    """Draws partners and weights for a plan; equal arguments give equal ones, everywhere.
+
+    Args:
+      kind: `plain` or `balanced`.
+      alpha: above 0; the larger, the more is mixed.
+      counts: records of each class in the split; epoch: from 0.
+      flip: mirror each partner of `balanced` with probability 1/2 (`plain` takes it as planned).
+    """
+    size = len(plan.labels)
+    streams = samplers.Streams(seed + _MIXING_SEED, epoch)
+    uniform = streams.uniform(_WEIGHTS, size)
+    if kind == "plain":
+        order = streams.permutation(_PARTNERS, size)
+        partner = _take(plan, order)
+        # Beta's inverse distribution function: a rejection method needs a varying number of draws.
+        lam = scipy.special.betaincinv(alpha, alpha, uniform)
+    else:
+        partner = _balanced_plan(plan, counts, seed + _PARTNER_SEED, epoch, flip)
+        lam = 1.0 - uniform ** (1.0 / alpha)
+    return Mixing(partner, lam.astype(np.float32))
+
+
+def _balanced_plan(
+    plan: EpochPlan, counts: Sequence[int], seed: int, epoch: int, flip: bool
+) -> EpochPlan:
+    """As many slots as `plan` has, each class equally often on average; empty classes never."""
+    target = [float(count > 0) for count in counts]
+    parts = [
+        samplers.plan_epoch(
+            "weighted",
+            counts,
+            batch_size=1,
+            seed=seed,
+            epoch=epoch * _PARTS + part,
+            flip=flip,
+            target=target,
+        )
+        for part in range(-(-len(plan.labels) // sum(counts)))
+    ]
+    used = slice(len(plan.labels))
+    return EpochPlan(
+        np.concatenate([part.labels for part in parts])[used],
+        np.concatenate([part.ordinals for part in parts])[used],
+        np.concatenate([part.flips for part in parts])[used],
+        plan.batch_size,
+    )
+
+
+def _take(plan: EpochPlan, slots: np.ndarray) -> EpochPlan:
+    return EpochPlan(plan.labels[slots], plan.ordinals[slots], plan.flips[slots], plan.batch_size)

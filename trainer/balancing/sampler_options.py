@@ -1,0 +1,148 @@
+"""The settings of class balancing: read from flags, checked, and resolved for a data set's classes.
+
+A distribution is `()` (uniform), a word of `class_shares.DISTRIBUTIONS` or (class, share) pairs;
+a strategy is a word of `class_shares.STRATEGIES` or (class, images) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cxr_tfrecords.errors import UserError
+from trainer.balancing import class_shares
+
+Distribution = tuple[tuple[str, float], ...] | str
+Strategy = tuple[tuple[str, int], ...] | str
+
+
+def parse_distribution(items: Sequence[str]) -> Distribution:
+    """`["COVID=0.4", "Normal=0.6"]` to `(("COVID", 0.4), ("Normal", 0.6))`; one word to itself.
+
+    Raises:
+      UserError: an item is not class=share, or names a class twice; an unknown word.
+    """
+    if len(items) == 1 and items[0] in class_shares.DISTRIBUTIONS:
+        return items[0]
+    words = "|".join(class_shares.DISTRIBUTIONS)
+    return parse_pairs("target_distribution", items, float, f"class=share nor {words}")
+
+
+def parse_strategy(items: Sequence[str]) -> Strategy:
+    """`["COVID=3000", "Normal=500"]` to pairs as above; one word of `STRATEGIES` to itself.
+
+    Raises:
+      UserError: an item is not class=count, or names a class twice; an unknown word.
+    """
+    if len(items) == 1 and items[0] in class_shares.STRATEGIES:
+        return items[0]
+    words = "|".join(class_shares.STRATEGIES)
+    return parse_pairs("sampling_strategy", items, int, f"class=count nor {words}") or "auto"
+
+
+def parse_counts(flag: str, items: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """`["COVID=2379", "Normal=6509"]` to pairs.
+
+    Raises:
+      UserError: naming the flag: an item is not class=count, or names a class twice.
+    """
+    return parse_pairs(flag, items, int, "class=count nor a class's only count")
+
+
+def check(
+    sampler: str, distribution: Distribution, power: float | None, strategy: Strategy
+) -> None:
+    """Refuses what needs no data set to be seen as wrong.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if power is not None:
+        if not 0 <= power <= 1:
+            raise UserError(f"--balance_power={power} must lie within [0, 1]")
+        if distribution:
+            raise UserError(
+                f"--balance_power={power} and --target_distribution both say which shares are "
+                "wanted: give one of them"
+            )
+        if sampler not in class_shares.TARGETED:
+            raise UserError(
+                f"--balance_power={power} has no meaning with --sampler={sampler}: leave it out, "
+                f"or use --sampler={' or '.join(class_shares.TARGETED)}"
+            )
+    if isinstance(distribution, str) and distribution not in class_shares.DISTRIBUTIONS:
+        raise UserError(
+            f"--target_distribution={distribution} is none of "
+            f"{', '.join(class_shares.DISTRIBUTIONS)}, and no CLASS=share,…"
+        )
+    words: str | dict[int, int] = strategy if isinstance(strategy, str) else {}
+    # A distribution is refused where its shares are worked out, with the data set at hand.
+    class_shares.check_settings(sampler, has_target=False, strategy=words)
+
+
+def target_shares(
+    distribution: Distribution,
+    power: float | None,
+    class_names: Sequence[str],
+    counts: Sequence[int],
+) -> tuple[float, ...] | None:
+    """The wanted share of each class, summing to 1, in label order; None means uniform.
+
+    Args:
+      power: p of shares proportional to n_c^(1 - p); None: `distribution` says them.
+      counts: n_c, training images of each class.
+
+    Raises:
+      UserError: a class is unknown, left out, or has a negative share.
+    """
+    if power is not None:
+        return class_shares.power_shares(counts, 1 - power)
+    if isinstance(distribution, str):
+        return class_shares.power_shares(counts, class_shares.DISTRIBUTIONS[distribution])
+    if not distribution:
+        return None
+    shares = dict(distribution)
+    wrong = sorted(set(shares) ^ set(class_names))
+    if wrong:
+        raise UserError(
+            f"--target_distribution must name each class of the data set once; "
+            f"{', '.join(map(repr, wrong))} unknown or left out "
+            f"(classes: {', '.join(class_names)})"
+        )
+    total = sum(shares.values())
+    if min(shares.values()) < 0 or total <= 0:
+        raise UserError(f"--target_distribution={shares}: shares must be 0 or more, not all 0")
+    return tuple(shares[name] / total for name in class_names)
+
+
+def wanted_counts(strategy: Strategy, class_names: Sequence[str]) -> str | dict[int, int]:
+    """A strategy as samplers take it: a word, or label -> wanted images.
+
+    Raises:
+      UserError: a class is unknown.
+    """
+    if isinstance(strategy, str):
+        return strategy
+    for name, count in strategy:
+        if name not in class_names:
+            raise UserError(
+                f"--sampling_strategy={name}={count}: the data set has no such class "
+                f"(classes: {', '.join(class_names)})"
+            )
+    return {class_names.index(name): count for name, count in strategy}
+
+
+def parse_pairs(
+    flag: str, items: Sequence[str], kind: Callable[[str], Any], expected: str
+) -> tuple[tuple[str, Any], ...]:
+    pairs: dict[str, Any] = {}
+    for item in items:
+        name, _, text = item.rpartition("=")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if not name or value is None or name in pairs:
+            raise UserError(f"--{flag}: {item!r} is neither {expected}, or names its class twice")
+        pairs[name] = value
+    return tuple(pairs.items())

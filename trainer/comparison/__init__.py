@@ -1,0 +1,1 @@
+"""Methods against each other: the grid of runs, their statistics, their words."""

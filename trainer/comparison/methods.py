@@ -1,0 +1,83 @@
+"""Methods as a comparison takes them: their runs and their predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr_tfrecords.errors import UserError
+from trainer.deployment import corrected_probabilities
+from trainer.deployment.corrected_probabilities import VARIANTS
+from trainer.evaluation.predictions import Predictions, read_predictions
+from trainer.runs.finished_run import FinishedRun, read_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A method on a backbone: its runs, by rising seed."""
+
+    name: str
+    runs: tuple[FinishedRun, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.config.seed for run in self.runs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """An entry's predictions on one split: by seed, log-probabilities [n, classes] by variant."""
+
+    predictions: tuple[Predictions, ...]
+    variants: dict[str, tuple[np.ndarray, ...]]
+    temperatures: tuple[float, ...]
+
+
+def read_entries(named_runs: Sequence[tuple[str, str]]) -> list[Entry]:
+    """Reads runs and gathers them.
+
+    Args:
+      named_runs: (name of the entry, run directory).
+
+    Raises:
+      UserError: two runs of an entry have one seed, or runs are of different data.
+    """
+    gathered: dict[str, dict[int, FinishedRun]] = {}
+    first: FinishedRun | None = None
+    for name, path in named_runs:
+        run = read_run(path)
+        first = first or run
+        if run.dataset["fingerprint"] != first.dataset["fingerprint"]:
+            raise UserError(
+                f"{path} and {first.path} were trained on different data sets: their figures "
+                "cannot be paired"
+            )
+        own = gathered.setdefault(name, {})
+        if run.config.seed in own:
+            raise UserError(
+                f"{path} and {own[run.config.seed].path} are both {name} with seed "
+                f"{run.config.seed}: leave one out"
+            )
+        own[run.config.seed] = run
+    return [Entry(n, tuple(own[s] for s in sorted(own))) for n, own in gathered.items()]
+
+
+def score_entry(entry: Entry, deploy_prior: Sequence[float] | None) -> Scored:
+    """Reads the test predictions of an entry's runs and makes their variants."""
+    predictions, plans = [], []
+    variants: dict[str, list[np.ndarray]] = {variant: [] for variant in VARIANTS}
+    for run in entry.runs:
+        test = read_predictions(os.path.join(run.path, "predictions_test.csv"))
+        plan = corrected_probabilities.plan_deployment(run, deploy_prior)
+        predictions.append(test)
+        plans.append(plan)
+        for name, log_probabilities in plan.variants(test.log_probabilities).items():
+            variants[name].append(log_probabilities)
+    return Scored(
+        tuple(predictions),
+        {name: tuple(found) for name, found in variants.items()},
+        tuple(plan.temperature for plan in plans),
+    )

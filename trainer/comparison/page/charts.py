@@ -1,0 +1,188 @@
+"""Pictures of a comparison: differences, confusion matrices, recall, training and class counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_tfrecords.pages.figures import COLORS, add_legend, grid, label, line_styles, new_figure
+from trainer.comparison.text import TITLES, is_clear, is_percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from trainer.comparison.methods import Entry
+
+_GRAY = "#8C8C8C"
+
+
+def forest(content: Mapping[str, Any]) -> Figure:
+    """Difference to the reference with its interval, a row a method: primary metric and Brier."""
+    primary, differences = content["primary"], content["differences"]
+    panels = (
+        ("metrics", primary, TITLES[primary]),
+        ("metrics", "brier", "Brier score, raw"),
+        ("calibrated", "brier", "Brier score, calibrated"),
+    )
+    names = list(differences)
+    figure = new_figure(10.2, 1.9 + 0.36 * len(names))
+    for place, (axes, (part, metric, title)) in enumerate(
+        zip(figure.subplots(1, 3, sharey=True), panels, strict=True)
+    ):
+        found = [differences[name][part][metric] for name in names]
+        _draw_forest(axes, found, scale=100 if is_percent(metric) else 1)
+        unit = ", points" if is_percent(metric) else ""
+        side = "left" if metric == "brier" else "right"
+        axes.set_title(title)
+        axes.set_xlabel(f"difference to {label(content['reference'])}{unit}\nbetter to the {side}")
+        if not place:
+            axes.set_yticks(range(len(names)), [label(name) for name in names])
+            axes.set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def _draw_forest(axes: Axes, found: Sequence[Mapping[str, Any]], scale: float) -> None:
+    axes.axvline(0, color="black", lw=1)
+    for row, one in enumerate(found):
+        if one["estimate"] is None:
+            continue
+        clear = is_clear(one)
+        color = "#0072B2" if clear else "#555555"
+        if one["low"] is not None:
+            axes.plot([one["low"] * scale, one["high"] * scale], [row, row], color=color, lw=1.8)
+        face = color if clear else "white"
+        axes.plot([one["estimate"] * scale], [row], "o", ms=6, color=color, mfc=face)
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.12)
+
+
+def confusion(content: Mapping[str, Any]) -> Figure:
+    """Confusion matrices of all methods, sums over seeds, shaded by shares of the true class."""
+    names, entries = content["class_names"], content["entries"]
+    side = max(2.6, 0.62 * len(names))
+    figure, panels = grid(len(entries), 3, side + 1.0, side + 0.6)
+    for axes, (name, entry) in zip(panels, entries.items(), strict=True):
+        counts = np.array(entry["confusion_matrix"])
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(*counts.shape):
+            color = "white" if shares[row, column] > 0.55 else "#222222"
+            text = f"{counts[row, column]:,}\n{shares[row, column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+        ticks = [label(one, 16) for one in names]
+        axes.set_xticks(range(len(names)), ticks, rotation=35, ha="right", fontsize=8)
+        axes.set_yticks(range(len(names)), ticks, fontsize=8)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+        axes.set_title(label(name, 32), fontsize=9)
+        seeds = len(entry["seeds"])
+        axes.set_xlabel(f"predicted ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=8)
+        axes.set_ylabel("true", fontsize=8)
+    return figure
+
+
+def recall(content: Mapping[str, Any]) -> Figure:
+    """Recall of each class with its interval: a group of rows a class, a dot a method."""
+    names, entries = content["class_names"], content["entries"]
+    styles = line_styles(list(entries), content["reference"])
+    step = 0.8 / len(entries)
+    figure = new_figure(8.6, 1.4 + len(names) * max(0.5, 0.17 * len(entries)))
+    axes = figure.add_subplot()
+    handles = []
+    for number, (name, entry) in enumerate(entries.items()):
+        color = styles[name]["color"]
+        for row, class_name in enumerate(names):
+            one = entry["metrics"][f"recall/{class_name}"]
+            y = row + (number - (len(entries) - 1) / 2) * step
+            if one["low"] is not None:
+                axes.plot([one["low"], one["high"]], [y, y], color=color, lw=1.6)
+            if one["estimate"] is not None:
+                # Colours come again after these.
+                marker = "os^D"[number // (len(COLORS) + 1) % 4]
+                handle = axes.plot([one["estimate"]], [y], marker, color=color, ms=5)[0]
+        handle.set_label(label(name))
+        handles.append(handle)
+    support = content["test"]["counts"]
+    ticks = [f"{label(c)}\nn = {n:,}" for c, n in zip(names, support, strict=True)]
+    axes.set_yticks(range(len(names)), ticks)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for row in range(1, len(names)):
+        axes.axhline(row - 0.5, color="#BBBBBB", lw=0.8)
+    axes.grid(visible=False, axis="y")
+    # An interval from few seeds is symmetric and may reach beyond what a share can be.
+    axes.set_xlim(max(0.0, axes.get_xlim()[0]), 1.005)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel("recall, test split")
+    add_legend(figure, handles)
+    return figure
+
+
+def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Figure:
+    """Validation loss and balanced accuracy against updates, a line a run."""
+    styles = line_styles([entry.name for entry in entries], content["reference"])
+    figure = new_figure(9.8, 4.3)
+    panels = figure.subplots(1, 2)
+    columns = ("validation_loss", "validation_balanced_accuracy")
+    handles = []
+    for entry in entries:
+        style = styles[entry.name]
+        for axes, column in zip(panels, columns, strict=True):
+            for run in entry.runs:
+                steps = [row["step"] for row in run.history]
+                values = [row[column] for row in run.history]
+                line = axes.plot(steps, values, lw=1.1, alpha=0.85, **style)[0]
+                best = run.best
+                axes.plot([best["step"]], [best[column]], "o", ms=4, color=style["color"])
+        line.set_label(label(entry.name))
+        handles.append(line)
+    titles = ("Validation loss, nats", "Validation, balanced accuracy")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("updates of the weights")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    panels[1].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    add_legend(figure, handles)
+    return figure
+
+
+def class_counts(content: Mapping[str, Any]) -> Figure:
+    """Training images of each class in an epoch: natural, and as the samplers plan it."""
+    names = content["class_names"]
+    streams: dict[tuple[int, ...], list[str]] = {}
+    for name, entry in content["entries"].items():
+        streams.setdefault(tuple(entry["samples"]["planned"]), []).append(name)
+    natural = tuple(content["entries"][content["reference"]]["samples"]["natural"])
+    bars = [("training split", natural, _GRAY)]
+    for number, (counts, methods) in enumerate(streams.items()):
+        shown = ", ".join(methods[:4]) + (f" and {len(methods) - 4} more" if methods[4:] else "")
+        bars.append((shown, counts, COLORS[number % len(COLORS)]))
+    height = 0.84 / len(bars)
+    figure = new_figure(8.6, 1.3 + len(names) * max(0.5, 0.19 * len(bars)))
+    axes = figure.add_subplot()
+    handles = []
+    for number, (title, counts, color) in enumerate(bars):
+        rows = np.arange(len(names)) + (number - (len(bars) - 1) / 2) * height
+        drawn = axes.barh(rows, counts, height=height * 0.92, color=color, label=label(title, 60))
+        handles.append(drawn)
+        for row, count in zip(rows, counts, strict=True):
+            axes.annotate(
+                f"{count:,}  ({count / max(sum(counts), 1):.0%})",
+                (count, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, 1.16 * max(max(counts) for _, counts, _ in bars))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("images in an epoch (share of the epoch)")
+    add_legend(figure, handles, columns=2)
+    return figure

@@ -1,0 +1,238 @@
+"""The page's last sections: what was not tested, and checklists filled from the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cxr_tfrecords.pages.html import Html, escaped, paragraph, table
+from trainer.comparison.methods import Entry
+from trainer.comparison.text import TITLES
+
+BLANK = Html('<span class="blank">to be filled in by the authors</span>')
+
+
+def limits(content: Mapping[str, Any]) -> Iterator[str]:
+    notes = "".join(f"<li>{escaped(note)}</li>" for note in _notes(content))
+    yield f"<ul>{notes}</ul>"
+
+
+def _notes(content: Mapping[str, Any]) -> Iterator[str]:
+    data = content["dataset"]
+    yield (
+        "One data set, and no external data: no other hospital, scanner or period was tested. "
+        "Where classes come from different sources, a model can tell them apart by their source."
+    )
+    yield (
+        f"What never lies in two splits: {data.get('split_unit') or 'not told'}. Unless that names "
+        "the patient, several images of one patient may lie in two splits or count as independent "
+        "test images; figures may then be too good and intervals too narrow."
+    )
+    yield (
+        "No epoch, threshold or temperature was chosen on the test split; validation was used for "
+        "all of these, so that only test figures are shown. Choosing among methods by this page "
+        "and reporting the winner's figures would undo that."
+    )
+    yield (
+        "Labels are those of the data set and were not read again; wrong ones count as errors of "
+        "the model, and a model that repeats their pattern is rewarded."
+    )
+    yield budget_note(content)
+    seeds = {len(entry["seeds"]) for entry in content["entries"].values()}
+    if min(seeds) < 3:
+        yield (
+            f"{min(seeds)} seed{'s' if min(seeds) > 1 else ''}: too few to tell a method from a "
+            "lucky start, so that intervals are wide, or with one seed hold for the trained models "
+            "alone."
+        )
+    yield (
+        f"BatchNormalization: {', '.join(_policies(content))}. It normalises evaluation by moments "
+        "of a class mix, and can move results as much as a sampler does."
+    )
+    balanced = data.get("balanced_splits") or ()
+    if balanced:
+        yield (
+            f"Split with balanced classes: {', '.join(balanced)}. Figures of it do not hold at the "
+            "natural prevalence."
+        )
+    yield "This is no medical device, and none of these figures shows a benefit to patients."
+
+
+def budget_note(content: Mapping[str, Any]) -> str:
+    """Equal or unequal budgets, in updates of the weights."""
+    updates = [n for entry in content["entries"].values() for n in entry["updates"]]
+    factor = max(updates) / max(min(updates), 1)
+    if factor < 1.005:
+        return f"Equal budgets: every run made {updates[0]:,} updates of the weights."
+    return (
+        f"Unequal budgets: {min(updates):,} to {max(updates):,} updates of the weights, a factor "
+        f"of {factor:.1f}. What a method does and what its budget does are not told apart; equal "
+        "ones come with --budget=steps."
+    )
+
+
+def _policies(content: Mapping[str, Any]) -> list[str]:
+    return sorted({entry["config"]["batch_norm"] for entry in content["entries"].values()})
+
+
+def checklists(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
+    yield paragraph(
+        "Filled from the runs where they tell; not complete, and no statement of compliance."
+    )
+    yield "<h3>TRIPOD+AI (Collins et al., BMJ 2024)</h3>"
+    yield _listed(_tripod(content, entries))
+    yield "<h3>CLAIM (Mongan et al. 2020, update 2024)</h3>"
+    yield _listed(_claim(content, entries))
+
+
+def _listed(items: Sequence[tuple[str, str]]) -> str:
+    return table(["item", "this study"], items, texts=2)
+
+
+def _tripod(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Item 13 first, because this tool is about it; then those that a run tells something of."""
+    data = content["dataset"]
+    return [
+        ("13 Class imbalance", _imbalance(content)),
+        ("5a Sources of data, and whether they represent the target population", BLANK),
+        ("6b Eligibility criteria", BLANK),
+        ("7 Data preparation", _preparation(content)),
+        ("8a Outcome, and how it was assessed", _outcome(content)),
+        ("10 Sample size", _sizes(content) + " How it was arrived at: not known to the software."),
+        (
+            "11 Missing data",
+            "Images that could not be read were set aside when the data set was built: how many, "
+            "and why, is in its manifest.json. What was never collected: by the authors.",
+        ),
+        ("12a Use of the data, split", _split(content)),
+        ("12c Model, hyperparameters, selection", _model(content, entries)),
+        ("12e Performance measures", _measures(content)),
+        ("12f Model updating (recalibration)", "See item 13; nothing was trained again."),
+        ("14 Fairness", BLANK),
+        (
+            "15 Model output",
+            "A probability of each class: raw, corrected for the class shares, and with a "
+            "temperature. The predicted class is the one of the largest raw probability; "
+            "thresholds, where given, were chosen on validation.",
+        ),
+        (
+            "16 Training versus evaluation",
+            f"One data set, split within classes. Balanced: training only{_also_balanced(data)}.",
+        ),
+        ("18e Data availability", BLANK),
+        ("18f Code availability", _code(content, entries)),
+        ("21 Images in each analysis", _sizes(content)),
+        ("23a Performance with intervals", "Sections Results, Recall by class, Probabilities."),
+        (
+            "26 Limitations",
+            f"Section Limits; what is particular to {data['path']}: by the authors.",
+        ),
+    ]
+
+
+def _claim(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    return [
+        ("Study design and objective", _design(content)),
+        ("Data sources, eligibility, de-identification", BLANK),
+        ("Data pre-processing", _preparation(content)),
+        ("Ground truth: definition, annotators and their agreement", BLANK),
+        ("Partitions, and the level at which they are disjoint", _split(content)),
+        ("Model, software, initialisation of parameters", _model(content, entries)),
+        ("Training: sampling, hyperparameters, selection of the final model", _imbalance(content)),
+        ("Evaluation: metrics, statistical uncertainty, robustness", _measures(content)),
+        ("Explainability", "Grad-CAM of the most confident mistakes, where models were kept."),
+        ("External validation", "None."),
+        ("Failure analysis", "Confusion matrices and the gallery of mistakes."),
+        ("Demographic and clinical characteristics", BLANK),
+        ("Registration, protocol, funding", BLANK),
+    ]
+
+
+def _imbalance(content: Mapping[str, Any]) -> str:
+    names, entries = content["class_names"], content["entries"]
+    natural = content["dataset"]["counts"]["train"]
+    counts = ", ".join(f"{n} {c:,}" for n, c in zip(names, natural, strict=True))
+    handled = ", ".join(name for name in entries)
+    return (
+        f"Why: the training split holds {counts} (ratio {max(natural) / max(min(natural), 1):.1f} "
+        f"to 1). How: {len(entries)} ways were compared ({handled}), in training only, after the "
+        "split. Recalibration: raw probabilities, prior correction to the deployment's class "
+        "shares, and a temperature fitted on validation are all reported."
+    )
+
+
+def _also_balanced(data: Mapping[str, Any]) -> str:
+    splits = data.get("balanced_splits") or ()
+    return f", and {' and '.join(splits)} when the data set was built" if splits else ""
+
+
+def _preparation(content: Mapping[str, Any]) -> str:
+    data = content["dataset"]
+    size = f"{data['image_size']} × {data['image_size']} pixels" if "image_size" in data else ""
+    colour = {1: ", gray", 3: ", RGB"}.get(data.get("channels", 0), "")
+    text = f"{size}{colour}; " if size else ""
+    return f"{text}data set fingerprint {data['fingerprint'][:16]}, steps in its manifest.json."
+
+
+def _outcome(content: Mapping[str, Any]) -> str:
+    names = ", ".join(content["class_names"])
+    return f"Class of the radiograph: {names}. Who assessed it and how: by the authors."
+
+
+def _sizes(content: Mapping[str, Any]) -> str:
+    names = content["class_names"]
+    return " ".join(
+        f"{split}: {sum(counts):,} ("
+        + ", ".join(f"{n} {c:,}" for n, c in zip(names, counts, strict=True))
+        + ")."
+        for split, counts in content["dataset"]["counts"].items()
+    )
+
+
+def _split(content: Mapping[str, Any]) -> str:
+    unit = content["dataset"].get("split_unit") or "not told"
+    return (
+        f"Training, validation and test, each image in one; never in two: {unit}. Validation "
+        "chose epochs, temperatures and thresholds; test was read once a run."
+    )
+
+
+def _model(content: Mapping[str, Any], entries: Sequence[Entry]) -> str:
+    configs = [entry.runs[0].config for entry in entries]
+
+    def values(name: str) -> str:
+        return ", ".join(sorted({str(getattr(config, name)) for config in configs}))
+
+    return (
+        f"Backbone {values('backbone')}, weights {values('weights')}, trainable "
+        f"{values('trainable')}, optimizer {values('optimizer')}, learning rate "
+        f"{values('learning_rate')}, batch size {values('batch_size')}, at most "
+        f"{values('epochs')} epochs, kept epoch by {values('monitor')}, BatchNormalization "
+        f"{values('batch_norm')}. Where one value stands, all methods share it; whether it was "
+        "tuned beforehand is for the authors to say."
+    )
+
+
+def _measures(content: Mapping[str, Any]) -> str:
+    settings = content["settings"]
+    return (
+        f"Primary: {TITLES[content['primary']]}. Besides: {', '.join(TITLES.values())}, and by "
+        f"class. {settings['level']:.0%} intervals from {settings['resamples']:,} bootstrap "
+        "resamples of groups and seeds; paired differences, Holm's correction over methods; "
+        "Wilson's intervals at fixed thresholds."
+    )
+
+
+def _design(content: Mapping[str, Any]) -> str:
+    return (
+        f"Retrospective comparison of {len(content['entries'])} training methods on one data set; "
+        f"reference {content['reference']}. Clinical question and intended use: by the authors."
+    )
+
+
+def _code(content: Mapping[str, Any], entries: Sequence[Entry]) -> str:
+    versions = ", ".join(f"{n} {v}" for n, v in sorted(entries[0].runs[0].versions.items()))
+    return (
+        f"Settings and software of every run are in its config.json ({versions}). Where the code "
+        "can be had: by the authors."
+    )

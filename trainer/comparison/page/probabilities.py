@@ -1,0 +1,141 @@
+"""Sections of the comparison's page on probabilities, curves and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cxr_tfrecords.pages import html as html_parts
+from cxr_tfrecords.pages.figures import draw
+from cxr_tfrecords.pages.html import stacked
+from trainer.comparison import operating_points
+from trainer.comparison.page.curves import (
+    MOST_CLASSES,
+    MOST_METHODS,
+    precision_recall,
+    reliability,
+    roc,
+)
+from trainer.comparison.text import TITLES, with_interval
+from trainer.deployment.corrected_probabilities import VARIANTS
+from trainer.evaluation.predictions import Predictions
+
+_OPEN_CLASSES = 3
+
+
+def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
+    yield html_parts.paragraph(
+        "Training on another class mix moves the probabilities, whatever it does to accuracy: a "
+        "model that saw a rare class as often as the others says it too often. Shown are the "
+        "probabilities as the model gives them (raw); those corrected from the shares trained at "
+        "to those of the deployment (prior corrected; Saerens et al. 2002); and with a temperature "
+        "besides, fitted on validation (calibrated; Guo et al. 2017)."
+    )
+    yield from _prior_table(content)
+    yield from _reliability(content)
+    metrics = ("brier", "ece", "log_loss")
+    rows = [
+        [
+            name,
+            variant.replace("_", " "),
+            *(stacked(with_interval(m, entry["probabilities"][variant][m])) for m in metrics),
+            ", ".join(f"{t:.2f}" for t in entry["temperatures"]) if variant == "calibrated" else "",
+        ]
+        for name, entry in content["entries"].items()
+        for variant in VARIANTS
+    ]
+    header = ["method", "probabilities", *(TITLES[m] for m in metrics), "temperature by seed"]
+    yield html_parts.table(header, rows, texts=2)
+    yield from _slopes(content)
+
+
+def _prior_table(content: Mapping[str, Any]) -> Iterator[str]:
+    names, entries = content["class_names"], content["entries"]
+    natural = entries[content["reference"]]["samples"]["natural"]
+    rows = [["training split", *(f"{n / max(sum(natural), 1):.1%}" for n in natural)]]
+    rows += [[n, *(f"{p:.1%}" for p in e["training_priors"])] for n, e in entries.items()]
+    yield html_parts.table(["class shares trained at", *names], rows)
+    yield html_parts.paragraph(
+        "The shares of the training stream times what the loss weighs a class by. A method whose "
+        "shares are not those of the training split needs the correction before its probabilities "
+        "are read as risks. Focal loss and LDAM have no such shares; those of their stream are "
+        "shown.",
+        "quiet",
+    )
+
+
+def _reliability(content: Mapping[str, Any]) -> Iterator[str]:
+    names, reference = content["class_names"], content["reference"]
+    methods = [reference, *content["differences"]][:MOST_METHODS]
+    shown = [n for n in names if n in operating_points.rarest_first(content)[: _most(names)]]
+    alt = "Reliability diagrams by method and class"
+    yield draw("reliability", alt, lambda: reliability(content, methods, tuple(shown)))
+    text = (
+        "First seed, test split, bins of about equal mass with Wilson's 95% intervals. On the "
+        "dashed line predicted and observed shares agree; below it the class is said too often."
+    )
+    if len(shown) < len(names):
+        text += f" The {len(shown)} rarest of {len(names)} classes."
+    if len(methods) < len(content["entries"]):
+        text += f" The first {len(methods)} of {len(content['entries'])} methods."
+    yield html_parts.paragraph(text, "quiet")
+
+
+def _most(names: list[str]) -> int:
+    return min(len(names), MOST_CLASSES)
+
+
+def _slopes(content: Mapping[str, Any]) -> Iterator[str]:
+    names = content["class_names"]
+    rows = [
+        [
+            name,
+            variant.replace("_", " "),
+            *(
+                stacked(_slope(entry["probabilities"][variant][f"calibration_slope/{c}"]))
+                for c in names
+            ),
+        ]
+        for name, entry in content["entries"].items()
+        for variant in ("raw", "calibrated")
+    ]
+    yield html_parts.details(
+        "Calibration slope of each class against the rest",
+        html_parts.paragraph("1 is right; below 1 the probabilities are too extreme."),
+        html_parts.table(["method", "probabilities", *names], rows, texts=2),
+    )
+
+
+def _slope(one: Mapping[str, float | None]) -> str:
+    if one["estimate"] is None:
+        return "–"
+    if one["low"] is None:
+        return f"{one['estimate']:.2f}"
+    return f"{one['estimate']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+
+
+def curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> Iterator[str]:
+    yield "<h3>ROC</h3>"
+    alt = "ROC curves by class"
+    yield draw("roc", alt, lambda: roc(content, predictions))
+    yield "<h3>Precision and recall</h3>"
+    alt = "Precision-recall curves by class"
+    yield draw("pr", alt, lambda: precision_recall(content, predictions))
+    yield html_parts.paragraph(
+        "One class against the rest, first seed of each method, test split. Thin gray lines: "
+        "guessing. For a rare class the ROC curve looks good early, since its false alarms are "
+        "divided by the many others; precision shows them.",
+        "quiet",
+    )
+
+
+def thresholds(content: Mapping[str, Any]) -> Iterator[str]:
+    yield html_parts.paragraph(operating_points.explain())
+    for number, name in enumerate(operating_points.rarest_first(content)):
+        rows = [[stacked(cell) for cell in row] for row in operating_points.rows(content, name)]
+        table = html_parts.table(operating_points.HEADER, rows)
+        if number < _OPEN_CLASSES:
+            yield f"<h3>{html_parts.escaped(name)}</h3>"
+            yield table
+        else:
+            yield html_parts.details(name, table)

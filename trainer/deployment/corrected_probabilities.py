@@ -1,0 +1,109 @@
+"""Probabilities that mean something where a model is used: at which class shares a run's are, and
+how they become those of another place.
+
+A model that was trained on a changed class mix gives probabilities of that mix. `Deployment` holds
+what puts them right: class shares (Saerens et al. 2002) and a temperature (Guo et al. 2017), both
+known before the test split is looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import log_softmax
+
+from cxr_tfrecords.errors import UserError
+from trainer.balancing import sampler_options
+from trainer.evaluation import calibration
+from trainer.evaluation.predictions import read_predictions
+from trainer.runs.finished_run import FinishedRun
+from trainer.runs.training_priors import training_priors
+
+# As the model gives them; at the deployment's class shares; and with the temperature besides.
+VARIANTS = ("raw", "prior_corrected", "calibrated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """What turns a run's probabilities into those of a place where it is used.
+
+    Attributes:
+      trained_at: float64 [classes], sum 1: the class shares that the raw probabilities are at.
+      natural: those of the training split before any balancing; validation has them too.
+      target: those of the place.
+      temperature: fitted on validation, after the correction to `natural`.
+    """
+
+    trained_at: np.ndarray
+    natural: np.ndarray
+    target: np.ndarray
+    temperature: float
+
+    def scaling(self) -> dict[str, tuple[float, np.ndarray]]:
+        """Variant -> (scale, offset float64 [classes]): a variant is the softmax of scale * logits
+        + offset.
+
+        The temperature acts at the shares that it was fitted at, the natural ones. The offset of a
+        class that the target rules out is minus infinity.
+        """
+        with np.errstate(divide="ignore"):
+            trained, natural, target = map(np.log, (self.trained_at, self.natural, self.target))
+        sharpness = 1 / self.temperature
+        return {
+            "raw": (1.0, np.zeros_like(trained)),
+            "prior_corrected": (1.0, target - trained),
+            "calibrated": (sharpness, (natural - trained) * sharpness + target - natural),
+        }
+
+    def variants(self, log_probabilities: np.ndarray) -> dict[str, np.ndarray]:
+        """`VARIANTS` of float64 [n, classes] log-probabilities."""
+        found = {
+            variant: log_softmax(scale * log_probabilities + offset, axis=1)
+            for variant, (scale, offset) in self.scaling().items()
+        }
+        return {**found, "raw": log_probabilities}  # to the last bit
+
+
+def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = None) -> Deployment:
+    """Fits the temperature on a run's validation predictions.
+
+    Args:
+      deploy_prior: class shares of the place, in any scale; None: the natural ones.
+
+    Raises:
+      UserError: the run has no readable validation predictions.
+    """
+    path = os.path.join(run.path, "predictions_validation.csv")
+    validation = read_predictions(path)
+    trained_at = training_priors(run)
+    natural = np.array(run.samples["natural"], np.float64)
+    natural /= natural.sum()
+    target = natural
+    if deploy_prior is not None:
+        target = np.asarray(deploy_prior, np.float64) / np.sum(deploy_prior)
+    at_natural = calibration.correct_priors(validation.log_probabilities, trained_at, natural)
+    temperature = calibration.fit_temperature(validation.labels, at_natural)
+    return Deployment(trained_at, natural, target, temperature)
+
+
+def parse_deploy_prior(
+    items: Sequence[str], class_names: Sequence[str]
+) -> tuple[float, ...] | None:
+    """`["COVID=0.1", "Normal=0.9"]` to shares in label order; None if there is no item.
+
+    Raises:
+      UserError: a class is left out, unknown or negative, or all are 0.
+    """
+    pairs = dict(sampler_options.parse_pairs("deploy_prior", items, float, "class=share"))
+    if not pairs:
+        return None
+    shares = np.array(list(pairs.values()))
+    if set(pairs) != set(class_names) or not (shares >= 0).all() or not 0 < shares.sum() < np.inf:
+        raise UserError(
+            f"--deploy_prior={','.join(items)} must give each class "
+            f"({', '.join(class_names)}) a share of 0 or more, not all 0"
+        )
+    return tuple(pairs[name] for name in class_names)

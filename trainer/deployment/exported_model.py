@@ -1,0 +1,130 @@
+"""Writes a run's model with its probabilities put right, of Keras' own layers; see `export`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.markdown import markdown_table
+from trainer.deployment import corrected_probabilities
+from trainer.deployment.corrected_probabilities import Deployment
+from trainer.evaluation.metrics import weighted_metrics
+from trainer.evaluation.predictions import read_predictions
+from trainer.runs import run_directory
+from trainer.runs.finished_run import FinishedRun, read_run
+
+# Of the exported model -> of `corrected_probabilities.VARIANTS`.
+OUTPUTS = {
+    "probabilities_raw": "raw",
+    "probabilities_uncalibrated": "prior_corrected",
+    "probabilities": "calibrated",
+}
+_SCORES = ("brier", "ece", "log_loss")
+# What the logarithm of a share of 0 becomes: a layer wants a finite number, which float32's softmax
+# makes 0.
+_LEAST = -1e4
+
+
+def export(
+    run_dir: str, output_dir: str, deploy_prior: Sequence[str] = (), form: str = "keras"
+) -> Iterator[str]:
+    """Writes the model and deployment.json; yields lines for the user.
+
+    Args:
+      output_dir: new or empty; it appears whole or not at all.
+      deploy_prior: `CLASS=share` items; none: the natural shares.
+      form: `keras` or `saved_model`.
+
+    Raises:
+      UserError: `run_dir` is not finished, `output_dir` is taken, or the shares do not fit.
+    """
+    run = read_run(run_dir)
+    shares = corrected_probabilities.parse_deploy_prior(deploy_prior, run.class_names)
+    plan = corrected_probabilities.plan_deployment(run, shares)
+    model = create_deployed(run_directory.load_model(run_dir), plan)
+    if os.path.exists(output_dir) and (not os.path.isdir(output_dir) or os.listdir(output_dir)):
+        raise UserError(f"--output_dir={output_dir} is there already: name a new directory")
+    content = describe(run, plan, natural=shares is None)
+    with files.replacing_folder(output_dir) as temporary:
+        if form == "keras":
+            model.save(os.path.join(temporary, "model.keras"))
+        else:
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras describes the signature
+                model.export(temporary, verbose=False)
+        run_directory.write_json(os.path.join(temporary, "deployment.json"), content)
+    yield from _told(content)
+    where = os.path.join(output_dir, "model.keras") if form == "keras" else output_dir
+    yield f"\n{where} gives {', '.join(['logits', *OUTPUTS])}; deployment.json says by what"
+
+
+def create_deployed(model: keras.Model, plan: Deployment) -> keras.Model:
+    """Adds the outputs of `OUTPUTS` to a classifier of uint8 images to logits [batch, classes]."""
+    [logits] = model.outputs
+    outputs = {"logits": keras.layers.Identity(dtype="float32", name="logits_out")(logits)}
+    scaling = plan.scaling()
+    for name, variant in OUTPUTS.items():
+        scale, offset = scaling[variant]
+        finite = np.maximum(offset, _LEAST).tolist()
+        layer = keras.layers.Rescaling(scale, finite, dtype="float32", name=f"{variant}_logits")
+        scaled = layer(logits)
+        outputs[name] = keras.layers.Softmax(dtype="float32", name=name)(scaled)
+    return keras.Model(model.input, outputs, name="deployed")
+
+
+def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, Any]:
+    """The content of deployment.json.
+
+    Args:
+      natural: whether the place's shares are those of the data; else the test split says nothing
+        of the probabilities there, and only raw ones are scored.
+    """
+    test = read_predictions(os.path.join(run.path, "predictions_test.csv"))
+    once = np.ones((1, len(test.labels)), np.int32)
+    scores = {}
+    for output, variant in OUTPUTS.items():
+        if natural or variant == "raw":
+            answers = plan.variants(test.log_probabilities)[variant]
+            found = weighted_metrics(test.labels, answers, once).flat(run.class_names)
+            scores[output] = {name: float(found[name][0]) for name in _SCORES}
+    shares = {
+        name: dict(zip(run.class_names, map(float, getattr(plan, name)), strict=True))
+        for name in ("trained_at", "natural", "target")
+    }
+    return {
+        "run": os.path.abspath(run.path),
+        "model_sha256": run_directory.hash_file(os.path.join(run.path, "model.keras")),
+        "class_names": list(run.class_names),
+        "input": "uint8 [batch, size, size, channels], not scaled",
+        "class_shares": shares,
+        "temperature": plan.temperature,
+        "test": scores,
+    }
+
+
+def _told(content: dict[str, Any]) -> Iterator[str]:
+    header = ["class shares", *content["class_names"]]
+    titles = {"trained_at": "trained at", "natural": "of the data", "target": "of the deployment"}
+    rows = [
+        [title, *(f"{share:.1%}" for share in content["class_shares"][name].values())]
+        for name, title in titles.items()
+    ]
+    yield markdown_table(header, rows)
+    yield f"\ntemperature {content['temperature']:.3f}, fitted on validation\n"
+    rows = [
+        [name, *(f"{scores[metric]:.4f}" for metric in _SCORES)]
+        for name, scores in content["test"].items()
+    ]
+    yield markdown_table(["test split", "Brier score", "ECE", "log loss"], rows)
+    if len(content["test"]) == 1:
+        yield (
+            "\nonly raw probabilities can be scored: the test split has other class shares than "
+            "the deployment"
+        )

@@ -1,0 +1,1 @@
+"""Where a run computes: strategies, clusters, signals and lost workers."""

@@ -1,0 +1,224 @@
+"""What a sampler did: planned and delivered classes, coverage, repeats and reading, by epoch.
+
+Everything is worked out from the plans, which are pure functions of the run's settings: no record
+is read for it, a resumed run finds the same again, and a preview needs no training. What was really
+trained on is held against it, see `check_trained`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainer.balancing.samplers import EpochPlan
+from trainer.epochs.plan import plan_epoch, planned_counts
+from trainer.settings.config import TrainConfig
+
+FILE_NAME = "sampler_audit.json"
+# The meters count in float32, exactly up to here.
+_EXACT_COUNTS = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochAudit:
+    """One epoch; arrays are int64 [classes].
+
+    Attributes:
+      epoch: from 1.
+      planned: records that the sampler aims at, before the last, partial batch is left out.
+      realised: records delivered, in whole batches.
+      unique: different records among them; unique_so_far: in all epochs up to this one.
+      largest_repeat: how often the most frequent record is delivered.
+      records_read: by all hosts together, those read in vain included.
+    """
+
+    epoch: int
+    planned: np.ndarray
+    realised: np.ndarray
+    unique: np.ndarray
+    unique_so_far: np.ndarray
+    largest_repeat: int
+    records_read: int
+
+    @property
+    def read_amplification(self) -> float:
+        """Records read for each one delivered."""
+        return self.records_read / max(int(self.realised.sum()), 1)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "planned_counts": self.planned.tolist(),
+            "planned_shares": _shares(self.planned),
+            "realised_counts": self.realised.tolist(),
+            "realised_shares": _shares(self.realised),
+            "unique": self.unique.tolist(),
+            "unique_so_far": self.unique_so_far.tolist(),
+            "largest_repeat": self.largest_repeat,
+            "records_read": self.records_read,
+            "records_delivered": int(self.realised.sum()),
+            "read_amplification": round(self.read_amplification, 6),
+        }
+
+
+class SamplerAudit:
+    """Audits a run's epochs one after the other."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        class_names: Sequence[str],
+        counts: Sequence[int],
+        *,
+        streaming_hosts: int = 0,
+    ) -> None:
+        """Args:
+        counts: training records of each class.
+        streaming_hosts: hosts that read the shards in every epoch; 0: the decoded split is in
+          memory, and what is delivered is all that is read.
+        """
+        self._config, self.sampler = config, config.sampler
+        self.class_names, self.counts = class_names, np.asarray(counts, np.int64)
+        self._hosts = streaming_hosts
+        self._seen = np.zeros(int(self.counts.sum()), bool)
+        self.rows: list[EpochAudit] = []
+
+    def measure(self, plan: EpochPlan) -> EpochAudit:
+        """Audits the plan of the epoch that follows the added ones, without adding it."""
+        times = self._times(plan)
+        most = np.array([part.max(initial=0) for part in self._by_class(times)])
+        read = len(plan.labels)
+        if self._hosts:
+            # A class is read as often as its most frequent record is wanted, each time in full,
+            # and by every host: see trainer.input.shard_reading.
+            read = self._hosts * int(most @ self.counts)
+        return EpochAudit(
+            epoch=len(self.rows) + 1,
+            planned=planned_counts(
+                self._config, self.class_names, self.counts.tolist(), len(self.rows)
+            ),
+            realised=np.bincount(plan.labels, minlength=len(self.counts)),
+            unique=self._count(times > 0),
+            unique_so_far=self._count(self._seen | (times > 0)),
+            largest_repeat=int(most.max(initial=0)),
+            records_read=read,
+        )
+
+    def add(self, plan: EpochPlan) -> EpochAudit:
+        """Audits the next epoch's plan and remembers it."""
+        row = self.measure(plan)
+        self._seen |= self._times(plan) > 0
+        self.rows.append(row)
+        return row
+
+    def catch_up(self, epochs: int) -> None:
+        """Adds the plans of all epochs before number `epochs` (from 0), for a resumed run."""
+        for epoch in range(len(self.rows), epochs):
+            self.add(self.plan(epoch))
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The run's plan of an epoch (from 0).
+
+        Raises:
+          UserError: see `plan.plan_epoch`.
+        """
+        return plan_epoch(self._config, self.class_names, self.counts.tolist(), epoch)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sampler": self.sampler,
+            "class_names": list(self.class_names),
+            "natural_counts": self.counts.tolist(),
+            "natural_shares": _shares(self.counts),
+            "streaming_hosts": self._hosts,
+            "epochs": [row.to_json() for row in self.rows],
+        }
+
+    def _times(self, plan: EpochPlan) -> np.ndarray:
+        """int64 [records], how often the plan delivers each record of the split."""
+        starts = np.cumsum(self.counts) - self.counts
+        return np.bincount(starts[plan.labels] + plan.ordinals, minlength=len(self._seen))
+
+    def _by_class(self, values: np.ndarray) -> list[np.ndarray]:
+        return np.split(values, np.cumsum(self.counts)[:-1])
+
+    def _count(self, marked: np.ndarray) -> np.ndarray:
+        return np.array([np.count_nonzero(part) for part in self._by_class(marked)], np.int64)
+
+
+def check_trained(audit: EpochAudit, confusion: np.ndarray) -> None:
+    """Holds the classes that an epoch trained on against its plan.
+
+    Args:
+      confusion: int64 [classes, classes], true by predicted, of all steps of the epoch.
+
+    Raises:
+      RuntimeError: they differ. That is a bug, and results would not be what the settings say.
+    """
+    trained = confusion.sum(axis=1)
+    if trained.max(initial=0) >= _EXACT_COUNTS:
+        return
+    if not np.array_equal(trained, audit.realised):
+        raise RuntimeError(
+            f"epoch {audit.epoch} trained on {trained.tolist()} images of the classes, but its "
+            f"plan holds {audit.realised.tolist()}"
+        )
+
+
+def describe_epoch(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """One line on an epoch: shares, coverage, repeats, reading.
+
+    Args:
+      content: as `SamplerAudit.to_json` gives it, whose `epochs` are not looked at; row: one such.
+    """
+    shares = ", ".join(
+        f"{name} {realised:.1%} (plan {planned:.1%})"
+        for name, realised, planned in zip(
+            content["class_names"], row["realised_shares"], row["planned_shares"], strict=True
+        )
+    )
+    times = row["largest_repeat"]
+    return (
+        f"epoch {row['epoch']} shares {shares}; {sum(row['unique_so_far']):,} of "
+        f"{sum(content['natural_counts']):,} images seen, one image at most "
+        f"{times} time{'s' if times != 1 else ''}, read amplification "
+        f"{row['read_amplification']:.2f}"
+    )
+
+
+def describe_run(content: Mapping[str, Any], *, checked: bool = True) -> str:
+    """What an audit says of a whole run, in Markdown lines.
+
+    Args:
+      checked: whether `check_trained` held the plans against what was trained on.
+    """
+    rows = content["epochs"]
+    first, last = rows[0], rows[-1]
+    lines = [f"Sampler audit (`{FILE_NAME}`):", "", f"- {describe_epoch(content, first)}"]
+    if len(rows) > 1:
+        lines.append(f"- {describe_epoch(content, last)}")
+    seen = ", ".join(
+        f"{name} {unique:,} of {natural:,}"
+        for name, unique, natural in zip(
+            content["class_names"], last["unique_so_far"], content["natural_counts"], strict=True
+        )
+    )
+    lines.append(f"- different images in all {len(rows)} epochs: {seen}")
+    if checked:
+        lines.append(
+            "- in every epoch the classes trained on were those of the plan, image for image "
+            "(the training confusion matrix's row sums)"
+        )
+    return "\n".join(lines)
+
+
+def total_planned(content: Mapping[str, Any]) -> np.ndarray:
+    """int64 [classes], planned records over all epochs of an audit's content."""
+    return np.sum([row["planned_counts"] for row in content["epochs"]], axis=0)
+
+
+def _shares(counts: np.ndarray) -> list[float]:
+    return [round(float(share), 6) for share in counts / max(int(counts.sum()), 1)]

@@ -1,0 +1,114 @@
+"""What `trainer.sampler_preview` shows: samplers side by side, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.errors import UserError
+from trainer.balancing import class_shares, sampler_options
+from trainer.epochs.audit import EpochAudit, SamplerAudit
+from trainer.settings.config import TrainConfig
+
+
+def read_counts(data_dir: str, items: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """Class names and training images of each, of a dataset directory or as CLASS=count.
+
+    Raises:
+      UserError: not one of the two is given, or it does not read.
+    """
+    if bool(data_dir) == bool(items):
+        raise UserError("give one of --data_dir and --counts")
+    if data_dir:
+        data = dataset_dir.load(data_dir)
+        return data.class_names, list(data.counts["train"])
+    pairs = sampler_options.parse_counts("counts", items)
+    if min(count for _, count in pairs) < 0:
+        raise UserError(f"--counts={','.join(items)}: none may be negative")
+    return tuple(name for name, _ in pairs), [count for _, count in pairs]
+
+
+def make_configs(
+    names: Sequence[str], settings: Mapping[str, Any], **common: Any
+) -> list[TrainConfig]:
+    """One for each sampler; a setting goes to those samplers that know it.
+
+    Args:
+      names: samplers; settings: as `sampler_flags.parsed_settings` gives them; common: of all.
+
+    Raises:
+      UserError: a sampler is unknown, or none of them knows a setting.
+    """
+    for kind, flag, usual in (
+        (class_shares.RESIZED, "sampling_strategy", "auto"),
+        (class_shares.TARGETED, "target_distribution", ()),
+        (class_shares.TARGETED, "balance_power", None),
+    ):
+        if len(names) > 1 and settings[flag] != usual and not set(names) & set(kind):
+            raise UserError(f"--{flag}: no sampler of --sampler={','.join(names)} takes it")
+    configs = []
+    for name in names:
+        own = dict(settings)
+        if len(names) > 1 and name not in class_shares.TARGETED:
+            own |= {"target_distribution": (), "balance_power": None}
+        if len(names) > 1 and name not in class_shares.RESIZED:
+            own["sampling_strategy"] = "auto"
+        configs.append(TrainConfig(data_dir="", sampler=name, **common, **own))
+    return configs
+
+
+def describe_sampler(audit: SamplerAudit, batch_size: int) -> str:
+    """Tables of an audit's epochs; epochs that plan the same share one, with mean realised counts.
+
+    Args:
+      audit: with at least one epoch.
+    """
+    images = int(audit.rows[0].realised.sum())
+    steps = images // batch_size
+    lines = [
+        f"{audit.sampler}: {images:,} images and {steps:,} step{'s' if steps != 1 else ''} of "
+        f"{batch_size} an epoch"
+    ]
+    rows = audit.rows
+    start = 0
+    while start < len(rows):
+        stop = start + 1
+        while stop < len(rows) and np.array_equal(rows[stop].planned, rows[start].planned):
+            stop += 1
+        lines += _table(audit, rows[start:stop])
+        start = stop
+    return "\n".join(lines)
+
+
+def _table(audit: SamplerAudit, rows: Sequence[EpochAudit]) -> list[str]:
+    """Lines on epochs with one plan; the last row sums the classes."""
+    planned, last = rows[0].planned, rows[-1]
+    realised = np.mean([row.realised for row in rows], axis=0)
+    several = f"s {rows[0].epoch}-{last.epoch}" if len(rows) > 1 else f" {last.epoch}"
+    columns = {
+        "natural": _with_shares(audit.counts),
+        "planned": _with_shares(planned),
+        "realised" + (", mean" if len(rows) > 1 else ""): _with_shares(realised),
+        f"different, epoch {rows[0].epoch}": _with_sum(rows[0].unique),
+        f"in {last.epoch} epoch{'s' if last.epoch > 1 else ''}": _with_sum(last.unique_so_far),
+    }
+    names = [*audit.class_names, "all"]
+    first = max(map(len, [*names, f"epoch{several}"]))
+    lines = [f"{f'epoch{several}':{first}}" + "".join(f"{title:>20}" for title in columns)]
+    for name, *cells in zip(names, *columns.values(), strict=True):
+        lines.append(f"{name:{first}}" + "".join(f"{cell:>20}" for cell in cells))
+    most = max(row.largest_repeat for row in rows)
+    return [*lines, f"one image at most {most} time{'s' if most != 1 else ''} in an epoch"]
+
+
+def _with_shares(counts: np.ndarray) -> list[str]:
+    total = counts.sum()
+    cells = [f"{count:,.0f} {count / total:6.1%}" for count in counts]
+    return [*cells, f"{total:,.0f} {1:6.1%}"]
+
+
+def _with_sum(counts: np.ndarray) -> list[str]:
+    return [f"{count:,}" for count in (*counts.tolist(), int(counts.sum()))]

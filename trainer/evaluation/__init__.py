@@ -1,0 +1,1 @@
+"""Predictions of a split, and every figure that is computed from them alone."""

@@ -1,0 +1,291 @@
+"""Every metric of a split as a function of weights, so that a resample is only a weight vector.
+
+    weighted_metrics(labels, log_probabilities, np.ones((1, n)))        # the split itself
+    weighted_metrics(labels, log_probabilities, group_weights(...))     # all of a bootstrap
+
+An image of weight w counts as w images. Scores are sorted once for all resamples; what depends on
+the confusion matrix alone is a matrix product. 4,233 images x 1,000 resamples take some seconds.
+What is undefined (AUROC without positives, precision of a class that is never predicted) is NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from trainer.evaluation.calibration_line import recalibration_line
+
+OVERALL = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "mcc",
+    "auroc_macro",
+    "auprc_macro",
+    "log_loss",
+    "brier",
+    "ece",
+)
+PER_CLASS = (
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "auroc",
+    "auprc",
+    "brier",
+    "calibration_intercept",
+    "calibration_slope",
+    "support",
+)
+# Of these, less is better; calibration_intercept is best at 0 and calibration_slope at 1.
+LOWER_IS_BETTER = ("log_loss", "brier", "ece")
+ECE_BINS = 15
+# Weights of a chunk of resamples times images: 8 MiB as float64, so that work stays in the cache.
+_CHUNK = 2**20
+_TIE_DECIMALS = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricArrays:
+    """Metrics of b weight vectors.
+
+    Attributes:
+      overall: name of `OVERALL` -> float64 [b].
+      per_class: name of `PER_CLASS` -> float64 [b, classes].
+      confusion: float64 [b, classes, classes], rows are true classes.
+    """
+
+    overall: dict[str, np.ndarray]
+    per_class: dict[str, np.ndarray]
+    confusion: np.ndarray
+
+    def flat(self, class_names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Name -> float64 [b]; a class's metrics are called `recall/COVID`."""
+        flat = dict(self.overall)
+        for name, values in self.per_class.items():
+            flat |= {f"{name}/{c}": values[:, i] for i, c in enumerate(class_names)}
+        return flat
+
+    def report(self, class_names: Sequence[str], row: int = 0) -> dict[str, Any]:
+        """One row as JSON values: the overall metrics, confusion_matrix and per_class; what is
+        undefined is None."""
+        per_class = {
+            class_name: {name: _plain(values[row, c]) for name, values in self.per_class.items()}
+            for c, class_name in enumerate(class_names)
+        }
+        for values in per_class.values():
+            values["support"] = int(values["support"] or 0)
+        return {
+            **{name: _plain(values[row]) for name, values in self.overall.items()},
+            "confusion_matrix": self.confusion[row].astype(int).tolist(),
+            "per_class": per_class,
+        }
+
+
+def weighted_metrics(
+    labels: np.ndarray,
+    log_probabilities: np.ndarray,
+    weights: np.ndarray,
+    *,
+    lines: bool = True,
+) -> MetricArrays:
+    """All metrics for many weight vectors.
+
+    accuracy, balanced_accuracy (mean recall), macro_f1 and mcc (Gorodkin 2004, eq. 8) and the
+    metrics by class of the same names come from the class of the highest probability. auroc, auprc
+    (average precision, without interpolation) and the calibration line (see `calibration_line`) are
+    of one class against the rest; the macro forms are their means over classes.
+    log_loss is in nats. brier is the mean sum over classes of (probability - outcome)^2, from 0 to
+    2 (Brier 1950); by class it is that class's part. ece is the mean distance between confidence
+    (highest probability) and accuracy over `ECE_BINS` bins of equal mass (Guo et al. 2017, with
+    the bins of Nguyen and O'Connor 2015): it grows with noise, so a small split's is too high.
+
+    Means over classes are over the classes that `labels` holds; NaN where a weight vector lacks
+    one of them, since a mean over fewer classes is another quantity.
+
+    Args:
+      labels: integer [n], true classes.
+      log_probabilities: float64 [n, classes].
+      weights: [b, n], how often each image counts; whole numbers.
+      lines: False leaves the calibration lines out (NaN), which take most of the time.
+    """
+    labels = np.asarray(labels)
+    log_probabilities = np.asarray(log_probabilities, np.float64)
+    weights = np.atleast_2d(weights)
+    rows = max(1, _CHUNK // max(1, len(labels)))
+    scores = _Scores.prepare(labels, log_probabilities)
+    parts = [
+        _chunk_metrics(scores, weights[i : i + rows].astype(np.float64), lines)
+        for i in range(0, len(weights), rows)
+    ]
+    return MetricArrays(
+        {name: np.concatenate([part.overall[name] for part in parts]) for name in OVERALL},
+        {name: np.concatenate([part.per_class[name] for part in parts]) for name in PER_CLASS},
+        np.concatenate([part.confusion for part in parts]),
+    )
+
+
+def log_odds(log_probabilities: np.ndarray) -> np.ndarray:
+    """float64 [n, classes]: log p / (1 - p) of each class, exact where p rounds to 1;
+    infinite where p is 0 or 1.
+
+    Args:
+      log_probabilities: float64 [n, classes], classes >= 2.
+    """
+    columns = np.arange(log_probabilities.shape[1])
+    rest = [logsumexp(log_probabilities[:, columns != c], axis=1) for c in columns]
+    return log_probabilities - np.stack(rest, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """What all resamples share: everything that has to be sorted or taken a logarithm of."""
+
+    truth: np.ndarray  # bool [n, classes]
+    predicted: np.ndarray  # bool [n, classes]
+    probabilities: np.ndarray  # float64 [n, classes]
+    losses: np.ndarray  # float64 [n], nats
+    log_odds: np.ndarray  # float64 [n, classes]
+    orders: list[tuple[np.ndarray, np.ndarray]]  # by class, see _descending
+    confidence: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def prepare(cls, labels: np.ndarray, log_probabilities: np.ndarray) -> _Scores:
+        n, classes = log_probabilities.shape
+        predicted = log_probabilities.argmax(axis=1)
+        # Log-odds rank as probabilities do, but do not tie where those round to 1.
+        odds = log_odds(log_probabilities)
+        return cls(
+            truth=labels[:, np.newaxis] == np.arange(classes),
+            predicted=predicted[:, np.newaxis] == np.arange(classes),
+            probabilities=np.exp(log_probabilities),
+            losses=-log_probabilities[np.arange(n), labels],
+            log_odds=odds,
+            orders=[_descending(odds[:, c]) for c in range(classes)],
+            confidence=_descending(log_probabilities.max(axis=1)),
+        )
+
+
+def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricArrays:
+    classes = scores.truth.shape[1]
+    total = weights.sum(axis=1)
+    counts = np.stack(
+        [weights @ (scores.truth[:, [c]] & scores.predicted) for c in range(classes)], axis=1
+    )
+    overall, per_class = confusion_metrics(counts)
+    for name in ("auroc", "auprc", "calibration_intercept", "calibration_slope"):
+        per_class[name] = np.full((len(weights), classes), np.nan)
+    for c in range(classes):
+        truth = scores.truth[:, c]
+        order, starts = scores.orders[c]
+        per_class["auroc"][:, c], per_class["auprc"][:, c] = _areas(
+            weights[:, order], truth[order], starts
+        )
+        if lines:
+            line = recalibration_line(truth, scores.log_odds[:, c], weights)
+            per_class["calibration_intercept"][:, c], per_class["calibration_slope"][:, c] = line
+    errors = (scores.probabilities - scores.truth) ** 2
+    with np.errstate(invalid="ignore"):
+        per_class["brier"] = weights @ errors / total[:, np.newaxis]
+        overall["log_loss"] = weights @ scores.losses / total
+    overall["brier"] = per_class["brier"].sum(axis=1)
+    overall["ece"] = _calibration_error(scores, weights)
+    present = scores.truth.any(axis=0)
+    lost = (per_class["support"][:, present] == 0).any(axis=1)
+    for name, of in (("auroc_macro", "auroc"), ("auprc_macro", "auprc")):
+        overall[name] = _mean(per_class[of], axis=1)
+    for name in ("balanced_accuracy", "macro_f1", "auroc_macro", "auprc_macro"):
+        overall[name] = np.where(lost, np.nan, overall[name])
+    return MetricArrays(overall, per_class, counts)
+
+
+def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What confusion matrices alone give: overall metrics [b] and those by class [b, classes].
+
+    Args:
+      counts: [b, classes, classes], rows are true classes.
+    """
+    counts = np.asarray(counts, np.float64)
+    hits = np.diagonal(counts, axis1=1, axis2=2)
+    support, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    total = counts.sum(axis=(1, 2))
+    rest = total[:, np.newaxis] - support
+    per_class = {
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, support),
+        "specificity": _ratio(rest - (predicted - hits), rest),
+        "f1": _ratio(2 * hits, support + predicted),
+        "support": support,
+    }
+    covariance = hits.sum(axis=1) * total - (support * predicted).sum(axis=1)
+    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (support**2).sum(axis=1))
+    overall = {
+        "accuracy": _ratio(hits.sum(axis=1), total),
+        "balanced_accuracy": _mean(per_class["recall"], axis=1),
+        "macro_f1": _mean(per_class["f1"], axis=1),
+        "mcc": _ratio(covariance, np.sqrt(spread)),
+    }
+    return overall, per_class
+
+
+def _descending(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order of falling scores, and where in it each run of equal scores starts."""
+    # Equal logits can give scores that differ in the last bit, and would be ranked by chance.
+    scores = scores.round(_TIE_DECIMALS)
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    return order, np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+
+
+def _pooled(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sums of [b, n] over runs of equal scores: ties must not be ranked by chance."""
+    return values if len(starts) == values.shape[1] else np.add.reduceat(values, starts, axis=1)
+
+
+def _areas(
+    weights: np.ndarray, positive: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC (Mann-Whitney, ties count half) and average precision, of falling scores."""
+    hits = _pooled(weights * positive, starts)
+    misses = _pooled(weights * ~positive, starts)
+    found, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
+    positives, negatives = found[:, -1], false[:, -1]
+    above = (misses * (found - hits / 2)).sum(axis=1)
+    precision = hits * found / np.maximum(found + false, 1)
+    return _ratio(above, positives * negatives), _ratio(precision.sum(axis=1), positives)
+
+
+def _calibration_error(scores: _Scores, weights: np.ndarray) -> np.ndarray:
+    """ECE over bins of equal mass. An image (or a run of ties) that lies across an edge belongs
+    to both bins by its shares, so no order of images plays a part."""
+    order, starts = scores.confidence
+    confidence = scores.probabilities.max(axis=1)[order]
+    correct = (scores.truth & scores.predicted).any(axis=1)[order]
+    ranked = weights[:, order]
+    gap = _pooled(ranked * (confidence - correct), starts).cumsum(axis=1)
+    mass = _pooled(ranked, starts).cumsum(axis=1)
+    gap, mass = (np.pad(values, ((0, 0), (1, 0))) for values in (gap, mass))
+    shares = np.linspace(0, 1, ECE_BINS + 1)
+    edges = np.array([np.interp(m[-1] * shares, m, g) for m, g in zip(mass, gap, strict=True)])
+    return _ratio(np.abs(np.diff(edges, axis=1)).sum(axis=1), mass[:, -1])
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """NaN where the denominator is 0."""
+    empty = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    return np.divide(numerator, denominator, out=empty, where=denominator != 0)
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,168 @@
+"""Exact evaluation: every example of a split once, metrics from the stored predictions."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.files import replacing
+from trainer.evaluation.metrics import weighted_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """A model's answers on a split, in the split's canonical order.
+
+    Attributes:
+      ids: image ids, n of them.
+      labels: int32 [n], true classes.
+      logits: float32 [n, classes].
+      groups: ids of what was split together (near-duplicates, a patient), n of them: the unit
+        that a bootstrap draws. Empty means that each image is its own.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    logits: np.ndarray
+    groups: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def log_probabilities(self) -> np.ndarray:
+        """float64 [n, classes], logarithm of the softmax of the logits."""
+        logits = self.logits.astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 [n, classes], softmax of the logits."""
+        return np.exp(self.log_probabilities)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats."""
+        return float(-self.log_probabilities[np.arange(len(self.labels)), self.labels].mean())
+
+
+def predict(
+    predict_step: Callable[[tuple], tuple],
+    batches: Iterable,
+    counts: Sequence[int],
+    ids: list[str] | None = None,
+    groups: list[str] | None = None,
+) -> Predictions:
+    """Runs a split through the model and puts each row where its index says.
+
+    Args:
+      predict_step: see `steps.make_predict_step`.
+      batches: distributed (images, labels, weights, index), padded rows with index -1.
+      counts: examples of each class in the metadata; the split's order is by class.
+      ids, groups: of the examples in that order; None leaves them empty (between epochs nobody
+        asks).
+
+    Raises:
+      RuntimeError: a row is missing, comes twice or has another label than the metadata say.
+        Padding and masking are ours, so this is a bug and not a user's mistake.
+    """
+    logits = collect(predict_step, batches, counts)
+    return Predictions(ids or [""] * len(logits), _in_order(counts), logits, groups or [])
+
+
+def collect(
+    predict_step: Callable[[tuple], tuple], batches: Iterable, counts: Sequence[int]
+) -> np.ndarray:
+    """float32 [n, outputs], what `predict_step` gives for each example, in the split's order.
+
+    Args, Raises: see `predict`.
+    """
+    expected = _in_order(counts)
+    outputs = np.zeros((len(expected), 0), np.float32)
+    seen = np.zeros(len(expected), np.int64)
+    for batch in batches:
+        batch_outputs, labels, index = (tensor.numpy() for tensor in predict_step(batch))
+        if not outputs.shape[1]:
+            outputs = np.zeros((len(expected), batch_outputs.shape[1]), np.float32)
+        real = index >= 0
+        rows = index[real]
+        outputs[rows] = batch_outputs[real]
+        np.add.at(seen, rows, 1)
+        if not np.array_equal(labels[real], expected[rows]):
+            raise RuntimeError("labels read for evaluation differ from the metadata's order")
+    if not (seen == 1).all():
+        raise RuntimeError(
+            f"evaluation saw {int((seen == 1).sum())} of {len(seen)} examples exactly once"
+        )
+    return outputs
+
+
+def _in_order(counts: Sequence[int]) -> np.ndarray:
+    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+
+def compute_metrics(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
+    """Metrics of a split, from nothing but its predictions.
+
+    Returns:
+      The names of `metrics.OVERALL`, confusion_matrix [true][predicted] and per_class {name: the
+      names of `metrics.PER_CLASS`}; `metrics.weighted_metrics` defines them. What is undefined is
+      None, as the AUROC of a class that is absent or the precision of one never predicted.
+    """
+    once = np.ones((1, len(predictions.labels)), np.int32)
+    arrays = weighted_metrics(predictions.labels, predictions.log_probabilities, once)
+    # The loss that training saw, to the last bit: sums in another order differ in it.
+    return arrays.report(class_names) | {"log_loss": predictions.loss}
+
+
+def write_predictions(path: str, predictions: Predictions, class_names: Sequence[str]) -> None:
+    """Writes a CSV file: id, label, class, logit_<class>…, probability_<class>…, group.
+
+    Every float32 is written with as many digits as reading it back needs.
+    """
+    header = ["id", "label", "class"]
+    header += [f"logit_{name}" for name in class_names]
+    header += [*(f"probability_{name}" for name in class_names), "group"]
+    probabilities = predictions.probabilities.astype(np.float32)
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        groups = predictions.groups or predictions.ids
+        for row, (identity, group, label) in enumerate(
+            zip(predictions.ids, groups, predictions.labels, strict=True)
+        ):
+            values = (*predictions.logits[row], *probabilities[row])
+            writer.writerow([identity, label, class_names[label], *map(str, values), group])
+
+
+def read_predictions(path: str) -> Predictions:
+    """Reads what `write_predictions` wrote, bit for bit; `groups` is never empty.
+
+    In files from before the column `group` each image is its own.
+
+    Raises:
+      UserError: no such file, or not one of predictions.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = [name for name in reader.fieldnames or () if name.startswith("logit_")]
+            rows = list(reader)
+        if not columns or not rows:
+            raise ValueError("no logits")
+        return Predictions(
+            [row["id"] for row in rows],
+            np.array([int(row["label"]) for row in rows], np.int32),
+            np.array([[np.float32(row[name]) for name in columns] for row in rows], np.float32),
+            [row.get("group") or row["id"] for row in rows],
+        )
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a file of predictions ({error})") from error

@@ -1,0 +1,1 @@
+"""The networks: backbones, the classifier on top of them, BatchNormalization, heat maps."""

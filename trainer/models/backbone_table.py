@@ -1,0 +1,68 @@
+"""The names of `--backbone` and what sets each apart. Without Keras, so that --help is quick."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """One row.
+
+    Attributes:
+      application: its constructor's name in keras.applications; None: a function of
+        `small_networks` with the backbone's name. Those have no ImageNet weights to download.
+      preprocessing: a key of `backbones.PREPROCESSINGS`, what its ImageNet weights were trained
+        with.
+      min_px: smallest side of an image.
+      has_switch: keras.applications puts preprocessing into the network unless told not to.
+      starts_at: first layer behind preprocessing that keras.applications cannot leave out.
+    """
+
+    application: str | None
+    preprocessing: str
+    min_px: int = 32
+    has_switch: bool = False
+    starts_at: str | None = None
+
+    @property
+    def has_imagenet(self) -> bool:
+        return self.application is not None
+
+
+def _efficientnet(application: str) -> Backbone:
+    return Backbone(application, "torch", starts_at="stem_conv_pad")
+
+
+TABLE = {
+    "alexnet": Backbone(None, "torch", min_px=63),
+    "convnext_tiny": Backbone("ConvNeXtTiny", "torch", has_switch=True),
+    "densenet121": Backbone("DenseNet121", "torch"),
+    "densenet169": Backbone("DenseNet169", "torch"),
+    "densenet201": Backbone("DenseNet201", "torch"),
+    "efficientnet_b0": _efficientnet("EfficientNetB0"),
+    "efficientnet_b1": _efficientnet("EfficientNetB1"),
+    "efficientnet_b2": _efficientnet("EfficientNetB2"),
+    "efficientnet_b3": _efficientnet("EfficientNetB3"),
+    "efficientnet_v2_b0": Backbone("EfficientNetV2B0", "torch", has_switch=True),
+    "efficientnet_v2_b1": Backbone("EfficientNetV2B1", "torch", has_switch=True),
+    "efficientnet_v2_b2": Backbone("EfficientNetV2B2", "torch", has_switch=True),
+    "efficientnet_v2_b3": Backbone("EfficientNetV2B3", "torch", has_switch=True),
+    "efficientnet_v2_s": Backbone("EfficientNetV2S", "tf_128", has_switch=True),
+    "inception_resnet_v2": Backbone("InceptionResNetV2", "tf", min_px=75),
+    "inception_v3": Backbone("InceptionV3", "tf", min_px=75),
+    "mobilenet_v2": Backbone("MobileNetV2", "tf"),
+    "mobilenet_v3_large": Backbone("MobileNetV3Large", "tf", has_switch=True),
+    "mobilenet_v3_small": Backbone("MobileNetV3Small", "tf", has_switch=True),
+    "resnet18": Backbone(None, "torch"),
+    "resnet34": Backbone(None, "torch"),
+    "resnet50": Backbone("ResNet50", "caffe"),
+    "resnet50_v2": Backbone("ResNet50V2", "tf"),
+    "resnet101": Backbone("ResNet101", "caffe"),
+    "resnet101_v2": Backbone("ResNet101V2", "tf"),
+    "resnet152": Backbone("ResNet152", "caffe"),
+    "tiny": Backbone(None, "tf", min_px=1),
+    "vgg16": Backbone("VGG16", "caffe"),
+    "vgg19": Backbone("VGG19", "caffe"),
+    "xception": Backbone("Xception", "tf", min_px=71),
+}

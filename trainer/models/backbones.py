@@ -1,0 +1,165 @@
+"""Convolutional networks without their tops, each with the preprocessing it was trained with."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import warnings
+from collections.abc import Callable
+
+import keras
+
+from cxr_tfrecords.errors import UserError
+from trainer.models import small_networks
+from trainer.models.backbone_table import TABLE
+
+# As layers: (scale, offset), each a number or one for each of the three channels, in their order.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREPROCESSINGS: dict[str, tuple[float | list[float], float | list[float]]] = {
+    "tf": (1 / 127.5, -1.0),
+    "tf_128": (1 / 128.0, -1.0),
+    "torch": (
+        [1 / (255 * deviation) for deviation in _DEVIATION],
+        [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
+    ),
+    "caffe": (1.0, [-103.939, -116.779, -123.68]),
+}
+_DOWNLOAD_SECONDS = 20
+
+
+def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
+    """Returns the network from preprocessed pixels to the last feature map.
+
+    Args:
+      name: a key of `backbone_table.TABLE`.
+      image_size: side of the input in pixels.
+      weights: `none`, `imagenet` (downloaded once, kept by Keras) or a weights file.
+
+    Returns:
+      A model of float [batch, image_size, image_size, 3] to float [batch, h, w, features].
+
+    Raises:
+      UserError: the images are too small for the network, the weights cannot be had, or are
+        another network's.
+    """
+    row = TABLE[name]
+    if image_size < row.min_px:
+        raise UserError(
+            f"--backbone={name} needs images of at least {row.min_px} px, these have {image_size}: "
+            "build the data set with a larger --image_size or take another backbone"
+        )
+    if weights == "imagenet" and not row.has_imagenet:
+        raise UserError(f"--backbone={name} has no ImageNet weights: use --weights=none or a file")
+    shape = (image_size, image_size, 3)
+    if row.application is None:
+        backbone = getattr(small_networks, name)(shape)
+    else:
+        constructor = getattr(keras.applications, row.application)
+        if row.has_switch:
+            # Our preprocessing is there already, and in float32 under every policy.
+            constructor = functools.partial(constructor, include_preprocessing=False)
+        backbone = _application(
+            name, constructor, shape, "imagenet" if weights == "imagenet" else None
+        )
+    if weights not in ("none", "imagenet"):
+        _load_weights(backbone, weights, name)
+    if row.starts_at:
+        # Only now: weights files have a place for what Keras' own preprocessing holds.
+        first = backbone.get_layer(row.starts_at)
+        backbone = keras.Model(first.input, backbone.output, name=backbone.name)
+    return backbone
+
+
+def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
+    """The scaling that the backbone's ImageNet weights expect, as layers of the model.
+
+    Args:
+      name: the backbone.
+      images: uint8 [batch, height, width, channels]; one channel is repeated to three.
+
+    Returns:
+      float32 [batch, height, width, 3]. `tf`: within [-1, 1]; `tf_128`: x/128 - 1. `torch`: each
+      channel of x/255 less the ImageNet mean, by the deviation. `caffe`: BGR less the means.
+    """
+    mode = TABLE[name].preprocessing
+    if images.shape[-1] == 1:
+        images = keras.layers.Concatenate(name="gray_to_rgb")([images] * 3)
+    elif mode == "caffe":
+        images = keras.ops.flip(images, axis=-1)
+    scale, offset = PREPROCESSINGS[mode]
+    # float32 also under bfloat16, which would round the pixels.
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocess")(images)
+
+
+def freeze(backbone: keras.Model, trainable: str) -> None:
+    """Freezes all of the backbone (`head`), none (`all`) or what lies before `from:<layer>`.
+
+    All frozen, it is a fixed function of an image: EfficientNets then drop no blocks either.
+
+    Raises:
+      UserError: no layer has that name.
+    """
+    backbone.trainable = trainable != "head"
+    if trainable == "head":
+        for layer in backbone.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+    if not trainable.startswith("from:"):
+        return
+    names = [layer.name for layer in backbone.layers]
+    first = trainable.removeprefix("from:")
+    if first not in names:
+        some = [layer.name for layer in backbone.layers if layer.weights]
+        shown = some[:: max(1, len(some) // 8)]
+        raise UserError(
+            f"--trainable={trainable}: no layer {first!r} in the backbone; "
+            f"some of its layers: {', '.join(shown)}"
+        )
+    for layer in backbone.layers[: names.index(first)]:
+        layer.trainable = False
+
+
+def _application(
+    name: str, constructor: Callable, shape: tuple[int, int, int], weights: str | None
+) -> keras.Model:
+    before = socket.getdefaulttimeout()
+    # Without a limit Keras waits for ever behind a proxy that never answers.
+    socket.setdefaulttimeout(_DOWNLOAD_SECONDS)
+    try:
+        with warnings.catch_warnings():
+            # MobileNets warn of sizes that they were not trained at; they have no fixed size here.
+            warnings.simplefilter("ignore")
+            return constructor(include_top=False, weights=weights, input_shape=shape)
+    except Exception as error:
+        if weights is None:
+            raise UserError(
+                f"--backbone={name} cannot take images of {shape[0]} px: {_first_line(error)}"
+            ) from error
+        raise UserError(
+            f"the ImageNet weights of {name} cannot be had ({_first_line(error)}): give a file "
+            "with --weights=FILE.h5, or start from random weights with --weights=none"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _load_weights(backbone: keras.Model, path: str, name: str) -> None:
+    if not os.path.isfile(path):
+        raise UserError(f"--weights={path}: no such file (or say imagenet, none)")
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns of layers that it finds no weights for, and leaves them random.
+            warnings.simplefilter("error", UserWarning)
+            backbone.load_weights(path)
+    except Exception as error:  # h5py and Keras raise many types for a file that does not fit
+        raise UserError(
+            f"--weights={path} does not fit --backbone={name} without its top layers: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    # Keras: "URL fetch failure on <long address>: None -- <reason>".
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text.rpartition(" -- ")[2][:160]

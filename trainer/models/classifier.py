@@ -1,0 +1,102 @@
+"""The classifier: preprocessing, backbone, pooling and a fully connected head, in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from trainer.models import backbones
+
+_POOL = "pool"
+LOGITS = "logits"
+
+
+def create_model(
+    backbone: str,
+    *,
+    image_size: int,
+    channels: int,
+    num_classes: int,
+    weights: str = "none",
+    trainable: str = "all",
+    head_units: Sequence[int] = (),
+    dropout: float = 0.0,
+    mixed_precision: str = "float32",
+    seed: int = 0,
+    cosine_scale: float | None = None,
+) -> keras.Model:
+    """Builds the classifier; equal arguments give bit-identical weights.
+
+    Args:
+      backbone, weights: see `backbones.create_backbone`.
+      image_size: pixels; channels: 1 or 3.
+      trainable: `all`, `head` or `from:<layer of the backbone>`.
+      head_units: widths of dense ReLU layers before the logits, each followed by `dropout`.
+      mixed_precision: `bfloat16` computes in it and keeps weights and logits in float32.
+      cosine_scale: None gives a plain dense output layer, a number so many times the cosines
+        between features and weights, without bias (for LDAM).
+      seed: of initial weights and dropout. Sets the global seeds of Python, NumPy and Keras.
+
+    Returns:
+      A model of uint8 [batch, image_size, image_size, channels] to float32 logits
+      [batch, num_classes]. It needs no code of ours to be loaded again.
+
+    Raises:
+      UserError: weights or layer name do not fit the backbone.
+    """
+    keras.utils.set_random_seed(seed)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(
+        "mixed_bfloat16" if mixed_precision == "bfloat16" else mixed_precision
+    )
+    try:
+        network = backbones.create_backbone(backbone, image_size, weights)
+        backbones.freeze(network, trainable)
+        images = keras.Input((image_size, image_size, channels), dtype="uint8", name="image")
+        x = network(backbones.preprocess(backbone, images))
+        x = keras.layers.GlobalAveragePooling2D(name=_POOL)(x)
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+        for number, units in enumerate(head_units, start=1):
+            x = keras.layers.Dense(units, activation="relu", name=f"head{number}")(x)
+            x = keras.layers.Dropout(dropout, name=f"head{number}_dropout")(x)
+        logits = _create_logits(x, num_classes, cosine_scale)
+        return keras.Model(images, logits, name=f"{backbone}_classifier")
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _create_logits(
+    x: keras.KerasTensor, num_classes: int, cosine_scale: float | None
+) -> keras.KerasTensor:
+    """The output layer, of Keras' own layers: one of ours would be needed to load the model again.
+
+    The weights of cosines are projected to length 1 after every update. (Cao et al. 2019 normalise
+    them in the forward pass: the same cosines, another length of steps.)
+    """
+    if cosine_scale is None:
+        return keras.layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)
+    x = keras.layers.UnitNormalization(dtype="float32", name="unit_features")(x)
+    unit = keras.constraints.UnitNorm(axis=0)
+    dense = keras.layers.Dense(
+        num_classes, use_bias=False, kernel_constraint=unit, dtype="float32", name="cosines"
+    )
+    cosines = dense(x)
+    # A constraint acts after the first update, and not yet on the initial weights.
+    dense.kernel.assign(unit(dense.kernel))
+    return keras.layers.Rescaling(cosine_scale, dtype="float32", name=LOGITS)(cosines)
+
+
+def features_model(model: keras.Model) -> keras.Model:
+    """The part of a classifier up to the pooled features; it shares the layers."""
+    return keras.Model(model.inputs, model.get_layer(_POOL).output)
+
+
+def head_model(model: keras.Model) -> keras.Model:
+    """The part of a classifier from the pooled features on; it shares the layers."""
+    return keras.Model(model.get_layer(_POOL).output, model.output)
+
+
+def seed_states(model: keras.Model) -> list:
+    """The `tf.Variable`s that hold the states of the model's random generators (dropout)."""
+    return [v.value for v in model.variables if "seed_generator" in v.path]

@@ -1,0 +1,58 @@
+"""Grad-CAM: where in an image a class's logit comes from (Selvaraju et al. 2017).
+
+The map tells which places of the last feature map raise the logit, and no more: it is coarse, and
+a warm spot is no proof that a finding was recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_POOL = "pool"
+
+
+class GradCam:
+    """Makes heat maps of a classifier of `trainer.models.classifier`.
+
+    Raises:
+      ValueError: the model has no layer `pool` behind its last feature map.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        features = model.get_layer(_POOL).input
+        self._backbone = keras.Model(model.inputs[0], features)
+        self._head = keras.Model(features, model.output)
+
+    @classmethod
+    def load(cls, path: str) -> GradCam:
+        """Reads a run's model.keras."""
+        return cls(keras.models.load_model(path, compile=False))
+
+    def maps(self, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+        """Heat maps at the images' size, from 0 to 1; all 0 where nothing raises the logit.
+
+        Args:
+          images: uint8 [n, size, size, channels].
+          classes: whose logit is explained, one an image.
+
+        Returns:
+          float32 [n, size, size].
+        """
+        features = self._backbone(tf.constant(images), training=False)
+        with tf.GradientTape() as tape:
+            # Nothing watches them otherwise where the backbone is frozen.
+            tape.watch(features)
+            logits = self._head(features, training=False)
+            # Each image's logit depends on its own features alone, so that one sum will do.
+            chosen = tf.gather(tf.cast(logits, tf.float32), list(classes), axis=1, batch_dims=1)
+            total = tf.reduce_sum(chosen)
+        gradients = tf.cast(tape.gradient(total, features), tf.float32)
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        maps = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1))
+        largest = tf.reduce_max(maps, axis=(1, 2), keepdims=True)
+        maps = tf.math.divide_no_nan(maps, largest)
+        return tf.image.resize(maps[..., tf.newaxis], images.shape[1:3]).numpy()[..., 0]

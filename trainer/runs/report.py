@@ -1,0 +1,311 @@
+"""One page of Markdown on a finished run: what was run, on what, with what outcome and limits."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from cxr_tfrecords.files import replacing
+from cxr_tfrecords.pages.markdown import plain_table
+from trainer.epochs.audit import describe_run, total_planned
+from trainer.runs.finished_run import SPLITS, FinishedRun, read_run
+from trainer.settings import balance_summary
+from trainer.settings.config import TrainConfig
+
+# Always part of the command, even where they are the defaults: what a reader asks first.
+_SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "loss", "seed")
+
+
+def write_report(run_dir: str) -> str:
+    """Writes report.md into a run directory, from its files, and returns its path.
+
+    Raises:
+      UserError: the run directory lacks a file.
+    """
+    run = read_run(run_dir)
+    parts = [
+        _title(run),
+        _summarize(run),
+        "## Results",
+        _results_table(run),
+        *(f"![Confusion matrix of {s}](confusion_matrix_{s}.png)" for s in reversed(SPLITS)),
+        "By class, test split:",
+        _class_table(run, "test"),
+        "By class, validation split:",
+        _class_table(run, "validation"),
+        "## What was run",
+        "```\n" + _command(run) + "\n```",
+        _describe_training(run),
+        "![Training curves](training_curves.png)",
+        "## Data",
+        _describe_data(run),
+        _counts_table(run),
+        *_describe_audit(run),
+        "![Training images of each class before and after sampling](class_counts.png)",
+        "## What these figures do not say",
+        "\n".join(f"- {note}" for note in _notes(run)),
+        "## Computing them again",
+        _recompute(run),
+    ]
+    path = os.path.join(run_dir, "report.md")
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("\n\n".join(parts) + "\n")
+    return path
+
+
+def describe_command(config: TrainConfig) -> str:
+    """The command that gives this run: its main flags and all that differ from the defaults."""
+    usual = TrainConfig(data_dir="", backbone=config.backbone).to_json()
+    flags = []
+    for name, value in config.to_json().items():
+        if name not in _SHOWN and value == usual[name]:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no{name}")
+            continue
+        if name in ("target_distribution", "sampling_strategy") and isinstance(value, list):
+            value = ",".join(f"{class_name}={wanted}" for class_name, wanted in value)
+        elif isinstance(value, list):
+            value = ",".join(map(str, value))
+        flags.append(shlex.quote(f"--{name}={value}"))
+    lines = [" ".join(flags[i : i + 3]) for i in range(0, len(flags), 3)]
+    return " \\\n    ".join(["python -m trainer.main", *lines])
+
+
+def _title(run: FinishedRun) -> str:
+    config = run.config
+    parts = [config.backbone, f"sampler {config.sampler}"]
+    if config.loss != "cross_entropy":
+        parts.append(f"loss {config.loss}")
+    if config.mixup_alpha > 0:
+        parts.append(f"{config.mixup} mixup")
+    if run.decoupled:
+        parts.append(f"decoupled by {run.decoupled['method']}")
+    return f"# {', '.join([*parts, f'seed {config.seed}'])}"
+
+
+def _command(run: FinishedRun) -> str:
+    if not run.decoupled:
+        return describe_command(run.config)
+    flags = {name: run.decoupled[name] for name in ("from_run", "method")}
+    flags |= {"run_dir": run.config.run_dir} | run.decoupled["flags"]
+    words = [shlex.quote(f"--{name}={value}") for name, value in flags.items()]
+    return " \\\n    ".join(["python -m trainer.decouple", *words])
+
+
+def _summarize(run: FinishedRun) -> str:
+    test = run.metrics["test"]
+    return (
+        f"On {_total(run, 'test'):,} test images at {_mix(run, 'test')}: accuracy "
+        f"**{test['accuracy']:.1%}** ({_interval(test)}), balanced accuracy "
+        f"**{test['balanced_accuracy']:.1%}** ({len(run.class_names)} classes, chance is "
+        f"{1 / len(run.class_names):.0%})."
+    )
+
+
+def _interval(metrics: dict[str, Any]) -> str:
+    """Wilson's interval of the accuracy (Wilson 1927), images taken as independent."""
+    import scipy.stats
+
+    confusion = np.array(metrics["confusion_matrix"])
+    result = scipy.stats.binomtest(int(np.trace(confusion)), int(confusion.sum()))
+    low, high = result.proportion_ci(method="wilson")
+    return f"95% interval {low:.1%} to {high:.1%}"
+
+
+def _results_table(run: FinishedRun) -> str:
+    shown = {
+        "accuracy": "accuracy",
+        "balanced accuracy (mean recall)": "balanced_accuracy",
+        "AUROC, mean over classes": "auroc_macro",
+        "cross-entropy, nats": "log_loss",
+    }
+    rows: list[list[str]] = [["images", *(f"{_total(run, s):,}" for s in SPLITS)]]
+    for title, key in shown.items():
+        decimals = 4 if key in ("auroc_macro", "log_loss") else None
+        rows.append([title, *(_number(run.metrics[s][key], decimals) for s in SPLITS)])
+    return plain_table(["", *SPLITS], rows)
+
+
+def _class_table(run: FinishedRun, split: str) -> str:
+    columns = ("recall", "precision", "specificity", "f1", "auroc")
+    rows = [
+        [name, f"{values['support']:,}", *(_number(values[column]) for column in columns)]
+        for name, values in run.metrics[split]["per_class"].items()
+    ]
+    return plain_table(["class", "n", "recall", "precision", "specificity", "F1", "AUROC"], rows)
+
+
+def _counts_table(run: FinishedRun) -> str:
+    splits = list(run.dataset["counts"])
+    rows = [
+        [
+            name,
+            *(f"{run.dataset['counts'][split][c]:,}" for split in splits),
+            f"{run.samples['planned'][c]:,}",
+            f"{run.samples['unique'][c]:,}",
+        ]
+        for c, name in enumerate(run.class_names)
+    ]
+    columns = [list(map(_whole, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
+    rows.append(["all", *(f"{sum(column):,}" for column in columns)])
+    # The only sampler whose class mix moves; the audit below shows its last epoch as well.
+    first = ", epoch 1" if run.config.sampler == "progressive" else ""
+    sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
+    return plain_table(["class", *splits, *sampled], rows)
+
+
+def _describe_audit(run: FinishedRun) -> list[str]:
+    if not run.audit:
+        return []
+    return [describe_run(run.audit, checked=not run.config.mixup_alpha)]
+
+
+def _describe_training(run: FinishedRun) -> str:
+    config, rates = run.config, [row["learning_rate"] for row in run.history]
+    falls = sum(after < before for before, after in itertools.pairwise(rates))
+    last = run.history[-1]
+    epochs = int(last["epoch"])
+    ended = "stopped early" if epochs < config.epochs else "all that were asked for"
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return (
+        f"{epochs} epochs ({ended}), {int(last['step']):,} steps of {config.batch_size}, "
+        f"{sum(row['seconds'] for row in run.history) / 60:.1f} minutes with validation; "
+        f"{config.optimizer}, learning rate {rates[0]:g}"
+        + (f", lowered {falls}× to {rates[-1]:g}" if falls else "")
+        + f". Weights are those of epoch {int(run.best['epoch'])}, the best by "
+        f"{config.monitor.replace('_', ' ')} ({run.best[config.monitor]:.4f}). "
+        f"BatchNormalization: {config.batch_norm}. Loss: {balance_summary.describe_loss(config)}; "
+        f"validation is scored by plain cross-entropy.{_describe_decoupling(run)} "
+        f"Versions: {versions}."
+    )
+
+
+def _describe_decoupling(run: FinishedRun) -> str:
+    if not run.decoupled:
+        return ""
+    source = f"`{run.decoupled['from_run']}`"
+    if run.decoupled["method"] == "crt":
+        return (
+            f" That was the second stage: features are those of {source}, frozen, and only the "
+            "output layer was trained anew (cRT, Kang et al. 2020)."
+        )
+    if run.decoupled["method"] == "posthoc_logit_adjusted":
+        return (
+            f" That was the training of {source}, from whose logits tau = "
+            f"{run.decoupled['tau']:g} times the log class shares of training were taken (post hoc "
+            "logit adjustment, Menon et al. 2021)."
+        )
+    return (
+        f" That was the training of {source}, whose output weights were then divided by their "
+        f"length to the power tau = {run.decoupled['tau']:g} ({run.decoupled['tau_from']}), "
+        "without bias (tau-normalisation, Kang et al. 2020)."
+    )
+
+
+def _describe_data(run: FinishedRun) -> str:
+    data = run.dataset
+    size = f"{data['image_size']} px, " if "image_size" in data else ""
+    return (
+        f"`{data['path']}`, {size}fingerprint `{data['fingerprint'][:16]}`. Validation is at "
+        f"{_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler acts on the training "
+        "images alone, after the split."
+    )
+
+
+def _notes(run: FinishedRun) -> Iterable[str]:
+    yield (
+        f"What never lies in two splits: {run.dataset.get('split_unit') or 'not told'} "
+        f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). Where patients are "
+        "not known, several images of one may lie in two: the figures then hold for images, not "
+        "for patients, and may be too good."
+    )
+    yield (
+        f"The epoch was chosen by {run.config.monitor.replace('_', ' ')}, so the validation "
+        "figures are too good by nature. The test split was read once, at the end; choosing "
+        "among runs by their test figures would undo that."
+    )
+    support = {n: v["support"] for n, v in run.metrics["test"]["per_class"].items() if v["support"]}
+    rarest = min(support, key=lambda name: support[name])
+    yield (
+        f"{rarest} has {support[rarest]:,} test images: one of them is "
+        f"{100 / support[rarest]:.1f} points of its recall."
+    )
+    yield (
+        "This is one seed. Another one gives other figures, and the interval above holds only "
+        "for the choice of test images: two methods are not told apart by two such pages."
+    )
+    yield from _balancing_notes(run)
+    yield (
+        "No other hospital, scanner or period was tested. Classes that come from different "
+        "sources can be told apart by their source. This is no medical device."
+    )
+
+
+def _balancing_notes(run: FinishedRun) -> Iterable[str]:
+    planned = run.samples["planned"]
+    if run.audit:  # of all epochs: the class mix may move with them
+        planned = total_planned(run.audit).tolist()
+    config, mixes = run.config, (run.samples["natural"], planned)
+    balanced_by = list(balance_summary.balancers(config, *mixes))
+    if run.decoupled:
+        balanced_by.append(f"--method={run.decoupled['method']}")
+    if balanced_by:
+        yield (
+            f"The classes were balanced ({', '.join(balanced_by)}), so the probabilities are "
+            "those of another class mix and not of the natural prevalence. Recalibrate them "
+            "before they are read as risks (`python -m trainer.export` does), and report both "
+            "(TRIPOD+AI, item 13)."
+        )
+    twice = balance_summary.double_balancing(config, *mixes)
+    if twice:
+        yield twice
+    if config.loss == "focal" or config.mixup_alpha > 0:
+        yield (
+            "Focal loss and mixup change how sure a model sounds, at any class mix: its "
+            "probabilities need recalibration too."
+        )
+    if config.loss == "ldam_drw" and run.best["epoch"] < config.first_drw_epoch:
+        yield (
+            f"The weights kept are of epoch {int(run.best['epoch'])}, before deferred re-weighting "
+            f"began (epoch {config.first_drw_epoch}): this is LDAM without it. Another --monitor, "
+            "--early_stopping_patience or --drw_epoch mends that."
+        )
+
+
+def _recompute(run: FinishedRun) -> str:
+    return (
+        "`predictions_validation.csv` and `predictions_test.csv` hold id, true class, logits and "
+        "probabilities of every image once; all figures above come from them:\n\n"
+        "```python\n"
+        "from trainer import evaluation\n\n"
+        'predictions = evaluation.read_predictions("predictions_test.csv")\n'
+        f"print(evaluation.compute_metrics(predictions, {run.class_names!r}))\n"
+        "```"
+    )
+
+
+def _mix(run: FinishedRun, split: str) -> str:
+    """Prevalence of a split, in words."""
+    balanced = split in run.dataset.get("balanced_splits", ())
+    return "balanced classes (not the natural prevalence)" if balanced else "natural prevalence"
+
+
+def _total(run: FinishedRun, split: str) -> int:
+    return int(np.sum(run.metrics[split]["confusion_matrix"]))
+
+
+def _number(value: float | None, decimals: int | None = None) -> str:
+    """Percent with one decimal, or a plain number; a dash where a metric is undefined."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if decimals is None else f"{value:.{decimals}f}"
+
+
+def _whole(text: str) -> int:
+    return int(text.replace(",", ""))

@@ -1,0 +1,262 @@
+"""Pictures of a finished run, from the files in its directory.
+
+Colours are Okabe and Ito's, told apart with any colour vision; shape, hatching or a label says
+the same once more. Matplotlib is imported where it is needed, so that training starts quickly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_tfrecords.files import replacing
+from cxr_tfrecords.pages.plot_style import STYLE
+from trainer.runs.finished_run import SPLITS, FinishedRun, read_run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_LIGHT_BLUE, _GRAY = "#6FB1D9", "#8C8C8C"
+_STYLE = {
+    **STYLE,
+    "figure.dpi": 150,
+    "hatch.linewidth": 0.6,
+    "hatch.color": "white",
+}
+
+
+def write_pictures(run_dir: str) -> list[str]:
+    """Writes class_counts.png, training_curves.png and confusion_matrix_{validation,test}.png.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      UserError: the run directory lacks a file.
+    """
+    import matplotlib
+
+    run = read_run(run_dir)
+    paths = []
+    with matplotlib.rc_context(_STYLE):
+        figures = {
+            "class_counts": _draw_class_counts(run),
+            "training_curves": _draw_training_curves(run),
+        }
+        figures |= {f"confusion_matrix_{split}": _draw_confusion(run, split) for split in SPLITS}
+        for name, figure in figures.items():
+            paths.append(os.path.join(run_dir, f"{name}.png"))
+            with replacing(paths[-1]) as temporary:
+                figure.savefig(temporary, format="png", metadata={"Software": None})
+    return paths
+
+
+def write_sampling_picture(
+    path: str, class_names: Sequence[str], natural: Sequence[int], sampled: dict[str, Sequence[int]]
+) -> None:
+    """Writes a PNG of the classes before and after each sampler (Wuisan et al. 2022, Figures 1-3).
+
+    Args:
+      natural: training images of each class; sampled: a panel's title -> images after sampling.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), replacing(path) as temporary:
+        figure = _draw_sampling(class_names, natural, sampled)
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _draw_sampling(
+    class_names: Sequence[str], natural: Sequence[int], sampled: dict[str, Sequence[int]]
+) -> Figure:
+    columns = min(len(sampled), 3)
+    figure = _new_figure(1.4 + 3.4 * columns, 0.9 + 2.9 * -(-len(sampled) // columns))
+    panels = figure.subplots(
+        -(-len(sampled) // columns), columns, squeeze=False, sharey=True
+    ).ravel()
+    places = np.arange(len(class_names))
+    top = max(max(natural), *map(max, sampled.values()))
+    for axes, (title, counts) in zip(panels, sampled.items(), strict=False):
+        bars = ((-0.2, natural, _GRAY, "before sampling"), (0.2, counts, _BLUE, "after sampling"))
+        for offset, heights, color, label in bars:
+            axes.bar(places + offset, heights, width=0.38, color=color, label=label, linewidth=0)
+            for place, height in zip(places, heights, strict=True):
+                axes.annotate(
+                    f"{height:,}",
+                    (place + offset, height),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    rotation=90,
+                    fontsize=8,
+                )
+        axes.set_title(f"{title}\nn = {sum(natural):,} → {sum(counts):,}")
+        axes.set_xticks(
+            places, [name.replace(" ", "\n").replace("_", "_\n") for name in class_names]
+        )
+        axes.set_ylim(0, 1.25 * top)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.grid(visible=False, axis="x")
+    for axes in panels[len(sampled) :]:
+        axes.set_visible(False)
+    panels[0].set_ylabel("images in an epoch")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    """A figure outside pyplot, which would keep it alive and pick a window system."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_class_counts(run: FinishedRun) -> Figure:
+    natural, planned, realised, unique = (
+        np.array(run.samples[key]) for key in ("natural", "planned", "realised", "unique")
+    )
+    # The first epoch leaves out its last, partial batch; its share of repeats is what counts.
+    different = planned * unique / np.maximum(realised, 1)
+    repeats = planned - different
+    rows = np.arange(len(natural))
+    figure = _new_figure(8, 1.7 + 0.72 * len(rows))
+    axes = figure.add_subplot()
+    bar: Any = {"height": 0.36, "linewidth": 0}
+    axes.barh(rows - 0.2, natural, color=_GRAY, label="before: the training split", **bar)
+    axes.barh(rows + 0.2, different, color=_BLUE, label="after: different images", **bar)
+    if repeats.max() > 0.5:
+        style: Any = {"color": _LIGHT_BLUE, "hatch": "////", "label": "after: the same again"}
+        axes.barh(rows + 0.2, repeats, left=different, **style, **bar)
+    for offset, lengths in ((-0.2, natural), (0.2, planned)):
+        for row, length in enumerate(lengths):
+            share = length / max(lengths.sum(), 1)
+            _label_bar(axes, length, row + offset, f"{length:,}  ({share:.0%})")
+    axes.set_yticks(rows, run.class_names)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, 1.16 * max(natural.max(), planned.max()))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("images in an epoch")
+    axes.set_title(
+        f"Training split before and after sampling\n"
+        f"sampler {run.config.sampler}, n = {natural.sum():,} → {planned.sum():,}"
+    )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _label_bar(axes: Axes, length: int, row: float, text: str) -> None:
+    axes.annotate(
+        text, (length, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
+    )
+
+
+def _draw_training_curves(run: FinishedRun) -> Figure:
+    loss = "" if run.config.loss == "cross_entropy" else f", loss {run.config.loss}"
+    styles = {
+        "loss": (_ORANGE, "o", "-", f"training (sampler {run.config.sampler}{loss})"),
+        "validation_loss": (_BLUE, "s", "-", "validation (natural prevalence)"),
+        "validation_balanced_accuracy": (_GREEN, "^", "--", "validation, balanced accuracy"),
+    }
+    styles["accuracy"], styles["validation_accuracy"] = styles["loss"], styles["validation_loss"]
+    epochs = [int(row["epoch"]) for row in run.history]
+    best = int(run.best["epoch"])
+    figure = _new_figure(9.5, 4.2)
+    left, right = figure.subplots(1, 2)
+    panels = {
+        left: ("loss", "validation_loss"),
+        right: ("accuracy", "validation_accuracy", "validation_balanced_accuracy"),
+    }
+    for axes, columns in panels.items():
+        for column in columns:
+            color, marker, dashes, label = styles[column]
+            values = [row[column] for row in run.history]
+            line = {"color": color, "marker": marker, "ls": dashes, "ms": 4, "lw": 1.6}
+            axes.plot(epochs, values, label=label, **line)
+        axes.set_xlabel("epoch")
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    left.set_title(f"Loss ({'validation: ' if loss else ''}cross-entropy, nats)")
+    right.set_title("Accuracy")
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    # Losses fall and accuracies rise, so these corners are the empty ones.
+    _mark_epochs(left, run.history, best, height=0.99)
+    _mark_epochs(right, run.history, best, height=0.01)
+    train, validation = (sum(run.dataset["counts"][s]) for s in ("train", "validation"))
+    figure.suptitle(
+        f"{run.config.backbone}, seed {run.config.seed}: {train:,} training and {validation:,} "
+        f"validation images, best epoch {best} by {run.config.monitor.replace('_', ' ')}",
+        fontsize=11,
+    )
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _mark_epochs(
+    axes: Axes, history: Sequence[dict[str, float]], best: int, *, height: float
+) -> None:
+    """Marks the best epoch and where the learning rate fell, with labels at a height in 0..1."""
+    marks: list[tuple[float, str, str, str]] = [(best, "best epoch", "-", "black")]
+    for before, after in itertools.pairwise(history):
+        if after["learning_rate"] < before["learning_rate"]:
+            rate = f"{after['learning_rate']:.0e}".replace("e-0", "e-")
+            marks.append((after["epoch"] - 0.5, f"learning rate {rate}", ":", "#555555"))
+    for epoch, text, dashes, color in marks:
+        axes.axvline(epoch, color=color, lw=1, ls=dashes, zorder=1)
+        axes.annotate(
+            text,
+            (epoch, height),
+            (3, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            rotation=90,
+            va="top" if height > 0.5 else "bottom",
+            color=color,
+            fontsize=8,
+        )
+
+
+def _draw_confusion(run: FinishedRun, split: str) -> Figure:
+    metrics: dict[str, Any] = run.metrics[split]
+    counts = np.array(metrics["confusion_matrix"])
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, np.newaxis]
+    names = run.class_names
+    figure = _new_figure(2.2 + 1.05 * len(names), 1.6 + 0.85 * len(names))
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(*counts.shape):
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]:,}\n{shares[row, column]:.1%}",
+            ha="center",
+            va="center",
+            color="white" if shares[row, column] > 0.55 else "#222222",
+            fontweight="bold" if row == column else "normal",
+        )
+    ticks = np.arange(len(names))
+    axes.set_xticks(ticks, [name.replace(" ", "\n").replace("_", "_\n") for name in names])
+    axes.set_yticks(ticks, [f"{n}\nn = {t:,}" for n, t in zip(names, totals, strict=True)])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    for line in ticks[1:] - 0.5:
+        axes.axvline(line, color="white", lw=2)
+        axes.axhline(line, color="white", lw=2)
+    axes.set_xlabel("predicted class (images, share of the true class)")
+    axes.set_ylabel("true class")
+    axes.set_title(
+        f"Confusion matrix, {split} split, n = {counts.sum():,}\n"
+        f"accuracy {metrics['accuracy']:.1%}, balanced {metrics['balanced_accuracy']:.1%}"
+    )
+    return figure

@@ -1,0 +1,1 @@
+"""The settings of a training run: their flags, their checks, their words in messages."""

@@ -1,0 +1,1 @@
+"""The steps through the TPU compiler, on a machine without a TPU."""

@@ -1,0 +1,189 @@
+"""Compiles one exported step with the TPU compiler of libtpu, on a machine without a TPU.
+
+  python -m trainer.tpu.compile_step STEP.stablehlo v5e:2x2 CACHE_DIR RESULT.json
+
+A process of its own, for two reasons: libtpu and TensorFlow each bring their own runtime, and the
+compiler ends its process where it meets a fault of its own. Several may compile at once.
+
+Results are kept under a hash of the program without its names and source lines, the versions of
+jax and libtpu, and the topology. jax's private modules are used because it has no public way to
+compile a program that is not its own; setup.py pins the version that this was written for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import time
+from typing import Any
+
+from cxr_tfrecords import files
+from trainer.tpu.chips import Topology, parse_topology
+
+PACKAGES = ("jax", "libtpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of one chip's program.
+
+    Attributes:
+      reason: why it refused; empty if it compiled. The rest is zero then.
+      flops, num_bytes: of one step, by the compiler's cost model; bytes include those that stay
+        in on-chip memory.
+      arguments, outputs, aliased, temporaries: bytes of HBM. Updated variables take the place of
+        their old values: those outputs are aliased.
+      all_reduces: in the optimized program, after XLA has merged what it can.
+      cached: the result is an earlier run's; seconds: of compiling, then.
+    """
+
+    topology: str
+    reason: str = ""
+    flops: float = 0.0
+    num_bytes: float = 0.0
+    arguments: int = 0
+    outputs: int = 0
+    aliased: int = 0
+    temporaries: int = 0
+    all_reduces: int = 0
+    seconds: float = 0.0
+    versions: str = ""
+    cached: bool = False
+
+    @property
+    def hbm(self) -> int:
+        """Bytes that a step needs at once."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries
+
+
+def versions() -> str:
+    """`jax 0.10.2, libtpu 0.0.52`; raises PackageNotFoundError where one is missing."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+
+
+def compile_file(path: str, topology: Topology, cache_dir: str) -> Compiled:
+    """Compiles a serialized StableHLO program, or finds what came of it before."""
+    from jax._src.interpreters import mlir as jax_mlir
+    from jax._src.lib.mlir import ir
+
+    with jax_mlir.make_ir_context():
+        module = ir.Module.parse(pathlib.Path(path).read_bytes())
+        _drop_copies(module)
+        kept = pathlib.Path(cache_dir, f"{_key(module, topology)}.json")
+        if kept.exists():
+            content = json.loads(kept.read_text(encoding="utf-8"))
+            return Compiled(**{**content, "cached": True})
+        compiled = _compile(module, topology)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(str(kept), dataclasses.asdict(compiled))
+        return compiled
+
+
+def _key(module: Any, topology: Topology) -> str:
+    text = module.operation.get_asm(enable_debug_info=False)
+    # Functions are numbered in the order of tracing: the same step would get another number.
+    text = re.sub(r"_inference_(\w+?)_\d+__", r"_inference_\1__", text)
+    content = "\n".join([versions(), topology.name, text])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _drop_copies(module: Any) -> None:
+    """Takes out `mhlo.copy`, which TensorFlow writes and libtpu's StableHLO reader does not know.
+
+    It copies a value onto itself, so that no result shares a buffer with an argument.
+    """
+    found = []
+    stack = [module.operation]
+    while stack:
+        operation = stack.pop()
+        if operation.name == "mhlo.copy":
+            found.append(operation)
+        stack += [
+            child.operation for region in operation.regions for block in region for child in block
+        ]
+    for operation in found:
+        operation.results[0].replace_all_uses_with(operation.operands[0])
+        operation.erase()
+
+
+def _compile(module: Any, topology: Topology) -> Compiled:
+    import jax
+    import numpy as np
+    from jax._src.lib import _jax
+    from jax._src.lib import xla_client as xc
+    from jax.experimental import topologies
+
+    described: dict[str, Any] = {"topology": topology.name, "versions": versions()}
+    config = topology.chip.chip_config
+    dump = tempfile.TemporaryDirectory()
+    try:
+        slice_ = topologies.get_topology_desc(
+            topology.name, "tpu", **({"chip_config_name": config} if config else {})
+        )
+        devices: Any = slice_.devices
+        if len(devices) != topology.num_chips:
+            reason = f"{len(devices)} devices for {topology.num_chips} chips"
+            return Compiled(reason=reason, **described)
+        options = xc.CompileOptions()
+        options.num_replicas = len(devices)
+        build = options.executable_build_options
+        build.num_replicas = len(devices)
+        ids = np.array([[device.id] for device in devices])
+        # The optimized program is read from the compiler's own dump: jaxlib's reader of it fails
+        # on some that are made for v5p and v6e (RET_CHECK async-update, jaxlib 0.10.2).
+        build.debug_options.xla_dump_to = dump.name
+        build.debug_options.xla_dump_hlo_as_text = True
+        build.device_assignment = xc.DeviceAssignment.create(ids)
+        start = time.monotonic()
+        program = devices[0].client.compile(module, _jax.DeviceList(tuple(devices)), options)
+    except jax.errors.JaxRuntimeError as error:
+        return Compiled(reason=_reason(str(error)), **described)
+    seconds = time.monotonic() - start
+    memory = program.get_compiled_memory_stats()
+    cost = program.cost_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    with dump:
+        (optimized,) = pathlib.Path(dump.name).glob("*.after_optimizations.txt")
+        text = optimized.read_text(encoding="utf-8")
+    return Compiled(
+        flops=cost["flops"],
+        num_bytes=cost["bytes accessed"],
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes,
+        aliased=memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        all_reduces=len(re.findall(r" all-reduce(?:-start)?\(", text)),
+        seconds=round(seconds, 1),
+        **described,
+    )
+
+
+def _reason(message: str) -> str:
+    """The compiler's own words, without its table of the largest buffers."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300]
+
+
+def main() -> None:
+    path, name, cache_dir, result = sys.argv[1:]
+    topology = parse_topology(name)
+    os.environ.update(
+        JAX_PLATFORMS="cpu",
+        TPU_SKIP_MDS_QUERY="1",  # else libtpu asks a metadata server that is not there
+        TPU_ACCELERATOR_TYPE=topology.chip.accelerator_type,
+        TPU_WORKER_HOSTNAMES="localhost",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # else a second one aborts; none here holds a TPU
+    )
+    compiled = compile_file(path, topology, cache_dir)
+    files.write_json(result, dataclasses.asdict(compiled))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The training itself: learner, loss, steps, loop, and the whole run."""

@@ -1,0 +1,237 @@
+"""The training loop: epochs of host loops, exact validation, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from trainer.balancing import mixup, samplers
+from trainer.distribution import lost_workers, preemption, strategies
+from trainer.epochs.audit import SamplerAudit, check_trained, describe_epoch
+from trainer.evaluation.predictions import compute_metrics
+from trainer.runs import run_directory
+from trainer.runs.progress import Progress
+from trainer.settings.config import TrainConfig
+from trainer.settings.learning_rate import warmed_up
+from trainer.training import saving, schedule, steps
+from trainer.training.learner import (
+    Trainer,
+    create_audit,
+    estimate_moments,
+    plan_epoch,
+    plan_mixing,
+    predict,
+    training_batches,
+)
+from trainer.training.step_profile import StepProfile
+
+
+def train(trainer: Trainer) -> Progress:
+    """Trains to the end, from the last checkpoint if there is one; leaves the best weights set.
+
+    Raises:
+      TemporaryError, KeyboardInterrupt: a signal has come; what was done is saved.
+      UserError: the loss stopped being finite, an epoch has no full batch, …
+    """
+    config = trainer.config
+    progress = trainer.checkpoints.restore_latest() or Progress(
+        learning_rate=config.scaled_learning_rate
+    )
+    steps.spread_seeds(trainer.strategy, trainer.model)
+    if progress.step:
+        print(f"resuming after {_describe_position(progress)}", flush=True)
+    board = None
+    if trainer.chief:
+        # A kill just after a checkpoint leaves its rows unwritten.
+        run_directory.write_history(config.run_dir, progress.history)
+        board = run_directory.TensorBoard(config.run_dir, progress.history)
+    audit = _start_audit(trainer, progress)
+    notices = preemption.Notices(trainer.strategy)
+    with preemption.deferred():
+        try:
+            _run_epochs(trainer, progress, audit, board, notices)
+        except preemption.NoticedError:
+            saving.save(trainer, progress)
+            strategies.wait_for_all(trainer.strategy)
+            raise preemption.ending(f"saved after {_describe_position(progress)}") from None
+    strategies.wait_for_all(trainer.strategy)
+    if progress.best_epoch:
+        trainer.checkpoints.restore_best(progress.best_epoch)
+    print(_describe_end(progress, config), flush=True)
+    return progress
+
+
+def _run_epochs(
+    trainer: Trainer,
+    progress: Progress,
+    audit: SamplerAudit,
+    board: run_directory.TensorBoard | None,
+    notices: preemption.Notices,
+) -> None:
+    config = trainer.config
+    while progress.epoch < config.epochs and not progress.stopped:
+        row, is_best = _run_epoch(trainer, progress, audit, notices)
+        # Best before epoch: a kill between them replays the evaluation and loses nothing.
+        if is_best and trainer.chief:
+            trainer.checkpoints.save_best(progress.epoch)
+        saving.save(trainer, progress)
+        if board is not None:
+            run_directory.write_history(config.run_dir, progress.history)
+            run_directory.write_audit(config.run_dir, audit)
+            board.add(row)
+        print(_describe_epoch(row, config, progress, is_best), flush=True)
+        notices.check()
+
+
+def _start_audit(trainer: Trainer, progress: Progress) -> SamplerAudit:
+    """The audit of the epochs done so far; prints what the next one will be."""
+    config, audit = trainer.config, create_audit(trainer)
+    audit.catch_up(progress.epoch)
+    if audit.rows and trainer.chief:
+        run_directory.write_audit(config.run_dir, audit)
+    if progress.epoch < config.epochs and not progress.stopped:
+        row = audit.measure(audit.plan(progress.epoch))
+        print(f"audit: {describe_epoch(audit.to_json(), row.to_json())}", flush=True)
+    return audit
+
+
+def _run_epoch(
+    trainer: Trainer,
+    progress: Progress,
+    audit: SamplerAudit,
+    notices: preemption.Notices,
+) -> tuple[dict[str, Any], bool]:
+    """Trains and validates one epoch; returns its history row and whether it is the best."""
+    config = trainer.config
+    learning_rate = progress.learning_rate
+    schedule.set_learning_rate(trainer.optimizer, learning_rate)
+    totals = _train_epoch(trainer, progress, audit, notices)
+    trained = time.monotonic()
+    training_seconds = progress.epoch_seconds
+    estimate_moments(trainer, progress.epoch)
+    notices.check_alone()
+    validation = predict(trainer, "validation", with_ids=False, after_batch=notices.check_alone)
+    metrics = compute_metrics(validation, trainer.data.class_names)
+    row = {
+        "epoch": progress.epoch + 1,
+        "step": progress.step,
+        "learning_rate": warmed_up(learning_rate, progress.step, config.warmup_steps),
+        "loss": totals.loss,
+        "accuracy": totals.accuracy,
+        "validation_loss": metrics["log_loss"],
+        "validation_accuracy": metrics["accuracy"],
+        "validation_balanced_accuracy": metrics["balanced_accuracy"],
+        "seconds": round(training_seconds + time.monotonic() - trained, 2),
+        "images_per_second": round(totals.examples / max(training_seconds, 1e-9), 1),
+    }
+    is_best = progress.finish_epoch(
+        row[config.monitor],
+        maximize=config.monitor != "validation_loss",
+        early_stopping_patience=config.early_stopping_patience,
+        reduce_lr_patience=config.reduce_lr_patience,
+        reduce_lr_factor=config.reduce_lr_factor,
+    )
+    progress.history.append(row)
+    return row, is_best
+
+
+def _train_epoch(
+    trainer: Trainer,
+    progress: Progress,
+    audit: SamplerAudit,
+    notices: preemption.Notices,
+) -> steps.Totals:
+    """Trains on the rest of an epoch; returns the totals of all of it."""
+    config = trainer.config
+    plan = plan_epoch(config, trainer.data, progress.epoch)
+    mixing = plan_mixing(config, trainer.data, plan, progress.epoch)
+    trainer.loss.start_epoch(progress.epoch + 1)
+    trainer.meters.reset()
+    if progress.meters is not None:
+        trainer.meters.restore(progress.meters)
+    if progress.epoch_step < plan.steps:
+        _train_steps(trainer, progress, plan, mixing, notices)
+        saving.check_finite(trainer, progress)
+    totals = trainer.meters.read()
+    audited = audit.add(plan)
+    if mixing is None:  # of mixed images, the confusion matrix counts the one that weighs more
+        check_trained(audited, totals.confusion)
+    return totals
+
+
+def _train_steps(
+    trainer: Trainer,
+    progress: Progress,
+    plan: samplers.EpochPlan,
+    mixing: mixup.Mixing | None,
+    notices: preemption.Notices,
+) -> None:
+    config = trainer.config
+    batches = training_batches(trainer, plan, mixing, progress.epoch_step)
+    loop = config.steps_per_loop or max(1, min(100, plan.steps // 20))
+    title = f"epoch {progress.epoch + 1}/{config.epochs}"
+    started, first, before = time.monotonic(), progress.epoch_step, progress.epoch_seconds
+    # disable=None: no bar where nobody watches (a file, a pipe).
+    with (
+        StepProfile(trainer, progress) as profile,
+        tqdm(
+            total=plan.steps, initial=first, desc=title, unit="step", leave=False, disable=None
+        ) as bar,
+    ):
+        while progress.epoch_step < plan.steps:
+            count = min(loop, plan.steps - progress.epoch_step)
+            if config.checkpoint_every:
+                count = min(count, -progress.step % config.checkpoint_every or count)
+            count = profile.before(count)
+            trainer.train_steps(batches, tf.constant(count))
+            progress.step += count
+            progress.epoch_step += count
+            totals = trainer.meters.read()
+            profile.after(count)
+            progress.epoch_seconds = before + time.monotonic() - started
+            lost_workers.beat(f"step {progress.step}")
+            if totals.first_bad_step is not None:
+                raise saving.explain_bad_step(trainer, progress, totals.first_bad_step)
+            images = (progress.epoch_step - first) * config.batch_size
+            speed = images / (time.monotonic() - started)
+            bar.set_postfix_str(f"loss {totals.loss:.4f}, {speed:.0f} img/s", refresh=False)
+            bar.update(count)
+            notices.check()
+            due = config.checkpoint_every and progress.step % config.checkpoint_every == 0
+            if due and progress.epoch_step < plan.steps:
+                saving.save(trainer, progress)
+
+
+def _describe_position(progress: Progress) -> str:
+    """`epoch 2 (32 steps)`, `step 40 (8 of epoch 3)`."""
+    if progress.epoch_step:
+        return f"step {progress.step} ({progress.epoch_step} of epoch {progress.epoch + 1})"
+    return f"epoch {progress.epoch} ({progress.step} steps)"
+
+
+def _describe_epoch(
+    row: dict[str, Any], config: TrainConfig, progress: Progress, is_best: bool
+) -> str:
+    text = (
+        f"epoch {row['epoch']:2d}/{config.epochs}: loss {row['loss']:.4f}, accuracy "
+        f"{row['accuracy']:.3f} | validation loss {row['validation_loss']:.4f}, accuracy "
+        f"{row['validation_accuracy']:.3f}, balanced {row['validation_balanced_accuracy']:.3f} | "
+        f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} img/s"
+    )
+    if is_best:
+        text += " | best"
+    if progress.learning_rate < row["learning_rate"]:  # above it while it warms up
+        text += f" | learning rate to {progress.learning_rate:g}"
+    return text
+
+
+def _describe_end(progress: Progress, config: TrainConfig) -> str:
+    reason = (
+        f"stopped early: {config.early_stopping_patience} epochs without a better {config.monitor}"
+        if progress.stopped
+        else "all epochs done"
+    )
+    return f"{reason}; weights of epoch {progress.best_epoch}, the best, restored"

@@ -1,0 +1,137 @@
+"""A whole run: open its directory, train, evaluate exactly, write the results and show them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from cxr_tfrecords.dataset_dir import DatasetDir
+from cxr_tfrecords.errors import UserError
+from trainer.distribution import strategies
+from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
+from trainer.input import split_batches
+from trainer.runs import report, report_pictures, run_directory
+from trainer.settings import balance_summary
+from trainer.settings.config import TrainConfig
+from trainer.training import loop
+from trainer.training.learner import Trainer, count_samples, create_trainer, predict
+
+_SPLITS = ("validation", "test")
+
+
+def run(
+    config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
+) -> dict[str, dict[str, Any]]:
+    """Trains and evaluates into `config.run_dir`, or goes on with what is there.
+
+    Returns:
+      The content of metrics.json: `validation` and `test`, see `predictions.compute_metrics`.
+
+    Raises:
+      UserError: see the messages; finished epochs are kept.
+    """
+    if config.image_size not in (0, data.image_size):
+        raise UserError(
+            f"--image_size={config.image_size}, but {data.path} holds images of "
+            f"{data.image_size} px: build it again with --image_size={config.image_size}, or "
+            "leave the flag out"
+        )
+    data = data.showing(config.mask)
+    with run_directory.explained_failures(config), split_batches.explained_reads(data):
+        run_directory.check_same_run(config, data)
+        if run_directory.is_finished(config.run_dir):
+            print(f"{config.run_dir} is finished: nothing to train", flush=True)
+        else:
+            _train_and_evaluate(config, data, strategy)
+        if not strategies.is_chief(strategy):
+            return {}
+        metrics = run_directory.read_json(os.path.join(config.run_dir, "metrics.json"))
+    print(describe_results(config.run_dir, metrics), flush=True)
+    return metrics
+
+
+def _train_and_evaluate(
+    config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
+) -> None:
+    samples = count_samples(config, data)
+    print(_describe_data(config, data, samples), flush=True)
+    twice = balance_summary.double_balancing(config, samples["natural"], samples["planned"])
+    if twice:
+        print(f"warning: {twice}", flush=True)
+    trainer = create_trainer(config, data, strategy)
+    print(_describe_model(trainer), flush=True)
+    if trainer.chief:
+        run_directory.start_run(config, data, samples)
+    loop.train(trainer)
+    _evaluate(trainer)
+
+
+def _evaluate(trainer: Trainer) -> None:
+    predictions = {split: predict(trainer, split) for split in _SPLITS}
+    if trainer.chief:
+        write_results(trainer.config.run_dir, predictions, trainer.model, trainer.data.class_names)
+
+
+def write_results(
+    run_dir: str,
+    predictions: Mapping[str, Predictions],
+    model: keras.Model,
+    class_names: Sequence[str],
+) -> None:
+    """Writes predictions, model, metrics, pictures and report, in that order."""
+    metrics = {}
+    for split, answers in predictions.items():
+        metrics[split] = compute_metrics(answers, class_names)
+        name = os.path.join(run_dir, f"predictions_{split}.csv")
+        write_predictions(name, answers, class_names)
+    run_directory.save_model(run_dir, model)
+    run_directory.write_json(os.path.join(run_dir, "metrics.json"), metrics)
+    report_pictures.write_pictures(run_dir)
+    report.write_report(run_dir)
+
+
+def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, list[int]]) -> str:
+    splits = ", ".join(f"{split} {data.num_examples(split):,}" for split in data.counts)
+    steps = sum(samples["realised"]) // config.batch_size
+    changes = ", ".join(
+        f"{name} {before:,}" + (f" → {after:,}" if after != before else "")
+        for name, before, after in zip(
+            data.class_names, samples["natural"], samples["planned"], strict=True
+        )
+    )
+    return (
+        f"data: {data.path}, {data.image_size} px, {'gray' if data.channels == 1 else 'RGB'}; "
+        f"{splits} images\n"
+        f"sampler {config.sampler}: {changes}; "
+        f"{steps:,} step{'s' if steps != 1 else ''} of {config.batch_size} an epoch\n"
+        f"loss {balance_summary.describe_loss(config)}"
+    )
+
+
+def _describe_model(trainer: Trainer) -> str:
+    config = trainer.config
+    trained = sum(v.shape.num_elements() or 1 for v in trainer.model.trainable_variables)
+    return (
+        f"model: {config.backbone}, weights {config.weights}, {trained:,} trained parameters, "
+        f"BatchNormalization {config.batch_norm}, on {strategies.describe(trainer.strategy)}; "
+        f"into {config.run_dir}"
+    )
+
+
+def describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of the main figures, and where to read on."""
+    names = list(metrics["test"]["per_class"])
+    width = max(map(len, [*names, "balanced accuracy"])) + 8
+    lines = ["", f"{'':{width}}" + "".join(f"{split:>12}" for split in metrics)]
+    for key in ("accuracy", "balanced_accuracy"):
+        values = "".join(f"{m[key]:12.1%}" for m in metrics.values())
+        lines.append(f"{key.replace('_', ' '):{width}}{values}")
+    for name in names:
+        values = "".join(f"{m['per_class'][name]['recall']:12.1%}" for m in metrics.values())
+        lines.append(f"{'recall ' + name:{width}}{values}")
+    lines += ["", f"{run_dir}/report.md shows it all; the model is {run_dir}/model.keras"]
+    return "\n".join(lines)

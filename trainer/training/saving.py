@@ -1,0 +1,74 @@
+"""What the loop saves, and what it says when there is nothing good to save."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from cxr_tfrecords.errors import DivergedError
+from trainer.models import batch_norm
+from trainer.runs import run_directory
+from trainer.runs.progress import Progress
+from trainer.training.learner import Trainer, plan_epoch, plan_mixing
+
+BAD_STEP = "not_finite.json"
+_SHOWN_IDS = 32
+
+
+def save(trainer: Trainer, progress: Progress) -> None:
+    """Saves a checkpoint; all workers must call it, the chief writes.
+
+    Raises:
+      UserError: see `check_finite`; the checkpoint before does not give way to a bad one.
+    """
+    if progress.epoch_step:
+        check_finite(trainer, progress)
+        if not trainer.config.sync_batch_norm:  # a checkpoint holds the first replica's alone
+            batch_norm.average_statistics(trainer.strategy, trainer.model)
+        progress.meters = trainer.meters.state()
+    if trainer.chief:
+        trainer.checkpoints.save(progress)
+
+
+def check_finite(trainer: Trainer, progress: Progress) -> None:
+    """Checks the weights that the last step has left; its loss may have been finite still.
+
+    Raises:
+      DivergedError: they are not finite, with the step and its images.
+    """
+    variables = (*trainer.model.variables, *trainer.optimizer.variables)
+    values = (variable.value for variable in variables)
+    if not all(np.isfinite(v.numpy()).all() for v in values if v.dtype.is_floating):
+        raise explain_bad_step(trainer, progress, progress.step)
+
+
+def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> DivergedError:
+    """The error that names a step, counted from 1 over the whole run, and its images.
+
+    The whole list goes to RUN/not_finite.json.
+    """
+    config, epoch = trainer.config, progress.epoch
+    plan = plan_epoch(config, trainer.data, epoch)
+    steps_before = progress.step - progress.epoch_step
+    source, step = trainer.sources["train"], bad_step - 1 - steps_before
+    ids = source.training_ids(plan, step)
+    content = {
+        "step": bad_step,
+        "epoch": epoch + 1,
+        "learning_rate": progress.learning_rate,
+        "image_ids": ids,
+    }
+    mixing = plan_mixing(config, trainer.data, plan, epoch)
+    if mixing is not None:
+        content["partner_ids"] = source.training_ids(mixing.partner, step)
+    path = os.path.join(config.run_dir, BAD_STEP)
+    if trainer.chief:
+        run_directory.write_json(path, content)
+    more = f", and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+    return DivergedError(
+        f"the loss or the weights were not finite at step {bad_step} (epoch {epoch + 1}), images "
+        f"{', '.join(ids[:_SHOWN_IDS])}{more} ({path}); checkpoints before it are kept. Look at "
+        f"these images, or try a lower --learning_rate than {progress.learning_rate:g} in another "
+        "--run_dir"
+    )
