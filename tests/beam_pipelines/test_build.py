@@ -189,13 +189,13 @@ def test_what_a_killed_build_left_half_written_is_removed(radiographs, tmp_path)
 
 
 def test_a_full_disk_in_any_process_is_one_line(radiographs, tmp_path, monkeypatch):
-    from beam_pipelines.dataset import manifest as finish
+    from beam_pipelines import job
     from beam_pipelines.shards import parts
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    for module, name in ((parts, "write_part"), (finish, "write_metadata")):
+    for module, name in ((parts, "write_part"), (job, "write_metadata")):
         monkeypatch.setattr(module, name, full)
         with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
             build(radiographs, tmp_path / "out")

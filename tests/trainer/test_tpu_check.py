@@ -126,7 +126,7 @@ def test_a_compiler_that_dies_has_refused(monkeypatch, tmp_path):
 
 def test_without_the_compiler_nothing_passes():
     code = (
-        "import sys; from trainer import tpu_compile; tpu_compile.PACKAGES = ('no-libtpu',)\n"
+        "import sys; from trainer.tpu import compile_step; compile_step.PACKAGES = ('no-libtpu',)\n"
         "import runpy; sys.argv = ['tpu_check']\n"
         "runpy.run_module('trainer.tpu_check', run_name='__main__')"
     )

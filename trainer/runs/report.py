@@ -283,9 +283,9 @@ def _recompute(run: FinishedRun) -> str:
         "`predictions_validation.csv` and `predictions_test.csv` hold id, true class, logits and "
         "probabilities of every image once; all figures above come from them:\n\n"
         "```python\n"
-        "from trainer import evaluation\n\n"
-        'predictions = evaluation.read_predictions("predictions_test.csv")\n'
-        f"print(evaluation.compute_metrics(predictions, {run.class_names!r}))\n"
+        "from trainer.evaluation.predictions import compute_metrics, read_predictions\n\n"
+        'predictions = read_predictions("predictions_test.csv")\n'
+        f"print(compute_metrics(predictions, {run.class_names!r}))\n"
         "```"
     )
 

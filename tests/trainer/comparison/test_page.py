@@ -150,9 +150,10 @@ def test_missing_data_and_models_give_notes(study, page):
 
 def test_page_without_a_gallery_imports_no_tensorflow(study):
     code = (
-        "import sys\nfrom tests.trainer import fake_study\nfrom trainer import compare_page\n"
+        "import sys\nfrom tests.trainer import fake_study\n"
+        "from trainer.comparison.page.page import render\n"
         "content, entries = fake_study.compare(sys.argv[1:], resamples=2)\n"
-        "compare_page.render(content, entries, gallery=False)\n"
+        "render(content, entries, gallery=False)\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     paths = [entry.runs[0].path for entry in study[2]]

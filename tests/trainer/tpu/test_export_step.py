@@ -50,10 +50,10 @@ def test_no_step_holds_what_a_tpu_lacks(settings):
 def test_max_pooling_is_exported_with_its_gradient():
     # In a process of its own: this one has to be deterministic, which XLA's max pooling is not.
     code = (
-        "from trainer import tpu_export; from trainer.settings.config import TrainConfig;"
-        "data = tpu_export.describe_data(64, 1, 4);"
+        "from trainer.tpu import export_step; from trainer.settings.config import TrainConfig;"
+        "data = export_step.describe_data(64, 1, 4);"
         "config = TrainConfig('', backbone='alexnet', weights='none');"
-        "print(tpu_export.Exporter(config, data, 4).export('train', 2).stablehlo is not None)"
+        "print(export_step.Exporter(config, data, 4).export('train', 2).stablehlo is not None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "True", done.stderr[-2000:]
