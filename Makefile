@@ -12,6 +12,9 @@ TPU_STAMP := $(VENV)/.installed-tpu-check
 TPU_CHECK ?= --backbone=tiny --image_size=96 --batch_size=128 --topology=v5e:2x2 \
     --mixed_precision=bfloat16
 
+# A process for each core; the tests of a file share what its fixtures make, so they stay together.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+
 .PHONY: demo test test-slow tpu-check check format clean help
 
 help:
@@ -36,10 +39,10 @@ demo: $(STAMP)
 	@PYTHON=$(BIN)/python launch/demo.sh
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-slow: $(TPU_STAMP)
-	@$(BIN)/python -m pytest -m slow
+	@$(PYTEST) -m slow
 
 tpu-check: $(TPU_STAMP)
 	@$(BIN)/python -m trainer.tpu_check $(TPU_CHECK)

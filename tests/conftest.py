@@ -1,9 +1,27 @@
 """TensorFlow is imported once, quietly, before any test module does it."""
 
+import gc
 import os
+import sys
+
+import pytest
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: more threads in each would only wait for each other. Processes
+    # that tests start inherit it.
+    for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 from cxr_tfrecords.quiet import quiet_tensorflow
 
 quiet_tensorflow()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freed_graphs():
+    """Keras keeps every model that was ever made: over a suite that came to 7 GB."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()
+        gc.collect()

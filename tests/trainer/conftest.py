@@ -1,10 +1,20 @@
 """What many tests of the trainer start from."""
 
+import os
 import signal
+import types
 
 import pytest
 
 from trainer.distribution import preemption, strategies
+from trainer.training import run
+
+PICTURES = [
+    "class_counts.png",
+    "training_curves.png",
+    "confusion_matrix_validation.png",
+    "confusion_matrix_test.png",
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +31,16 @@ def listening(monkeypatch):
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def pictures_left_out(monkeypatch):
+    """Runs inside the test process leave empty files for their pictures, which take a third of a
+    small run's time. tests/trainer/runs draws them, and so do runs in processes of their own."""
+
+    def leave_out(run_dir):
+        for name in PICTURES:
+            with open(os.path.join(run_dir, name), "w", encoding="utf-8"):
+                pass
+
+    monkeypatch.setattr(run, "report_pictures", types.SimpleNamespace(write_pictures=leave_out))

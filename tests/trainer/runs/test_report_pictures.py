@@ -7,15 +7,9 @@ import pytest
 
 from cxr_tfrecords.errors import UserError
 from tests.trainer import fake_run
+from tests.trainer.conftest import PICTURES
 from trainer.runs import report_pictures
 from trainer.runs.finished_run import read_run
-
-NAMES = [
-    "class_counts.png",
-    "training_curves.png",
-    "confusion_matrix_validation.png",
-    "confusion_matrix_test.png",
-]
 
 
 def _texts(figure) -> list[str]:
@@ -25,7 +19,7 @@ def _texts(figure) -> list[str]:
 
 def test_writes_four_pictures_of_a_readable_size(tmp_path):
     paths = report_pictures.write_pictures(fake_run.write_run(tmp_path))
-    assert [path.rpartition("/")[2] for path in paths] == NAMES
+    assert [path.rpartition("/")[2] for path in paths] == PICTURES
     for path in paths:
         pixels = cv2.imread(path)
         assert min(pixels.shape[:2]) > 400
