@@ -10,8 +10,9 @@ VERSION = re.search(
     r'__version__ = "(.+?)"', (HERE / "cxr_tfrecords" / "__init__.py").read_text()
 ).group(1)
 
-# What a Beam worker needs, whatever TensorFlow build it has; see the extras for that.
-BUILD = [
+# What a worker of a build imports, and no more: --setup_file=./setup.py makes each worker of a
+# remote runner install it before it starts. No TensorFlow: the build writes records without it.
+WORKER = [
     "absl-py>=2.1",
     "apache-beam>=2.77,<3",
     "fsspec>=2024.6",
@@ -20,17 +21,22 @@ BUILD = [
     "opencv-python-headless>=4.12",
     "pillow>=11",
     "pyarrow>=14",
-    "scipy>=1.13",
     "simplejpeg>=1.8",
+    "xxhash>=3.4",
+]
+# Besides, what the machine needs that starts a build: it plans, and writes metadata and the page.
+BUILD = [
+    "matplotlib>=3.9",
+    "scikit-learn>=1.5",
+    "scipy>=1.13",
     "tabulate>=0.9",
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",
-    "xxhash>=3.4",
 ]
+# Besides, what training and comparing need, whatever TensorFlow build they run on.
 TRAIN = [
+    *BUILD,
     "keras>=3.10,<4",
-    "matplotlib>=3.9",
-    "scikit-learn>=1.5",
     "statsmodels>=0.14",
     "tensorboard>=2.19",
 ]
@@ -45,13 +51,15 @@ setup(
     packages=find_packages(include=["cxr_tfrecords*", "beam_pipelines*", "trainer*"]),
     package_data={"trainer.tpu": ["ops.txt"]},
     python_requires=">=3.10,<3.13",
-    install_requires=BUILD + TRAIN,
+    install_requires=WORKER,
     extras_require={
-        # TensorFlow comes by extra, because its builds exclude each other: take exactly one.
-        "cpu": ["tensorflow-cpu>=2.20,<2.22"],
-        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "build": BUILD,
+        # Everything: to build, train and compare. TensorFlow's builds exclude each other, so take
+        # exactly one of the three.
+        "cpu": [*TRAIN, "tensorflow-cpu>=2.20,<2.22"],
+        "gpu": [*TRAIN, "tensorflow[and-cuda]>=2.20,<2.22"],
         # From libtpu 0.0.46 on the entry points that TensorFlow 2.20 calls are gone.
-        "tpu": ["tensorflow-tpu==2.20.0", "libtpu<=0.0.43.2"],
+        "tpu": [*TRAIN, "tensorflow-tpu==2.20.0", "libtpu<=0.0.43.2"],
         # For `python -m trainer.tpu_check` alone: never together with "tpu", whose libtpu is older.
         "tpu_check": [
             "jax==0.10.2; python_version >= '3.11'",

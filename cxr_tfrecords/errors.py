@@ -9,6 +9,12 @@ from absl import app, flags
 
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
 
+# Modules of setup.py's extras `build` and `cpu`, which a plain installation does not have.
+_EXTRA_MODULES = (
+    *("keras", "matplotlib", "scipy", "sklearn", "statsmodels", "tabulate", "tensorboard"),
+    *("tensorflow", "tensorflow_datasets", "tqdm"),
+)
+
 
 class TemporaryError(Exception):
     """Nothing is wrong that a user must mend: the same command, run again, goes on.
@@ -68,6 +74,15 @@ def run_main(
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _EXTRA_MODULES:
+                raise
+            print(
+                f"error: {error.name} is not installed: pip install 'cxr-balance[build]' brings "
+                "what a build needs, 'cxr-balance[cpu]' (or gpu, tpu) all that training needs",
+                file=sys.stderr,
+            )
+            return UserError.exit_code
         except TemporaryError as error:
             print(f"{error}: run the same command again to go on", file=sys.stderr)
             return EXIT_TEMPORARY

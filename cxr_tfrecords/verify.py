@@ -13,15 +13,17 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags, logging
-from tqdm import tqdm
 
 from cxr_tfrecords import dataset_dir, files, images, near_duplicates, records, tfrecord
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.splits import SPLITS
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 @dataclasses.dataclass
@@ -53,6 +55,8 @@ def verify(path: str, *, near_distance: int | None = None, progress: bool = Fals
     Raises:
       UserError: there is no manifest to compare with.
     """
+    from tqdm import tqdm  # of the extra `build`: its absence is reported by `run_main`
+
     manifest = dataset_dir.read_manifest(path)
     settings = manifest["config"]
     if near_distance is None:

@@ -13,8 +13,9 @@
 #   -- …                        the rest goes to beam_pipelines.build unchanged
 # PYTHON names the interpreter (default: python3). Started again, a build goes on.
 #
-# Before: pip install -c constraints.txt '.[dask]' (and '.[aws]' or '.[gcp]' for buckets) here and
-# on every worker, with one version of Python and of Dask; keys for the buckets on the workers.
+# Before: pip install -c constraints.txt '.[build,dask]' here and '.[dask]' on every worker (with
+# aws or gcp among the extras for buckets), the same versions of Python and of Dask everywhere; keys
+# for the buckets on the workers.
 #
 # Expect, for a million images at 224 px as PNG, on 16 cores:
 #   CPU       2.0 ms an image, 0.56 core-hours: 2 to 3 minutes, 0.03 USD at 0.05 USD per core-hour

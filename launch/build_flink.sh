@@ -24,8 +24,8 @@
 #
 # Before: Flink 1.19, 1.20 or 2.0 to 2.2, with docker on its workers for DOCKER; the image pushed
 # where they can pull it; buckets that the containers may read and write by their machine's own
-# role (they inherit no keys); pip install -c constraints.txt '.[aws]' (or gcp) here, in Python
-# 3.11 as in the image. Beam fetches its Flink jar from Maven Central once and uploads it.
+# role (they inherit no keys); pip install -c constraints.txt '.[build,aws]' (or build,gcp) here, in
+# Python 3.11 as in the image. Beam fetches its Flink jar from Maven Central once and uploads it.
 #
 # Expect, for a million images at 224 px as PNG, on 16 slots:
 #   CPU       2.0 ms an image, 0.56 core-hours: 2 to 3 minutes, 0.03 USD at 0.05 USD per core-hour

@@ -22,7 +22,7 @@
 # Before: Spark 3 whose workers reach this machine (Spark's driver runs in the job server) and have
 # docker for DOCKER; the image where they can pull it; buckets that containers may use by their
 # machine's role; here Java 11 or 17 (or docker on Linux), Python 3.11 as in the image, and pip
-# install -c constraints.txt '.[aws]' (or gcp).
+# install -c constraints.txt '.[build,aws]' (or build,gcp).
 #
 # Expect, for a million images at 224 px as PNG, on 16 cores:
 #   CPU       2.0 ms an image, 0.56 core-hours: 2 to 3 minutes, 0.03 USD at 0.05 USD per core-hour
