@@ -230,14 +230,25 @@ def stratified_quotas(
     13,545. Each class is in proportion, by largest remainder (ties to the lower class index).
     """
     counts = np.asarray(class_counts, dtype=np.int64)
-    test = _apportion(math.ceil(test_fraction * counts.sum() - 1e-9), counts)
+    test = _in_proportion(math.ceil(test_fraction * counts.sum() - 1e-9), counts)
     rest = counts - test
-    validation = _apportion(math.ceil(validation_fraction * rest.sum() - 1e-9), rest)
+    validation = _in_proportion(math.ceil(validation_fraction * rest.sum() - 1e-9), rest)
     return {
         TRAIN: (rest - validation).tolist(),
         VALIDATION: validation.tolist(),
         TEST: test.tolist(),
     }
+
+
+def apportion(exact: np.ndarray, total: int) -> np.ndarray:
+    """int64 [n] of the sum `total`: float64 [n] of that sum, each rounded down or up.
+
+    Those with the largest remainders are rounded up (Hamilton's method), of equal ones the first.
+    """
+    whole = np.floor(exact).astype(np.int64)
+    missing = total - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
+    return whole
 
 
 def salted(keys: np.ndarray, seed: int, purpose: str) -> np.ndarray:
@@ -257,12 +268,8 @@ def _mix(words: np.ndarray) -> np.ndarray:
     return words ^ (words >> np.uint64(31))
 
 
-def _apportion(total: int, counts: np.ndarray) -> np.ndarray:
-    exact = total * counts / max(counts.sum(), 1)
-    shares = np.floor(exact).astype(np.int64)
-    order = np.argsort(-(exact - shares), kind="stable")
-    shares[order[: total - shares.sum()]] += 1
-    return shares
+def _in_proportion(total: int, counts: np.ndarray) -> np.ndarray:
+    return apportion(total * counts / max(counts.sum(), 1), total)
 
 
 def _wishes(keys: np.ndarray, seed: int, fractions: tuple[float, float]) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from cxr_tfrecords.errors import run_main
-from trainer.balancing import class_shares
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import SamplerAudit
 from trainer.epochs.preview import describe_sampler, make_configs, read_counts
 from trainer.runs import report_pictures
@@ -34,7 +34,7 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "sampler",
     ["all"],
-    f"One or more of {', '.join(class_shares.SAMPLERS)}; all: all of them. `python -m "
+    f"One or more of {', '.join(SAMPLERS)}; all: all of them. `python -m "
     "trainer.main --help` says what each does.",
 )
 flags.DEFINE_integer(
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     print(f"{sum(counts):,} training images of {len(counts)} classes, seed {FLAGS.seed}")
     sampled: dict[str, Sequence[int]] = {}
     configs = make_configs(
-        class_shares.SAMPLERS if FLAGS.sampler == ["all"] else FLAGS.sampler,
+        tuple(SAMPLERS) if FLAGS.sampler == ["all"] else FLAGS.sampler,
         sampler_flags.parsed_settings(FLAGS),
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
@@ -62,8 +62,8 @@ def main(argv: list[str]) -> None:
         audit.catch_up(config.epochs)
         print(f"\n{describe_sampler(audit, config.batch_size)}", flush=True)
         last = audit.rows[-1]
-        moves = config.sampler == "progressive"
-        title = f"{config.sampler}, epoch {last.epoch}" if moves else config.sampler
+        varies = SAMPLERS[config.sampler].varies_by_epoch
+        title = f"{config.sampler}, epoch {last.epoch}" if varies else config.sampler
         sampled[title] = last.planned.tolist()
     if FLAGS.out:
         if os.path.dirname(FLAGS.out):

@@ -5,7 +5,6 @@ The pixels lie in one place; a folder of fewer images is made of hard links to t
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import zlib
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from cxr_tfrecords.splits import apportion
 from cxr_tfrecords.synthetic import FULL_COUNTS, render, synthetic_counts, write_synthetic
 
 SIDE = 299  # as in the public data set
@@ -24,12 +24,8 @@ _NOISE_SIDE, _NOISE_STRENGTH = 16, 25
 def class_counts(images: int) -> dict[str, int]:
     """Exactly so many images in the public data set's class ratio (largest remainders)."""
     total = sum(FULL_COUNTS.values())
-    shares = {name: images * count / total for name, count in FULL_COUNTS.items()}
-    counts = {name: math.floor(share) for name, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda name: counts[name] - shares[name])
-    for name in by_remainder[: images - sum(counts.values())]:
-        counts[name] += 1
-    return counts
+    exact = np.array([images * count / total for count in FULL_COUNTS.values()])
+    return dict(zip(FULL_COUNTS, apportion(exact, images).tolist(), strict=True))
 
 
 def synthetic_folder(work_dir: str, images: int) -> str:

@@ -21,7 +21,7 @@ from benchmarks.samplers.report import check_targets, describe, make_rows
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.quiet import quiet_tensorflow
-from trainer.balancing.class_shares import SAMPLERS
+from trainer.balancing.sampler_table import SAMPLERS
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(dataset_flags)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from benchmarks.samplers import systems as pipelines
 from benchmarks.samplers.report import CACHES, FOLDER, PLAIN, PLAIN_LATE, Round
 from cxr_tfrecords.dataset_dir import DatasetDir
-from trainer.balancing.class_shares import SAMPLERS
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.input.split_batches import SplitSource
 
 # An epoch from memory takes a tenth of a second, too short to be compared.

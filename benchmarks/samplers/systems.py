@@ -17,6 +17,7 @@ import tensorflow as tf
 from cxr_tfrecords import images, records, tfrecord
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.balancing import samplers
+from trainer.balancing.class_shares import Sampling
 from trainer.input import shard_reading
 from trainer.input.split_batches import SplitSource
 
@@ -57,13 +58,7 @@ def our_images(
     plans = [_plan(data, sampler, batch_size, 0)]
     while sum(plan.steps for plan in plans) < steps:
         plans.append(_plan(data, sampler, batch_size, len(plans)))
-    slots = slice(steps * batch_size)
-    joined = samplers.EpochPlan(
-        np.concatenate([plan.labels for plan in plans])[slots],
-        np.concatenate([plan.ordinals for plan in plans])[slots],
-        np.concatenate([plan.flips for plan in plans])[slots],
-        batch_size,
-    )
+    joined = samplers.join_plans(plans).part(0, steps)
     return _consume(source.training(joined, batch_size=batch_size))
 
 
@@ -81,8 +76,9 @@ def our_first_epoch(data: DatasetDir, cache: str, batch_size: int) -> tuple[int,
 
 
 def _plan(data: DatasetDir, sampler: str, batch_size: int, epoch: int) -> samplers.EpochPlan:
-    return samplers.plan_epoch(
-        sampler, data.counts["train"], batch_size=batch_size, seed=0, epoch=epoch, epochs=2
+    sampling = Sampling(sampler, epochs=2)
+    return samplers.draw_epoch(
+        sampling, data.counts["train"], batch_size=batch_size, seed=0, epoch=epoch
     )
 
 

@@ -18,7 +18,7 @@ from benchmarks.samplers.systems import (
     write_folder,
 )
 from tests import helpers
-from trainer.balancing.class_shares import SAMPLERS
+from trainer.settings.config import SAMPLERS
 
 COUNTS = {"train": (8, 12, 20, 4), "validation": (2, 2, 2, 2), "test": (2, 2, 2, 2)}
 

@@ -12,10 +12,10 @@ import pytest
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.shared import shared_path
-from trainer.balancing import class_shares
 from trainer.epochs.audit import SamplerAudit
 from trainer.epochs.preview import describe_sampler, make_configs, read_counts
 from trainer.runs import report_pictures
+from trainer.settings.config import SAMPLERS
 
 TABLE_IV = "COVID=2379,Lung_Opacity=3825,Normal=6509,Viral Pneumonia=832"
 
@@ -89,7 +89,7 @@ def test_data_set_is_previewed_with_all_samplers(tmp_path):
     result = preview(f"--data_dir={data.path}", "--batch_size=4", "--epochs=2")
     assert (result.returncode, result.stderr) == (0, "")
     text = result.stdout
-    for sampler in class_shares.SAMPLERS:
+    for sampler in SAMPLERS:
         natural = dict(zip(data.class_names, helpers.COUNTS["train"], strict=True))
         assert column(text, sampler, "natural") == natural | {"all": 44}
     assert column(text, "oversample_exact", "planned")["Viral Pneumonia"] == 20
@@ -129,7 +129,7 @@ def test_counts_that_do_not_read_name_their_flag(data_dir, items, message):
 
 def test_setting_goes_to_the_samplers_that_know_it():
     settings = {"sampling_strategy": "not minority", "balance_power": 0.5}
-    text = show(class_shares.SAMPLERS, **settings)
+    text = show(SAMPLERS, **settings)
     roots = np.sqrt([2379, 3825, 6509, 832])
     planned = list(column(text, "weighted", "planned").values())[:4]
     assert np.abs(planned - roots / roots.sum() * 13545).max() < 1

@@ -1,116 +1,103 @@
 """How many records of each class a sampler delivers: target shares and sampling strategies.
 
-Nothing is drawn here: counts come from a dataset's metadata, so the length of an epoch and a class
-without records are known before any draw. `trainer.balancing.samplers` then chooses the records.
+Nothing is drawn here: counts come from a data set's metadata, so the length of an epoch and a class
+without records are known before any draw. `trainer.balancing.drawing` then chooses the records.
+
+The functions named `*_counts` are those that rows of `sampler_table.SAMPLERS` refer to. All take
+the records of each class (int64 [classes]), what is asked for (`Sampling`) and the epoch (from 0),
+give the records of each class that the epoch delivers (int64 [classes]), and raise UserError if a
+class that they need has no record, or a setting does not fit the classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.splits import apportion
 
-SAMPLERS = (
-    "none",
-    "undersample",
-    "oversample",
-    "oversample_exact",
-    "rejection",
-    "weighted",
-    "progressive",
-)
-# Which take a target distribution, and which a sampling strategy.
-TARGETED = ("weighted", "rejection")
-RESIZED = ("undersample", "oversample", "oversample_exact")
 # As in imbalanced-learn; a mapping of class to count is the seventh.
-STRATEGIES = ("auto", "minority", "majority", "not minority", "not majority", "all")
+SAMPLING_STRATEGIES = ("auto", "minority", "majority", "not minority", "not majority", "all")
 # Exponent q of n_c in the shares n_c^q / sum_j(n_j^q), Kang et al. 2020, eq. 1. The square root
 # is Mahajan et al. 2018, section 2.2, after the subsampling of Mikolov et al. 2013.
 DISTRIBUTIONS = {"uniform": 0.0, "sqrt": 0.5, "natural": 1.0}
 
 
-def expected_counts(
-    sampler: str,
-    counts: Sequence[int],
-    target: Sequence[float] | None = None,
-    class_names: Sequence[str] | None = None,
-    *,
-    strategy: str | Mapping[int, int] = "auto",
-    epoch: int = 0,
-    epochs: int = 1,
-) -> np.ndarray:
-    """Records of each class that an epoch delivers before its last, partial batch is left out.
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """A sampler and its settings, for one data set.
 
-    Args:
-      sampler: one of `SAMPLERS`.
-      counts: records of each class in the split.
-      target: share of each class, `TARGETED` only; None is uniform. Scaled to 1.
+    Attributes:
+      sampler: a key of `sampler_table.SAMPLERS`.
+      target: share of each class, for samplers that take one; None is uniform. Scaled to sum 1.
+      sampling_strategy: which classes are resized, for samplers that resize: one of
+        `SAMPLING_STRATEGIES`, or label -> wanted records.
+      epochs: of the whole run, for samplers whose class shares change from epoch to epoch.
+      resample_each_epoch: samplers that deliver exact counts choose anew in each epoch which
+        records are left out or come once more; otherwise the choice of the first epoch stays.
       class_names: for messages.
-      strategy: `RESIZED` only: one of `STRATEGIES`, or label -> wanted records.
-      epoch, epochs: `progressive` only: which epoch (from 0) of how many.
-
-    Returns:
-      int64 [classes]. Exact, but for `weighted` and `rejection`: there it is the expectation,
-      rounded so that the sum is exactly the length of the epoch.
-
-    Raises:
-      UserError: a class that the sampler needs has no record, or a setting does not fit.
     """
-    sizes = np.asarray(counts, np.int64)
-    check_settings(sampler, has_target=target is not None, strategy=strategy)
-    if sampler == "none":
-        return sizes
-    if sampler in RESIZED:
-        return _resized_counts(sampler, sizes, strategy, class_names)
-    total = int(sizes.sum())
-    if sampler == "progressive":
-        refuse_empty(sampler, sizes, sizes == 0, class_names)
-        return apportion(progressive_shares(sizes, epoch, epochs), total)
-    shares = target_shares(sampler, sizes, target, class_names)
-    if sampler == "rejection":
-        # Of one pass over N records sum(n_c a_c) = N / max_j(t_j / p_j) are accepted.
-        total = max(1, round(float(sizes @ acceptance(sizes, shares))))
-    return apportion(shares, total)
+
+    sampler: str
+    target: Sequence[float] | None = None
+    sampling_strategy: str | Mapping[int, int] = "auto"
+    epochs: int = 1
+    resample_each_epoch: bool = False
+    class_names: Sequence[str] | None = None
 
 
-def check_settings(sampler: str, *, has_target: bool, strategy: str | Mapping[int, int]) -> None:
-    """Refuses settings that the sampler would pass over in silence.
+def natural_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
+    """Every record once."""
+    return sizes
 
-    Raises:
-      UserError: naming flag and sampler.
+
+def undersampled_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
+    """The chosen classes are cut to the smallest, or to the counts asked for."""
+    strategy = sampling.sampling_strategy
+    if not isinstance(strategy, str):
+        return _requested_counts(sizes, sampling, strategy, operator.le, "leave images out")
+    refuse_empty(sampling, sizes, sizes == 0)
+    return np.where(_chosen(sizes, strategy, "not minority"), sizes.min(), sizes)
+
+
+def filled_up_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
+    """The chosen classes are filled up to the largest, or to the counts asked for."""
+    strategy = sampling.sampling_strategy
+    if not isinstance(strategy, str):
+        return _requested_counts(sizes, sampling, strategy, operator.ge, "repeat images")
+    return _raised(sizes, sampling, strategy, sizes.max())
+
+
+def replicated_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
+    """Each record of the chosen classes comes round(max / n_c) times, halves rounded up: Wuisan et
+    al. 2022, Tables IV and V."""
+    # In integers, which are exact.
+    replication = (2 * sizes.max() + sizes) // (2 * np.maximum(sizes, 1))
+    return _raised(sizes, sampling, str(sampling.sampling_strategy), sizes * replication)
+
+
+def weighted_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
+    """The expectation of N independent draws from the target, rounded to the sum N."""
+    return _of_shares(wanted_shares(sizes, sampling), int(sizes.sum()))
+
+
+def rejection_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
+    """The expectation of one pass in which records are refused at random, rounded.
+
+    Of N records sum(n_c a_c) = N / max_j(t_j / p_j) are accepted, see `acceptance`.
     """
-    if sampler not in SAMPLERS:
-        raise UserError(f"--sampler={sampler} is none of {', '.join(SAMPLERS)}")
-    if has_target and sampler not in TARGETED:
-        raise UserError(
-            f"--target_distribution has no meaning with --sampler={sampler}: leave it out, or "
-            f"use --sampler={' or '.join(TARGETED)}"
-        )
-    if strategy == "auto":
-        return
-    if sampler not in RESIZED:
-        raise UserError(
-            f"--sampling_strategy has no meaning with --sampler={sampler}: leave it out, or use "
-            f"--sampler={' or '.join(RESIZED)}"
-        )
-    if isinstance(strategy, str) and strategy not in STRATEGIES:
-        raise UserError(
-            f"--sampling_strategy={strategy} is none of {', '.join(STRATEGIES)}, and no "
-            "CLASS=count,…"
-        )
-    # imbalanced-learn refuses these two as well: they would change nothing.
-    if strategy == ("minority" if sampler == "undersample" else "majority"):
-        raise UserError(
-            f"--sampling_strategy={strategy} cannot be used with --sampler={sampler}: that class "
-            "has its size already"
-        )
-    if sampler == "oversample" and not isinstance(strategy, str):
-        raise UserError(
-            "--sampling_strategy with counts cannot be used with --sampler=oversample, which "
-            "repeats whole classes: use --sampler=oversample_exact"
-        )
+    shares = wanted_shares(sizes, sampling)
+    return _of_shares(shares, max(1, round(float(sizes @ acceptance(sizes, shares)))))
+
+
+def progressive_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
+    """N records in the shares of `progressive_shares`."""
+    refuse_empty(sampling, sizes, sizes == 0)
+    return _of_shares(progressive_shares(sizes, epoch, sampling.epochs), int(sizes.sum()))
 
 
 def power_shares(counts: Sequence[int], exponent: float) -> tuple[float, ...]:
@@ -127,24 +114,21 @@ def progressive_shares(sizes: np.ndarray, epoch: int, epochs: int) -> np.ndarray
     """float64 [classes], (1 - t/T) n_c/N + (t/T) 1/C: Kang et al. 2020, eq. 3.
 
     Args:
-      sizes: int64 [classes]; epoch: t, from 0, so that the first epoch is natural and the last
-        one of T = `epochs` is (T - 1)/T of the way to uniform. From T on it is uniform.
+      sizes: int64 [classes], n_c.
+      epoch: t, from 0, so that the first epoch is natural and the last one of T = `epochs` is
+        (T - 1)/T of the way to uniform. From T on it is uniform.
     """
     way = min(epoch / epochs, 1.0)
     return (1 - way) * sizes / sizes.sum() + way / len(sizes)
 
 
-def target_shares(
-    sampler: str,
-    sizes: np.ndarray,
-    target: Sequence[float] | None,
-    class_names: Sequence[str] | None,
-) -> np.ndarray:
-    """float64 [classes], sum 1.
+def wanted_shares(sizes: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """float64 [classes], sum 1: the target of a sampler that takes one.
 
     Raises:
       UserError: not one share a class, a negative one, or one for a class without a record.
     """
+    target = sampling.target
     shares = np.ones(len(sizes)) if target is None else np.asarray(target, np.float64)
     valid = shares.shape == sizes.shape and np.isfinite(shares).all() and (shares >= 0).all()
     if not valid or shares.sum() == 0:
@@ -152,90 +136,88 @@ def target_shares(
             f"--target_distribution={target} must give {len(sizes)} classes a share of 0 or more, "
             "not all of them 0"
         )
-    refuse_empty(sampler, sizes, (sizes == 0) & (shares > 0), class_names)
+    refuse_empty(
+        sampling,
+        sizes,
+        (sizes == 0) & (shares > 0),
+        " or give it the share 0 in --target_distribution",
+    )
     return shares / shares.sum()
 
 
 def acceptance(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """float64 [classes], a_c = (t_c / p_c) / max_j(t_j / p_j), p_c being the natural share.
+    """float64 [classes], a_c = (t_c / p_c) / max_j(t_j / p_j): the probability that rejection
+    sampling keeps a record of class c, with target shares t and natural shares p.
 
-    This is the solution that tf.data's own docstring derives. tf.data then blends an unfiltered
+    The docstring of tf.data.Dataset.rejection_resample derives it. tf.data then mixes an unfiltered
     stream in to reject fewer; the distribution and the number of records read stay the same.
     """
     ratios = np.divide(shares, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
     return ratios / ratios.max()
 
 
-def refuse_empty(
-    sampler: str, sizes: np.ndarray, empty: np.ndarray, class_names: Sequence[str] | None
-) -> None:
-    """Raises UserError if any class is marked in `empty` (bool [classes])."""
+def refuse_empty(sampling: Sampling, sizes: np.ndarray, empty: np.ndarray, hint: str = "") -> None:
+    """Raises UserError if any class is marked in `empty` (bool [classes]).
+
+    Args:
+      hint: what else helps, appended to the message.
+    """
     if not empty.any():
         return
     label = int(np.flatnonzero(empty)[0])
-    hint = " or give it the share 0 in --target_distribution" if sampler in TARGETED else ""
-    name = f" ({class_names[label]})" if class_names else ""
+    name = f" ({sampling.class_names[label]})" if sampling.class_names else ""
     raise UserError(
-        f"--sampler={sampler}: class {label}{name} has no record in the training split "
+        f"--sampler={sampling.sampler}: class {label}{name} has no record in the training split "
         f"(class counts {sizes.tolist()}): use --sampler=none{hint}"
     )
 
 
-def _resized_counts(
-    sampler: str,
-    sizes: np.ndarray,
-    strategy: str | Mapping[int, int],
-    class_names: Sequence[str] | None,
-) -> np.ndarray:
-    """int64 [classes], in the sense of imbalanced-learn's `sampling_strategy`."""
-    if not isinstance(strategy, str):
-        return _asked_counts(sampler, sizes, strategy, class_names)
-    labels = np.arange(len(sizes))
-    if strategy == "auto":
-        strategy = "not minority" if sampler == "undersample" else "not majority"
-    extreme = int(sizes.argmin() if "minority" in strategy else sizes.argmax())
-    chosen = {"all": labels >= 0, "minority": labels == extreme, "majority": labels == extreme}.get(
-        strategy, labels != extreme
-    )
-    if sampler == "undersample":
-        refuse_empty(sampler, sizes, sizes == 0, class_names)
-        return np.where(chosen, sizes.min(), sizes)
-    refuse_empty(sampler, sizes, chosen & (sizes == 0), class_names)
-    wanted = sizes * _replication(sizes) if sampler == "oversample" else sizes.max()
+def _of_shares(shares: np.ndarray, total: int) -> np.ndarray:
+    return apportion(shares * total, total)
+
+
+def _chosen(sizes: np.ndarray, strategy: str, auto: str) -> np.ndarray:
+    """bool [classes], the classes that a word of `SAMPLING_STRATEGIES` means.
+
+    Args:
+      auto: what `auto` stands for.
+    """
+    strategy = auto if strategy == "auto" else strategy
+    if strategy == "all":
+        return np.ones(len(sizes), bool)
+    extreme = sizes.argmin() if "minority" in strategy else sizes.argmax()
+    is_extreme = np.arange(len(sizes)) == extreme
+    return ~is_extreme if strategy.startswith("not ") else is_extreme
+
+
+def _raised(sizes: np.ndarray, sampling: Sampling, strategy: str, wanted: np.ndarray) -> np.ndarray:
+    chosen = _chosen(sizes, strategy, "not majority")
+    refuse_empty(sampling, sizes, chosen & (sizes == 0))
     return np.where(chosen, wanted, sizes)
 
 
-def _asked_counts(
-    sampler: str,
+def _requested_counts(
     sizes: np.ndarray,
-    asked: Mapping[int, int],
-    class_names: Sequence[str] | None,
+    sampling: Sampling,
+    requested: Mapping[int, int],
+    may_become: Callable[[int, int], bool],
+    ability: str,
 ) -> np.ndarray:
+    """int64 [classes]: label -> records as asked for, the other classes as they are.
+
+    Args:
+      may_become: comparison that a requested count and the class's own count must fulfil.
+      ability: what the sampler can do, for the message.
+    """
     wanted = sizes.copy()
-    for label, count in asked.items():
+    for label, count in requested.items():
         size = int(sizes[label])
-        name = class_names[label] if class_names else f"class {label}"
-        under = sampler == "undersample"
-        if count < 0 or (count > size if under else count < size):
+        if count < 0 or not may_become(count, size):
+            name = sampling.class_names[label] if sampling.class_names else f"class {label}"
             raise UserError(
                 f"--sampling_strategy asks for {count:,} images of {name}, which has {size:,}: "
-                f"--sampler={sampler} can only {'leave images out' if under else 'repeat images'}"
+                f"--sampler={sampling.sampler} can only {ability}"
             )
         wanted[label] = count
-    refuse_empty(sampler, sizes, (wanted > 0) & (sizes == 0), class_names)
+    refuse_empty(sampling, sizes, (wanted > 0) & (sizes == 0))
     return wanted
-
-
-def _replication(sizes: np.ndarray) -> np.ndarray:
-    """Copies of each record, round(max / n_c) with halves rounded up, in exact integers."""
-    divisors = 2 * np.maximum(sizes, 1)
-    return (2 * sizes.max() + sizes) // divisors
-
-
-def apportion(shares: np.ndarray, total: int) -> np.ndarray:
-    """Rounds `shares * total` to integers of the sum `total` (largest remainders first)."""
-    exact = shares * total
-    whole = np.floor(exact).astype(np.int64)
-    missing = total - int(whole.sum())
-    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
-    return whole

@@ -20,8 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
-from trainer.balancing import samplers
-from trainer.balancing.samplers import EpochPlan
+from trainer.balancing.class_shares import Sampling
+from trainer.balancing.drawing import Streams
+from trainer.balancing.samplers import EpochPlan, draw_epoch, join_plans
 
 # Seeds of other random numbers than the training stream's: from the same ones the partner of a
 # `weighted` stream would be the image itself. Users' seeds are small.
@@ -47,7 +48,7 @@ class Mixing:
     lam: np.ndarray
 
 
-def plan_mixing(
+def draw_partners(
     kind: str,
     alpha: float,
     plan: EpochPlan,
@@ -66,11 +67,11 @@ def plan_mixing(
       flip: mirror each partner of `balanced` with probability 1/2 (`plain` takes it as planned).
     """
     size = len(plan.labels)
-    streams = samplers.Streams(seed + _MIXING_SEED, epoch)
+    streams = Streams(seed + _MIXING_SEED, epoch)
     uniform = streams.uniform(_WEIGHTS, size)
     if kind == "plain":
         order = streams.permutation(_PARTNERS, size)
-        partner = _take(plan, order)
+        partner = plan.take(order)
         # Beta's inverse distribution function: a rejection method needs a varying number of draws.
         lam = scipy.special.betaincinv(alpha, alpha, uniform)
     else:
@@ -83,27 +84,12 @@ def _balanced_plan(
     plan: EpochPlan, counts: Sequence[int], seed: int, epoch: int, flip: bool
 ) -> EpochPlan:
     """As many slots as `plan` has, each class equally often on average; empty classes never."""
-    target = [float(count > 0) for count in counts]
+    sampling = Sampling("weighted", target=[float(count > 0) for count in counts])
     parts = [
-        samplers.plan_epoch(
-            "weighted",
-            counts,
-            batch_size=1,
-            seed=seed,
-            epoch=epoch * _PARTS + part,
-            flip=flip,
-            target=target,
+        draw_epoch(
+            sampling, counts, batch_size=1, seed=seed, epoch=epoch * _PARTS + part, flip=flip
         )
         for part in range(-(-len(plan.labels) // sum(counts)))
     ]
-    used = slice(len(plan.labels))
-    return EpochPlan(
-        np.concatenate([part.labels for part in parts])[used],
-        np.concatenate([part.ordinals for part in parts])[used],
-        np.concatenate([part.flips for part in parts])[used],
-        plan.batch_size,
-    )
-
-
-def _take(plan: EpochPlan, slots: np.ndarray) -> EpochPlan:
-    return EpochPlan(plan.labels[slots], plan.ordinals[slots], plan.flips[slots], plan.batch_size)
+    slots = join_plans(parts).take(slice(len(plan.labels)))
+    return dataclasses.replace(slots, batch_size=plan.batch_size)

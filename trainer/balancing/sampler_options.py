@@ -1,7 +1,7 @@
 """The settings of class balancing: read from flags, checked, and resolved for a data set's classes.
 
 A distribution is `()` (uniform), a word of `class_shares.DISTRIBUTIONS` or (class, share) pairs;
-a strategy is a word of `class_shares.STRATEGIES` or (class, images) pairs.
+a sampling strategy is a word of `class_shares.SAMPLING_STRATEGIES` or (class, images) pairs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
-from trainer.balancing import class_shares
+from trainer.balancing import class_shares, sampler_table
+from trainer.balancing.class_shares import Sampling
 
 Distribution = tuple[tuple[str, float], ...] | str
-Strategy = tuple[tuple[str, int], ...] | str
+SamplingStrategy = tuple[tuple[str, int], ...] | str
 
 
 def parse_distribution(items: Sequence[str]) -> Distribution:
@@ -28,15 +29,15 @@ def parse_distribution(items: Sequence[str]) -> Distribution:
     return parse_pairs("target_distribution", items, float, f"class=share nor {words}")
 
 
-def parse_strategy(items: Sequence[str]) -> Strategy:
-    """`["COVID=3000", "Normal=500"]` to pairs as above; one word of `STRATEGIES` to itself.
+def parse_sampling_strategy(items: Sequence[str]) -> SamplingStrategy:
+    """`["COVID=3000", "Normal=500"]` to pairs as above; one word to itself.
 
     Raises:
       UserError: an item is not class=count, or names a class twice; an unknown word.
     """
-    if len(items) == 1 and items[0] in class_shares.STRATEGIES:
+    if len(items) == 1 and items[0] in class_shares.SAMPLING_STRATEGIES:
         return items[0]
-    words = "|".join(class_shares.STRATEGIES)
+    words = "|".join(class_shares.SAMPLING_STRATEGIES)
     return parse_pairs("sampling_strategy", items, int, f"class=count nor {words}") or "auto"
 
 
@@ -50,9 +51,12 @@ def parse_counts(flag: str, items: Sequence[str]) -> tuple[tuple[str, int], ...]
 
 
 def check(
-    sampler: str, distribution: Distribution, power: float | None, strategy: Strategy
+    sampler: str,
+    distribution: Distribution,
+    power: float | None,
+    sampling_strategy: SamplingStrategy,
 ) -> None:
-    """Refuses what needs no data set to be seen as wrong.
+    """Refuses settings that are wrong for every data set.
 
     Raises:
       UserError: naming the flag.
@@ -65,22 +69,19 @@ def check(
                 f"--balance_power={power} and --target_distribution both say which shares are "
                 "wanted: give one of them"
             )
-        if sampler not in class_shares.TARGETED:
-            raise UserError(
-                f"--balance_power={power} has no meaning with --sampler={sampler}: leave it out, "
-                f"or use --sampler={' or '.join(class_shares.TARGETED)}"
-            )
+        if sampler not in sampler_table.names_with("takes_target"):
+            raise sampler_table.no_meaning(f"--balance_power={power}", sampler, "takes_target")
     if isinstance(distribution, str) and distribution not in class_shares.DISTRIBUTIONS:
         raise UserError(
-            f"--target_distribution={distribution} is none of "
-            f"{', '.join(class_shares.DISTRIBUTIONS)}, and no CLASS=share,…"
+            f"--target_distribution={distribution} is not one of "
+            f"{', '.join(class_shares.DISTRIBUTIONS)}, and not CLASS=share,…"
         )
-    words: str | dict[int, int] = strategy if isinstance(strategy, str) else {}
-    # A distribution is refused where its shares are worked out, with the data set at hand.
-    class_shares.check_settings(sampler, has_target=False, strategy=words)
+    # Which classes the pairs name is checked when the data set is known, and so is a distribution.
+    words: str | dict[int, int] = sampling_strategy if isinstance(sampling_strategy, str) else {}
+    sampler_table.check(Sampling(sampler, sampling_strategy=words))
 
 
-def target_shares(
+def resolve_distribution(
     distribution: Distribution,
     power: float | None,
     class_names: Sequence[str],
@@ -115,21 +116,23 @@ def target_shares(
     return tuple(shares[name] / total for name in class_names)
 
 
-def wanted_counts(strategy: Strategy, class_names: Sequence[str]) -> str | dict[int, int]:
-    """A strategy as samplers take it: a word, or label -> wanted images.
+def resolve_sampling_strategy(
+    sampling_strategy: SamplingStrategy, class_names: Sequence[str]
+) -> str | dict[int, int]:
+    """A sampling strategy as `Sampling` takes it: a word, or label -> wanted images.
 
     Raises:
       UserError: a class is unknown.
     """
-    if isinstance(strategy, str):
-        return strategy
-    for name, count in strategy:
+    if isinstance(sampling_strategy, str):
+        return sampling_strategy
+    for name, count in sampling_strategy:
         if name not in class_names:
             raise UserError(
                 f"--sampling_strategy={name}={count}: the data set has no such class "
                 f"(classes: {', '.join(class_names)})"
             )
-    return {class_names.index(name): count for name, count in strategy}
+    return {class_names.index(name): count for name, count in sampling_strategy}
 
 
 def parse_pairs(

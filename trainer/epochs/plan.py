@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.balancing import class_shares, sampler_options, samplers
+from cxr_tfrecords.splits import apportion
+from trainer.balancing import sampler_options, samplers
+from trainer.balancing.class_shares import Sampling
 from trainer.settings.config import TrainConfig
 
 
@@ -44,18 +46,15 @@ def plan_epoch(
 def _sampler_epoch(
     config: TrainConfig, class_names: Sequence[str], counts: Sequence[int], epoch: int
 ) -> samplers.EpochPlan:
-    return samplers.plan_epoch(
-        config.sampler,
+    # The sampler's epochs may be shorter than the run's, and then there are more of them.
+    sampling = _sampling(config, class_names, counts, max(config.epochs, epoch + 1))
+    return samplers.draw_epoch(
+        sampling,
         counts,
         batch_size=config.batch_size,
         seed=config.seed,
         epoch=epoch,
         flip=config.flip,
-        target=_target(config, class_names, counts),
-        strategy=sampler_options.wanted_counts(config.sampling_strategy, class_names),
-        epochs=max(config.epochs, epoch + 1),  # epochs of the sampler may be shorter than the run's
-        resample_each_epoch=config.resample_each_epoch,
-        class_names=class_names,
     )
 
 
@@ -67,24 +66,26 @@ def planned_counts(
     Raises:
       UserError: as `plan_epoch`.
     """
-    counted = class_shares.expected_counts(
-        config.sampler,
-        counts,
-        _target(config, class_names, counts),
-        class_names,
-        strategy=sampler_options.wanted_counts(config.sampling_strategy, class_names),
-        epoch=epoch,
-        epochs=config.epochs,
-    )
+    sampling = _sampling(config, class_names, counts, config.epochs)
+    counted = samplers.expected_counts(sampling, counts, epoch)
     if config.steps_per_epoch:
         images = config.steps_per_epoch * config.batch_size
-        return class_shares.apportion(counted / counted.sum(), images)
+        return apportion(counted / counted.sum() * images, images)
     return counted
 
 
-def _target(
-    config: TrainConfig, class_names: Sequence[str], counts: Sequence[int]
-) -> tuple[float, ...] | None:
-    return sampler_options.target_shares(
-        config.target_distribution, config.balance_power, class_names, counts
+def _sampling(
+    config: TrainConfig, class_names: Sequence[str], counts: Sequence[int], epochs: int
+) -> Sampling:
+    return Sampling(
+        config.sampler,
+        target=sampler_options.resolve_distribution(
+            config.target_distribution, config.balance_power, class_names, counts
+        ),
+        sampling_strategy=sampler_options.resolve_sampling_strategy(
+            config.sampling_strategy, class_names
+        ),
+        epochs=epochs,
+        resample_each_epoch=config.resample_each_epoch,
+        class_names=class_names,
     )

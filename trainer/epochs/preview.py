@@ -9,7 +9,8 @@ import numpy as np
 
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
-from trainer.balancing import class_shares, sampler_options
+from trainer.balancing import sampler_options
+from trainer.balancing.sampler_table import names_with
 from trainer.epochs.audit import EpochAudit, SamplerAudit
 from trainer.settings.config import TrainConfig
 
@@ -42,22 +43,22 @@ def make_configs(
     Raises:
       UserError: a sampler is unknown, or none of them knows a setting.
     """
-    for kind, flag, usual in (
-        (class_shares.RESIZED, "sampling_strategy", "auto"),
-        (class_shares.TARGETED, "target_distribution", ()),
-        (class_shares.TARGETED, "balance_power", None),
+    if len(names) == 1:
+        return [TrainConfig(data_dir="", sampler=names[0], **common, **settings)]
+    configs = {name: dict(settings) for name in names}
+    for flag, default, knowing in (
+        ("sampling_strategy", "auto", names_with("sampling_strategies")),
+        ("target_distribution", (), names_with("takes_target")),
+        ("balance_power", None, names_with("takes_target")),
     ):
-        if len(names) > 1 and settings[flag] != usual and not set(names) & set(kind):
-            raise UserError(f"--{flag}: no sampler of --sampler={','.join(names)} takes it")
-    configs = []
-    for name in names:
-        own = dict(settings)
-        if len(names) > 1 and name not in class_shares.TARGETED:
-            own |= {"target_distribution": (), "balance_power": None}
-        if len(names) > 1 and name not in class_shares.RESIZED:
-            own["sampling_strategy"] = "auto"
-        configs.append(TrainConfig(data_dir="", sampler=name, **common, **own))
-    return configs
+        if settings[flag] != default and not set(names) & set(knowing):
+            raise UserError(
+                f"--{flag}: no sampler of --sampler={','.join(names)} takes it: leave it out, or "
+                f"add one of {', '.join(knowing)}"
+            )
+        for name in set(names) - set(knowing):
+            configs[name][flag] = default
+    return [TrainConfig(data_dir="", sampler=n, **common, **configs[n]) for n in names]
 
 
 def describe_sampler(audit: SamplerAudit, batch_size: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.markdown import plain_table
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run, total_planned
 from trainer.runs.finished_run import SPLITS, FinishedRun, read_run
 from trainer.settings import balance_summary
@@ -155,7 +156,7 @@ def _counts_table(run: FinishedRun) -> str:
     columns = [list(map(_whole, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
     rows.append(["all", *(f"{sum(column):,}" for column in columns)])
     # The only sampler whose class mix moves; the audit below shows its last epoch as well.
-    first = ", epoch 1" if run.config.sampler == "progressive" else ""
+    first = ", epoch 1" if SAMPLERS[run.config.sampler].varies_by_epoch else ""
     sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
     return plain_table(["class", *splits, *sampled], rows)
 

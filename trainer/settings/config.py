@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
-from trainer.balancing import sampler_options
-from trainer.balancing.class_shares import SAMPLERS
+from trainer.balancing import sampler_options, sampler_table
 from trainer.models import backbone_table
 from trainer.settings import learning_rate
 
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
+SAMPLERS = tuple(sampler_table.SAMPLERS)
 BACKBONES = tuple(backbone_table.TABLE)
 LOSSES = (
     "cross_entropy",
@@ -85,7 +85,7 @@ class TrainConfig:
       target_distribution: (class, share) pairs for `weighted` and `rejection`, or a word of
         `class_shares.DISTRIBUTIONS`; empty: uniform.
       balance_power: p, instead of that: shares proportional to n_c^(1 - p).
-      sampling_strategy: a word of `class_shares.STRATEGIES`, or (class, images) pairs.
+      sampling_strategy: a word of `class_shares.SAMPLING_STRATEGIES`, or (class, images) pairs.
       loss: of training, see `training.losses`; the flags after it are each for one or two of them.
       drw_epoch: first re-weighted epoch of `ldam_drw`, from 1; 0 becomes `first_drw_epoch`.
       mixup_alpha: of the Beta distribution, see `trainer.balancing.mixup`; 0 mixes nothing.

@@ -45,7 +45,7 @@ def parsed_settings(values: flags.FlagValues) -> dict[str, Any]:
       UserError: a list is malformed.
     """
     return {
-        "sampling_strategy": sampler_options.parse_strategy(values.sampling_strategy),
+        "sampling_strategy": sampler_options.parse_sampling_strategy(values.sampling_strategy),
         "target_distribution": sampler_options.parse_distribution(values.target_distribution),
         "balance_power": values.balance_power,
         "resample_each_epoch": values.resample_each_epoch,

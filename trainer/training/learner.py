@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.balancing import mixup, samplers
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.distribution import lost_workers, strategies
 from trainer.epochs import plan as planning
 from trainer.epochs.audit import SamplerAudit
@@ -176,7 +177,7 @@ def plan_mixing(
     without mixup."""
     if config.mixup_alpha == 0:
         return None
-    return mixup.plan_mixing(
+    return mixup.draw_partners(
         config.mixup,
         config.mixup_alpha,
         plan,
@@ -200,14 +201,9 @@ def plan_moments(config: TrainConfig, data: DatasetDir, epoch: int = 0) -> sampl
             sampling_strategy="auto",
             resample_each_epoch=False,
         )
-    plan = plan_epoch(config, data, epoch if config.sampler == "progressive" else 0)
+    plan = plan_epoch(config, data, epoch if SAMPLERS[config.sampler].varies_by_epoch else 0)
     examples = slice(-(-config.bn_examples // plan.batch_size) * plan.batch_size)
-    return dataclasses.replace(
-        plan,
-        labels=plan.labels[examples],
-        ordinals=plan.ordinals[examples],
-        flips=plan.flips[examples],
-    )
+    return plan.take(examples)
 
 
 def count_samples(config: TrainConfig, data: DatasetDir) -> dict[str, list[int]]:
@@ -278,7 +274,7 @@ def estimate_moments(trainer: Trainer, epoch: int) -> None:
         batch_norm.average_statistics(trainer.strategy, trainer.model)
     if trainer.moments is not None and trainer.moments.layers:
         config, plan = trainer.config, trainer.moments_plan
-        if config.sampler == "progressive":
+        if SAMPLERS[config.sampler].varies_by_epoch:
             plan = plan_moments(config, trainer.data, epoch)
         natural = config.batch_norm == "adapt_natural"
         mixing = None if natural else plan_mixing(config, trainer.data, plan, epoch=0)

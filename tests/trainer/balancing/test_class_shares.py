@@ -11,7 +11,8 @@ from imblearn.under_sampling import RandomUnderSampler
 
 from cxr_tfrecords.errors import UserError
 from trainer.balancing import class_shares
-from trainer.balancing.class_shares import expected_counts
+from trainer.balancing.class_shares import Sampling
+from trainer.balancing.samplers import expected_counts
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 TABLE_IV = (2379, 3825, 6509, 832)
@@ -34,12 +35,14 @@ def peer_counts(sampler, counts, strategy):
 
 def our_counts(sampler, counts, strategy):
     try:
-        return expected_counts(sampler, counts, strategy=strategy).tolist()
+        return expected_counts(Sampling(sampler, sampling_strategy=strategy), counts).tolist()
     except UserError:
         return None
 
 
-@given(st.sampled_from(tuple(PEERS)), counts_lists, st.sampled_from(class_shares.STRATEGIES))
+@given(
+    st.sampled_from(tuple(PEERS)), counts_lists, st.sampled_from(class_shares.SAMPLING_STRATEGIES)
+)
 def test_words_give_the_counts_of_imbalanced_learn_or_are_refused_as_there(
     sampler, counts, strategy
 ):
@@ -64,7 +67,8 @@ def test_counts_give_those_of_imbalanced_learn_or_are_refused_as_there(sampler, 
     ],
 )
 def test_replication_repeats_the_chosen_classes_alone(strategy, expected):
-    assert expected_counts("oversample", TABLE_IV, strategy=strategy).tolist() == list(expected)
+    sampling = Sampling("oversample", sampling_strategy=strategy)
+    assert expected_counts(sampling, TABLE_IV).tolist() == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -73,27 +77,33 @@ def test_replication_repeats_the_chosen_classes_alone(strategy, expected):
         ("oversample_exact", {0: 2378}, r"2,378 images of COVID, which has 2,379: .*only repeat"),
         ("undersample", {3: 833}, r"833 images of Viral Pneumonia, which has 832: .*only leave"),
         ("undersample", {3: -1}, r"-1 images of Viral Pneumonia"),
-        ("oversample", {3: 1664}, "repeats whole classes: use --sampler=oversample_exact"),
+        (
+            "oversample",
+            {3: 1664},
+            "repeats whole classes: use --sampler=undersample or oversample_exact",
+        ),
         ("oversample", "majority", "--sampling_strategy=majority cannot be used"),
         ("undersample", "minority", "--sampling_strategy=minority cannot be used"),
-        ("undersample", "smallest", "--sampling_strategy=smallest is none of auto, minority"),
+        ("undersample", "smallest", "--sampling_strategy=smallest is not one of auto, minority"),
         ("weighted", "all", "--sampling_strategy has no meaning with --sampler=weighted"),
         ("progressive", {0: 9}, "--sampling_strategy has no meaning with --sampler=progressive"),
     ],
 )
 def test_strategies_that_make_no_sense_name_flag_class_and_counts(sampler, strategy, message):
+    sampling = Sampling(sampler, sampling_strategy=strategy, class_names=CLASSES)
     with pytest.raises(UserError, match=message):
-        expected_counts(sampler, TABLE_IV, None, CLASSES, strategy=strategy)
+        expected_counts(sampling, TABLE_IV)
 
 
 def test_empty_class_that_a_strategy_does_not_touch_is_passed_over():
     counts = (5, 0, 9, 3)
-    kept = expected_counts("oversample_exact", counts, strategy={3: 8})
+    kept = expected_counts(Sampling("oversample_exact", sampling_strategy={3: 8}), counts)
     assert kept.tolist() == [5, 0, 9, 8]
+    empty = Sampling("oversample_exact", sampling_strategy={1: 4}, class_names=CLASSES)
     with pytest.raises(UserError, match=r"class 1 \(Lung_Opacity\) has no record"):
-        expected_counts("oversample_exact", counts, None, CLASSES, strategy={1: 4})
+        expected_counts(empty, counts)
     with pytest.raises(UserError, match="class 1 has no record"):
-        expected_counts("undersample", counts, strategy="majority")
+        expected_counts(Sampling("undersample", sampling_strategy="majority"), counts)
 
 
 @given(counts_lists, st.floats(0, 1))
@@ -119,7 +129,7 @@ def test_progressive_shares_are_those_of_kang_et_al_equation_3(counts, epochs, d
     epoch = data.draw(st.integers(0, epochs - 1))
     total, classes = sum(counts), len(counts)
     expected = [(1 - epoch / epochs) * n / total + (epoch / epochs) * (1 / classes) for n in counts]
-    planned = expected_counts("progressive", counts, epoch=epoch, epochs=epochs)
+    planned = expected_counts(Sampling("progressive", epochs=epochs), counts, epoch)
     assert planned.sum() == total
     assert (np.abs(planned - np.array(expected) * total) < 1).all()
     if epoch == 0:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tests import helpers
 from tests.trainer import toy
 from trainer.balancing import mixup, samplers
+from trainer.balancing.class_shares import Sampling
 from trainer.input.split_batches import SplitSource
 from trainer.models.classifier import create_model
 from trainer.settings.config import TrainConfig
@@ -28,11 +29,13 @@ def data(tmp_path_factory):
 
 
 def _plan(sampler="none", counts=COUNTS, epoch=0, batch_size=8, seed=3):
-    return samplers.plan_epoch(sampler, counts, batch_size=batch_size, seed=seed, epoch=epoch)
+    return samplers.draw_epoch(
+        Sampling(sampler), counts, batch_size=batch_size, seed=seed, epoch=epoch
+    )
 
 
 def _mixing(kind, plan, alpha=0.3, counts=COUNTS, epoch=0, seed=3):
-    return mixup.plan_mixing(kind, alpha, plan, counts, seed=seed, epoch=epoch)
+    return mixup.draw_partners(kind, alpha, plan, counts, seed=seed, epoch=epoch)
 
 
 def _records(plan):

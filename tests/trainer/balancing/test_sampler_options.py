@@ -8,7 +8,7 @@ CLASSES = ("A", "B C")
 
 
 def shares(distribution=(), power=None, class_names=CLASSES, counts=(1, 9)):
-    return sampler_options.target_shares(distribution, power, class_names, counts)
+    return sampler_options.resolve_distribution(distribution, power, class_names, counts)
 
 
 def test_target_distribution_follows_the_classes_order_and_sums_to_one():
@@ -38,20 +38,20 @@ def test_malformed_target_distribution_is_refused(items):
 
 
 def test_strategy_is_a_word_or_counts_by_label():
-    assert sampler_options.parse_strategy(["not minority"]) == "not minority"
-    assert sampler_options.parse_strategy([]) == "auto"
-    pairs = sampler_options.parse_strategy(["B C=3000"])
+    assert sampler_options.parse_sampling_strategy(["not minority"]) == "not minority"
+    assert sampler_options.parse_sampling_strategy([]) == "auto"
+    pairs = sampler_options.parse_sampling_strategy(["B C=3000"])
     assert pairs == (("B C", 3000),)
-    assert sampler_options.wanted_counts(pairs, CLASSES) == {1: 3000}
-    assert sampler_options.wanted_counts("all", CLASSES) == "all"
+    assert sampler_options.resolve_sampling_strategy(pairs, CLASSES) == {1: 3000}
+    assert sampler_options.resolve_sampling_strategy("all", CLASSES) == "all"
     with pytest.raises(UserError, match=r"--sampling_strategy=B C=3000: .* no such class"):
-        sampler_options.wanted_counts(pairs, ("A", "B"))
+        sampler_options.resolve_sampling_strategy(pairs, ("A", "B"))
 
 
 @pytest.mark.parametrize("items", [["most"], ["A=1.5"], ["A=1", "A=2"], ["all", "A=1"]])
 def test_malformed_strategy_is_refused(items):
     with pytest.raises(UserError, match="--sampling_strategy"):
-        sampler_options.parse_strategy(items)
+        sampler_options.parse_sampling_strategy(items)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_malformed_strategy_is_refused(items):
             "--balance_power=0.5 and --target_distribution",
         ),
         ({"sampler": "oversample", "balance_power": 0.5}, "no meaning with --sampler=oversample"),
-        ({"sampler": "weighted", "target_distribution": "equal"}, "=equal is none of uniform"),
+        ({"sampler": "weighted", "target_distribution": "equal"}, "=equal is not one of uniform"),
         ({"sampler": "none", "sampling_strategy": "all"}, "no meaning with --sampler=none"),
         ({"sampler": "oversample", "sampling_strategy": (("A", 9),)}, "oversample_exact"),
     ],

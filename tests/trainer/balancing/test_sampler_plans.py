@@ -11,26 +11,24 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.balancing import class_shares, sampler_options, samplers
+from trainer.balancing import sampler_options, samplers
+from trainer.balancing.class_shares import Sampling
+from trainer.balancing.sampler_table import names_with
 from trainer.input import split_batches
+from trainer.settings.config import SAMPLERS
 
 EXACT = ("none", "undersample", "oversample", "oversample_exact", "progressive")
 TABLE_IV = (2379, 3825, 6509, 832)
 
 counts_lists = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 seeds = st.integers(0, 2**40)
-any_sampler = st.sampled_from(class_shares.SAMPLERS)
+any_sampler = st.sampled_from(SAMPLERS)
 
 
-def plan(sampler, counts, *, batch_size=1, seed=0, epoch=0, epochs=10, **arguments):
-    return samplers.plan_epoch(
-        sampler,
-        counts,
-        batch_size=batch_size,
-        seed=seed,
-        epoch=epoch,
-        epochs=epochs,
-        **arguments,
+def plan(sampler, counts, *, batch_size=1, seed=0, epoch=0, epochs=10, flip=True, **settings):
+    sampling = Sampling(sampler, epochs=epochs, **settings)
+    return samplers.draw_epoch(
+        sampling, counts, batch_size=batch_size, seed=seed, epoch=epoch, flip=flip
     )
 
 
@@ -48,7 +46,7 @@ def test_exact_samplers_deliver_their_counts_and_repeat_no_record_oftener_than_t
     sampler, counts, seed, epoch
 ):
     drawn = plan(sampler, counts, seed=seed, epoch=epoch)
-    wanted = class_shares.expected_counts(sampler, counts, epoch=epoch, epochs=10)
+    wanted = samplers.expected_counts(Sampling(sampler, epochs=10), counts, epoch)
     assert np.bincount(drawn.labels, minlength=len(counts)).tolist() == wanted.tolist()
     for label, size in enumerate(counts):
         times = np.bincount(drawn.ordinals[drawn.labels == label], minlength=size)
@@ -100,7 +98,7 @@ def test_epoch_cut_at_any_step_goes_on_with_the_rest(sampler, counts, seed, batc
 def test_hosts_share_the_plan_without_overlap(sampler, counts, seed, layout):
     hosts, replicas = layout
     batch_size = 2 * replicas
-    if class_shares.expected_counts(sampler, counts).sum() < batch_size:
+    if samplers.expected_counts(Sampling(sampler), counts).sum() < batch_size:
         return
     drawn = plan(sampler, counts, seed=seed, batch_size=batch_size)
     slots = [_slots(drawn, batch_size, number, hosts, replicas) for number in range(hosts)]
@@ -113,7 +111,7 @@ def test_hosts_share_the_plan_without_overlap(sampler, counts, seed, layout):
     assert seen == collections.Counter(rows.tolist()), "an image came oftener than planned"
 
 
-@pytest.mark.parametrize("sampler", class_shares.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_host_trains_on_the_shares_of_the_whole_plan(sampler):
     drawn = plan(sampler, TABLE_IV, batch_size=32, epoch=4)
     whole = np.bincount(drawn.labels, minlength=4)
@@ -125,10 +123,10 @@ def test_every_host_trains_on_the_shares_of_the_whole_plan(sampler):
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "sqrt", "natural"])
-@pytest.mark.parametrize("sampler", class_shares.TARGETED)
+@pytest.mark.parametrize("sampler", names_with("takes_target"))
 def test_shares_by_a_word_are_met_over_many_epochs(sampler, distribution):
     counts = (24, 38, 65, 8)
-    target = sampler_options.target_shares(distribution, None, "abcd", counts)
+    target = sampler_options.resolve_distribution(distribution, None, "abcd", counts)
     drawn = [plan(sampler, counts, target=target, epoch=epoch) for epoch in range(300)]
     observed = sum(np.bincount(p.labels, minlength=4) for p in drawn)
     assert np.abs(observed / observed.sum() - target).max() < 0.01
@@ -137,7 +135,7 @@ def test_shares_by_a_word_are_met_over_many_epochs(sampler, distribution):
 def test_plans_stay_the_same_from_version_to_version():
     """A run that is resumed with newer releases goes on with the records that it began with."""
     sums = {}
-    for sampler in class_shares.SAMPLERS:
+    for sampler in SAMPLERS:
         drawn = plan(sampler, TABLE_IV, seed=7, epoch=2, epochs=5)
         sums[sampler] = checksum(drawn)
     assert sums == {
@@ -165,7 +163,7 @@ def test_plans_with_other_settings_stay_the_same_too(sampler, arguments, expecte
     assert checksum(drawn) == expected
 
 
-@pytest.mark.parametrize("sampler", class_shares.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_million_records_are_planned_within_a_second(sampler):
     counts = (176_000, 282_000, 480_000, 62_000)
     started = time.process_time()

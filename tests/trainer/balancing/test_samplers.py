@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cxr_tfrecords.errors import UserError
 from tests.shared import shared_path
 from trainer.balancing import samplers
+from trainer.balancing.class_shares import Sampling
 from trainer.settings import config
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
@@ -25,10 +26,19 @@ epochs = st.integers(0, 10**6)
 any_sampler = st.sampled_from(config.SAMPLERS)
 
 
-def plan(sampler, counts, *, batch_size=1, seed=0, epoch=0, **arguments):
-    return samplers.plan_epoch(
-        sampler, counts, batch_size=batch_size, seed=seed, epoch=epoch, **arguments
+def plan(sampler, counts, *, batch_size=1, seed=0, epoch=0, flip=True, **settings):
+    return samplers.draw_epoch(
+        Sampling(sampler, **settings),
+        counts,
+        batch_size=batch_size,
+        seed=seed,
+        epoch=epoch,
+        flip=flip,
     )
+
+
+def expected_counts(sampler, counts, target=None):
+    return samplers.expected_counts(Sampling(sampler, target=target), counts)
 
 
 def repeats(epoch_plan, label, size):
@@ -45,7 +55,7 @@ def same(left, right, slots=None):
 
 @given(any_sampler, counts_lists, seeds, epochs, st.integers(1, 16))
 def test_plans_are_whole_batches_of_records_that_exist(sampler, counts, seed, epoch, batch_size):
-    expected = samplers.expected_counts(sampler, counts)
+    expected = expected_counts(sampler, counts)
     if expected.sum() < batch_size:
         return
     drawn = plan(sampler, counts, batch_size=batch_size, seed=seed, epoch=epoch)
@@ -54,7 +64,6 @@ def test_plans_are_whole_batches_of_records_that_exist(sampler, counts, seed, ep
     assert len(drawn.labels) == len(drawn.ordinals) == len(drawn.flips)
     assert len(drawn.labels) == drawn.steps * batch_size
     assert drawn.steps == expected.sum() // batch_size
-    assert drawn.steps == samplers.steps_per_epoch(sampler, counts, batch_size)
     assert (drawn.ordinals >= 0).all()
     assert (drawn.ordinals < np.array(counts)[drawn.labels]).all()
 
@@ -162,8 +171,8 @@ def test_order_is_uniformly_shuffled():
 
 
 def test_table_iv_gives_table_v():
-    assert samplers.expected_counts("undersample", TABLE_IV).tolist() == list(UNDERSAMPLED)
-    assert samplers.expected_counts("oversample", TABLE_IV).tolist() == list(OVERSAMPLED)
+    assert expected_counts("undersample", TABLE_IV).tolist() == list(UNDERSAMPLED)
+    assert expected_counts("oversample", TABLE_IV).tolist() == list(OVERSAMPLED)
     assert (sum(UNDERSAMPLED), sum(OVERSAMPLED)) == (3328, 27952)
     for sampler, expected in (("undersample", UNDERSAMPLED), ("oversample", OVERSAMPLED)):
         drawn = plan(sampler, TABLE_IV)
@@ -176,7 +185,7 @@ def test_tables_of_the_paper_agree_with_the_samplers():
         before = tables["table_IV_train_before_sampling"][sampler]
         after = tables["table_V_train_after_sampling"][sampler]
         names = tables["class_order"]
-        delivered = samplers.expected_counts(sampler, [before[name] for name in names])
+        delivered = expected_counts(sampler, [before[name] for name in names])
         assert delivered.tolist() == [after[name] for name in names]
 
 
@@ -186,7 +195,7 @@ def test_expected_counts_follow_the_target(sampler, counts, data):
         st.lists(st.integers(0, 9), min_size=len(counts), max_size=len(counts)).filter(any)
     )
     shares = np.array(target) / sum(target)
-    expected = samplers.expected_counts(sampler, counts, target)
+    expected = expected_counts(sampler, counts, target)
     length = len(plan(sampler, counts, target=target).labels)
     assert expected.sum() == length
     assert (np.abs(expected - shares * length) < 1).all()
@@ -250,7 +259,7 @@ def test_class_without_a_record_is_refused_by_name(sampler):
     with pytest.raises(UserError, match=r"class 1 \(Lung_Opacity\).*--sampler=none"):
         plan(sampler, (5, 0, 9, 3), class_names=CLASSES)
     with pytest.raises(UserError, match=f"--sampler={sampler}: class 1 has no record"):
-        samplers.expected_counts(sampler, (5, 0, 9, 3))
+        expected_counts(sampler, (5, 0, 9, 3))
 
 
 @pytest.mark.parametrize("sampler", ["weighted", "rejection"])
@@ -277,7 +286,7 @@ def test_batch_larger_than_the_epoch_is_refused_with_its_flag():
         ("weighted", (0, 0, 0, 0), "not all"),
         ("rejection", (1, 1, float("nan"), 1), "0 or more"),
         ("oversample", (1, 1, 1, 1), "no meaning with --sampler=oversample"),
-        ("smote", None, "--sampler=smote is none of none, undersample"),
+        ("smote", None, "--sampler=smote is not one of none, undersample"),
     ],
 )
 def test_targets_and_samplers_that_make_no_sense_are_refused(sampler, target, message):

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tests import helpers
 from tests.trainer import fake_run
-from trainer.balancing import class_shares
 from trainer.distribution import strategies
 from trainer.epochs.audit import SamplerAudit, check_trained, describe_epoch
 from trainer.epochs.plan import plan_epoch
@@ -16,7 +15,7 @@ from trainer.input import shard_reading
 from trainer.input.split_batches import SplitSource
 from trainer.runs import report
 from trainer.runs.finished_run import read_run
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import SAMPLERS, TrainConfig
 from trainer.training.run import run
 
 COUNTS = {"train": (8, 12, 20, 4), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}
@@ -37,7 +36,7 @@ def _audit(config, **arguments) -> SamplerAudit:
     return SamplerAudit(config, NAMES, COUNTS["train"], **arguments)
 
 
-@pytest.mark.parametrize("sampler", class_shares.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_figures_are_those_counted_one_record_at_a_time(sampler):
     config = _config(sampler)
     audit = _audit(config)
@@ -71,7 +70,7 @@ def test_resumed_audit_is_that_of_an_uninterrupted_run(done, sampler):
 
 
 @pytest.mark.parametrize("buffer", [2, 1024])
-@pytest.mark.parametrize("sampler", class_shares.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_streaming_reads_as_many_records_as_the_audit_says(sampler, buffer, data, monkeypatch):
     monkeypatch.setattr(shard_reading, "SHUFFLE_RECORDS", buffer)
     read = []

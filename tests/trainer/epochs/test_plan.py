@@ -6,9 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.balancing.class_shares import SAMPLERS
 from trainer.epochs.plan import plan_epoch, planned_counts
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import SAMPLERS, TrainConfig
 
 NAMES, COUNTS = ("a", "b", "c"), (20, 33, 9)
 

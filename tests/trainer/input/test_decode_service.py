@@ -11,6 +11,7 @@ from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
 from tests.trainer import equality
 from trainer.balancing import mixup, samplers
+from trainer.balancing.class_shares import Sampling
 from trainer.input import decode_service
 from trainer.input.split_batches import SplitSource
 from trainer.settings.config import TrainConfig
@@ -47,7 +48,7 @@ def addresses():
 
 
 def _plan(sampler):
-    return samplers.plan_epoch(sampler, COUNTS["train"], batch_size=8, seed=3, epoch=0)
+    return samplers.draw_epoch(Sampling(sampler), COUNTS["train"], batch_size=8, seed=3, epoch=0)
 
 
 def _read(dataset):
@@ -74,7 +75,7 @@ def test_two_servers_deliver_the_batches_of_one_process(sampler, start_step, sou
 
 def test_hosts_of_a_cluster_each_get_their_part_mixed(source, addresses):
     plan = _plan("weighted")
-    mixing = mixup.plan_mixing("plain", 0.2, plan, COUNTS["train"], seed=3, epoch=0, flip=True)
+    mixing = mixup.draw_partners("plain", 0.2, plan, COUNTS["train"], seed=3, epoch=0, flip=True)
     for number in range(2):
         context = tf.distribute.InputContext(2, number, 4)
         settings = {"batch_size": 8, "context": context, "mixing": mixing}

@@ -13,6 +13,7 @@ from cxr_tfrecords import records, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
 from trainer.balancing import samplers
+from trainer.balancing.class_shares import Sampling
 from trainer.input import shard_reading, split_batches
 from trainer.input.split_batches import SplitSource
 
@@ -47,8 +48,13 @@ def stored(data):
 
 
 def plan(sampler="none", batch_size=8, epoch=0, **arguments):
-    return samplers.plan_epoch(
-        sampler, COUNTS["train"], batch_size=batch_size, seed=3, epoch=epoch, **arguments
+    return samplers.draw_epoch(
+        Sampling(sampler),
+        COUNTS["train"],
+        batch_size=batch_size,
+        seed=3,
+        epoch=epoch,
+        **arguments,
     )
 
 
@@ -352,8 +358,8 @@ def test_rejection_has_the_distribution_of_tf_data():
     theirs = np.array([label for label, _ in resampled.take(draws).as_numpy_iterator()])
     ours: list[int] = []
     for epoch in range(draws):
-        drawn = samplers.plan_epoch(
-            "rejection", counts, batch_size=1, seed=0, epoch=epoch, target=target
+        drawn = samplers.draw_epoch(
+            Sampling("rejection", target=target), counts, batch_size=1, seed=0, epoch=epoch
         )
         ours += drawn.labels.tolist()
         if len(ours) >= draws:
