@@ -22,7 +22,7 @@ from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.pages import plot_style
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.runs.finished_run import FinishedRun, read_run
-from trainer.settings.config import PRECISIONS
+from trainer.settings.table import PRECISIONS
 
 FLAGS = flags.FLAGS
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from cxr_tfrecords import command_help
+
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
 
 # Modules of setup.py's extras `build` and `cpu`, which a plain installation does not have.
@@ -54,6 +56,9 @@ def run_main(
 
     def parse_flags(argv: list[str]) -> list[str]:
         try:
+            if command_help.is_wanted(argv[1:]):
+                print(command_help.command_help(), end="", flush=True)
+                sys.exit(0)
             return flags.FLAGS(argv, known_only=known_only)
         except flags.Error as error:
             print(f"error: {error}. --help explains the flags", file=sys.stderr)

@@ -27,7 +27,7 @@ from absl import flags
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
 from trainer.comparison import method_grid
-from trainer.settings import config as settings
+from trainer.settings import table
 
 FLAGS = flags.FLAGS
 
@@ -54,7 +54,7 @@ flags.DEFINE_integer("epochs", 20, "At most, see --budget.", lower_bound=1)
 flags.DEFINE_enum(
     "monitor",
     "validation_balanced_accuracy",
-    settings.MONITORS,
+    table.MONITORS,
     "What every run keeps its best epoch by, and stops by. validation_loss, at natural prevalence, "
     "would choose the epochs in which a balanced method has balanced least.",
 )
@@ -121,8 +121,8 @@ def _make_cells() -> list[method_grid.Cell]:
             f"--methods: {', '.join(method_grid.DECOUPLED)} start from the run `none`: name it too"
         )
     for backbone in FLAGS.backbones:
-        if backbone not in settings.BACKBONES:
-            raise UserError(f"--backbones: {backbone!r} is none of {', '.join(settings.BACKBONES)}")
+        if backbone not in table.BACKBONES:
+            raise UserError(f"--backbones: {backbone!r} is not one of {', '.join(table.BACKBONES)}")
     return method_grid.make_grid(methods, seeds, FLAGS.backbones)
 
 

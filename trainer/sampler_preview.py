@@ -16,14 +16,21 @@ from collections.abc import Sequence
 from absl import flags
 
 from cxr_tfrecords.errors import run_main
+from cxr_tfrecords.settings import define_flags, flag_values
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import SamplerAudit
 from trainer.epochs.preview import describe_sampler, make_configs, read_counts
 from trainer.runs import report_pictures
-from trainer.settings import sampler_flags
+from trainer.settings.config import TrainConfig
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(sampler_flags)
+_SHARED = (
+    "sampling_strategy",
+    "target_distribution",
+    "balance_power",
+    "resample_each_epoch",
+)
+define_flags(TrainConfig, _SHARED)
 
 flags.DEFINE_string("data_dir", "", "Dataset directory that beam_pipelines.build has written.")
 flags.DEFINE_list(
@@ -52,7 +59,7 @@ def main(argv: list[str]) -> None:
     sampled: dict[str, Sequence[int]] = {}
     configs = make_configs(
         tuple(SAMPLERS) if FLAGS.sampler == ["all"] else FLAGS.sampler,
-        sampler_flags.parsed_settings(FLAGS),
+        flag_values(TrainConfig, _SHARED),
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
         seed=FLAGS.seed,

@@ -19,13 +19,14 @@ from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
-from trainer.settings import config as settings
+from trainer.settings import table
+from trainer.settings.config import TrainConfig
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "backbone",
     ["mobilenet_v2"],
-    f"One or more of {', '.join(settings.BACKBONES)}; all: all of them.",
+    f"One or more of {', '.join(table.BACKBONES)}; all: all of them.",
 )
 flags.DEFINE_list(
     "topology",
@@ -37,12 +38,12 @@ flags.DEFINE_integer("channels", 1, "1: gray. 3: colour.", lower_bound=1, upper_
 flags.DEFINE_integer("num_classes", 4, "Classes.", lower_bound=2)
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all chips.", lower_bound=1)
 flags.DEFINE_enum(
-    "mixed_precision", "float32", settings.PRECISIONS, "As in trainer.main; TPUs want bfloat16."
+    "mixed_precision", "float32", table.PRECISIONS, "As in trainer.main; TPUs want bfloat16."
 )
-flags.DEFINE_enum("loss", "cross_entropy", settings.LOSSES, "As in trainer.main.")
+flags.DEFINE_enum("loss", "cross_entropy", table.LOSSES, "As in trainer.main.")
 flags.DEFINE_float("mixup_alpha", 0.0, "As in trainer.main; 0: no mixup.")
-flags.DEFINE_enum("batch_norm", "adapt", settings.BATCH_NORMS, "As in trainer.main.")
-flags.DEFINE_enum("optimizer", "adamax", settings.OPTIMIZERS, "As in trainer.main.")
+flags.DEFINE_enum("batch_norm", "adapt", table.BATCH_NORMS, "As in trainer.main.")
+flags.DEFINE_enum("optimizer", "adamax", table.OPTIMIZERS, "As in trainer.main.")
 flags.DEFINE_string("trainable", "all", "As in trainer.main.")
 flags.DEFINE_bool(
     "max_batch", False, "Also find the largest batch whose training step fits, within an eighth."
@@ -56,14 +57,12 @@ flags.DEFINE_string(
 )
 
 
-def configs_from_flags() -> list[settings.TrainConfig]:
+def configs_from_flags() -> list[TrainConfig]:
     """One config a backbone; the only place that reads the flags of the model."""
-    names = settings.BACKBONES if FLAGS.backbone == ["all"] else FLAGS.backbone
+    names = table.BACKBONES if FLAGS.backbone == ["all"] else FLAGS.backbone
     shared = ("batch_size", "mixed_precision", "loss", "mixup_alpha", "batch_norm", "optimizer")
     values: dict[str, Any] = {name: FLAGS[name].value for name in (*shared, "trainable")}
-    return [
-        settings.TrainConfig(data_dir="", backbone=name, weights="none", **values) for name in names
-    ]
+    return [TrainConfig(data_dir="", backbone=name, weights="none", **values) for name in names]
 
 
 def main(argv: list[str]) -> int:

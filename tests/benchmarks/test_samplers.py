@@ -18,7 +18,7 @@ from benchmarks.samplers.systems import (
     write_folder,
 )
 from tests import helpers
-from trainer.settings.config import SAMPLERS
+from trainer.balancing.sampler_table import SAMPLERS
 
 COUNTS = {"train": (8, 12, 20, 4), "validation": (2, 2, 2, 2), "test": (2, 2, 2, 2)}
 

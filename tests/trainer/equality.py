@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.settings.config import SAMPLERS
+from trainer.balancing.sampler_table import SAMPLERS
 
 # No count is a multiple of another strategy's replicas, nor of the batch: 66 training images.
 COUNTS = {"train": (13, 17, 29, 7), "validation": (5, 7, 11, 3), "test": (7, 5, 11, 2)}

@@ -1,6 +1,7 @@
 """The command as a user runs it: real processes, whole runs on a tiny data set."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from tests import helpers
 from trainer.evaluation.predictions import compute_metrics, read_predictions
 from trainer.input.split_batches import SplitSource
+from trainer.settings.config import TrainConfig
 
 COUNTS = {"train": (12, 18, 30, 6), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 FLAGS = ["--sampler=oversample", "--batch_size=8", "--epochs=3", "--steps_per_loop=1"]
@@ -210,10 +212,15 @@ def test_help_explains_every_choice():
         check=False,
     )
     assert result.returncode == 0
+    text = " ".join(result.stdout.split())
     for word in (
-        "oversample: class c",
+        "oversample: every image of class c",
         "adapt: before every evaluation",
         "Empty: runs/",
         "0: never",
     ):
-        assert word in " ".join(result.stdout.split())
+        assert word in text
+    assert [title for title in TrainConfig.groups if title not in text] == []
+    for field in dataclasses.fields(TrainConfig):
+        flag = f"--[no]{field.name} " if field.type == "bool" else f"--{field.name}="
+        assert result.stdout.count(f"\n  {flag.strip()}") == 1, field.name

@@ -12,10 +12,10 @@ import pytest
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.shared import shared_path
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import SamplerAudit
 from trainer.epochs.preview import describe_sampler, make_configs, read_counts
 from trainer.runs import report_pictures
-from trainer.settings.config import SAMPLERS
 
 TABLE_IV = "COVID=2379,Lung_Opacity=3825,Normal=6509,Viral Pneumonia=832"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxr_tfrecords.errors import UserError
-from trainer.settings.config import BACKBONES
+from trainer.settings.table import BACKBONES
 from trainer.tpu import compile_step, host_ops
 from trainer.tpu.chips import CHIPS, Chip, Roofline, parse_topology, roofline
 from trainer.tpu.report import SliceCheck, StepCheck, describe, summarize, to_json

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from cxr_tfrecords.errors import UserError
 from trainer.runs.finished_run import FinishedRun
-from trainer.settings import config as settings
+from trainer.settings import table
+from trainer.settings.config import TrainConfig
 
 # A method's name is made of these, joined by `+`: oversample, focal, undersample+focal, …
 _MIXUPS = {"mixup": "plain", "balanced_mixup": "balanced"}
@@ -77,16 +78,16 @@ def parse_method(name: str) -> Method:
 
 
 def _part_flags(part: str, name: str) -> dict[str, str]:
-    if part in settings.SAMPLERS:
+    if part in table.SAMPLERS:
         return {"sampler": part}
     if part == "ldam_drw":
         # Early stopping would come before its weights do.
         return {"loss": part, "early_stopping_patience": "0"}
-    if part in settings.LOSSES:
+    if part in table.LOSSES:
         return {"loss": part}
     if part in _MIXUPS:
         return {"mixup": _MIXUPS[part], "mixup_alpha": "0.2"}
-    known = [*settings.SAMPLERS, *settings.LOSSES, *_MIXUPS]
+    known = [*table.SAMPLERS, *table.LOSSES, *_MIXUPS]
     raise UserError(
         f"--methods: {part!r} in {name!r} is none of {', '.join(known)}, nor alone one of "
         f"{', '.join(DECOUPLED)}"
@@ -201,11 +202,11 @@ def describe_method(run: FinishedRun) -> str:
     if not run.decoupled:
         return _describe_settings(run.config)
     method = run.decoupled["method"]
-    base = _describe_settings(settings.TrainConfig.from_json(run.decoupled["from_config"]))
+    base = _describe_settings(TrainConfig.from_json(run.decoupled["from_config"]))
     return method if base == "none" else f"{method} of {base}"
 
 
-def _describe_settings(config: settings.TrainConfig) -> str:
+def _describe_settings(config: TrainConfig) -> str:
     parts = []
     if config.sampler != "none":
         parts.append(config.sampler)

@@ -30,7 +30,7 @@ def find_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 def apply_policy(
     model: keras.Model, policy: str, num_replicas: int = 1, *, synchronized: bool = True
 ) -> None:
-    """Sets the layers up for one of `config.BATCH_NORMS`.
+    """Sets the layers up for one of `table.BATCH_NORMS`.
 
     `frozen` makes them constants. The others normalise by the moments of the *global* batch.
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from trainer.balancing import sampler_options, samplers
 from trainer.balancing.class_shares import Sampling
-from trainer.balancing.sampler_table import names_with
+from trainer.balancing.sampler_table import SAMPLERS, names_with
 from trainer.input import split_batches
-from trainer.settings.config import SAMPLERS
 
 EXACT = ("none", "undersample", "oversample", "oversample_exact", "progressive")
 TABLE_IV = (2379, 3825, 6509, 832)

@@ -12,7 +12,7 @@ from cxr_tfrecords.errors import UserError
 from tests.shared import shared_path
 from trainer.balancing import samplers
 from trainer.balancing.class_shares import Sampling
-from trainer.settings import config
+from trainer.balancing.sampler_table import SAMPLERS
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 # Wuisan et al. 2022, Table IV (training split of models B and C), in the order of CLASSES.
@@ -23,7 +23,7 @@ OVERSAMPLED = (7137, 7650, 6509, 6656)
 counts_lists = st.lists(st.integers(1, 60), min_size=2, max_size=5)
 seeds = st.integers(-(2**70), 2**70)
 epochs = st.integers(0, 10**6)
-any_sampler = st.sampled_from(config.SAMPLERS)
+any_sampler = st.sampled_from(SAMPLERS)
 
 
 def plan(sampler, counts, *, batch_size=1, seed=0, epoch=0, flip=True, **settings):
@@ -134,7 +134,7 @@ def test_batch_size_cuts_the_end_and_changes_nothing_before(sampler, counts, see
     assert same(whole, cut, len(cut.labels))
 
 
-@pytest.mark.parametrize("sampler", config.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_epochs_and_seeds_differ_in_records_and_flips(sampler):
     first = plan(sampler, TABLE_IV)
     for other in (plan(sampler, TABLE_IV, epoch=1), plan(sampler, TABLE_IV, seed=1)):
@@ -254,7 +254,7 @@ def test_rejection_keeps_each_record_of_a_class_equally_often():
         assert scipy.stats.chisquare(kept).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("sampler", [name for name in config.SAMPLERS if name != "none"])
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "none"])
 def test_class_without_a_record_is_refused_by_name(sampler):
     with pytest.raises(UserError, match=r"class 1 \(Lung_Opacity\).*--sampler=none"):
         plan(sampler, (5, 0, 9, 3), class_names=CLASSES)

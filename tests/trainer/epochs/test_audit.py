@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tests import helpers
 from tests.trainer import fake_run
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.distribution import strategies
 from trainer.epochs.audit import SamplerAudit, check_trained, describe_epoch
 from trainer.epochs.plan import plan_epoch
@@ -15,7 +16,7 @@ from trainer.input import shard_reading
 from trainer.input.split_batches import SplitSource
 from trainer.runs import report
 from trainer.runs.finished_run import read_run
-from trainer.settings.config import SAMPLERS, TrainConfig
+from trainer.settings.config import TrainConfig
 from trainer.training.run import run
 
 COUNTS = {"train": (8, 12, 20, 4), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}

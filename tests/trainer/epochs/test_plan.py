@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.plan import plan_epoch, planned_counts
-from trainer.settings.config import SAMPLERS, TrainConfig
+from trainer.settings.config import TrainConfig
 
 NAMES, COUNTS = ("a", "b", "c"), (20, 33, 9)
 

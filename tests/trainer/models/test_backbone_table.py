@@ -19,7 +19,8 @@ from trainer.models.classifier import create_model, seed_states
 from trainer.models.grad_cam import GradCam
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.progress import Progress
-from trainer.settings.config import BACKBONES, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.table import BACKBONES
 from trainer.training import steps
 
 DOCS = Path(__file__).parents[3] / "docs" / "backbones.md"

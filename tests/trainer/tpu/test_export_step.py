@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from tests.trainer import toy
 from trainer.distribution import strategies
-from trainer.settings.config import BATCH_NORMS, LOSSES, OPTIMIZERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.table import BATCH_NORMS, LOSSES, OPTIMIZERS
 from trainer.tpu import export_step, host_ops
 from trainer.training import losses, steps
 from trainer.training.learner import create_learner

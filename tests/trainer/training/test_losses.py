@@ -23,7 +23,8 @@ from trainer.models.classifier import create_model
 from trainer.runs import report
 from trainer.runs.finished_run import read_run
 from trainer.settings import balance_summary
-from trainer.settings.config import LOSSES, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.table import LOSSES
 from trainer.training import losses
 from trainer.training.learner import count_samples
 from trainer.training.run import run

@@ -1,0 +1,81 @@
+"""The text of --help: a command's docstring, then its flags by group, the common ones first."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+
+from absl import flags
+
+_WORDS = ("--help", "-help", "--helpshort", "-helpshort", "-?", "--?")
+_WIDEST = 100
+# Flag -> the heading that it stands under; `settings.define_flags` fills it.
+GROUPS: dict[str, str] = {}
+
+
+def is_wanted(arguments: Iterable[str]) -> bool:
+    """Whether a command line asks for its help. After `--` all words are arguments."""
+    for argument in arguments:
+        if argument == "--":
+            return False
+        if argument in _WORDS:
+            return True
+    return False
+
+
+def command_help() -> str:
+    """The help of the running command."""
+    main = sys.modules["__main__"]
+    width = min(shutil.get_terminal_size((80, 24)).columns, _WIDEST)
+    parts = [(main.__doc__ or "").strip()]
+    groups: dict[str, list[flags.Flag]] = {}
+    # The order in which tables name their groups; what no table defines comes first.
+    for name in ("", *dict.fromkeys(GROUPS.values())):
+        groups[name] = []
+    for flag in _own_flags():
+        groups[GROUPS.get(flag.name, "")].append(flag)
+    for title, members in groups.items():
+        if members:
+            parts.append(
+                "\n\n".join([title or "Flags", *(_entry(flag, width) for flag in members)])
+            )
+    parts.append("--helpfull also lists the flags of absl, such as --flagfile=FILE.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _own_flags() -> list[flags.Flag]:
+    """The command's own flags in the order of their definition, without aliases."""
+    key = flags.FLAGS.get_key_flags_for_module(sys.argv[0])  # absl's name for __main__
+    return [flag for flag in key if not flag.help.startswith("Alias for --")]
+
+
+def _entry(flag: flags.Flag, width: int) -> str:
+    choices = getattr(flag.parser, "enum_values", None)
+    text = flag.help or ""
+    if flag.boolean:
+        head, default = f"--[no]{flag.name}", str(bool(flag.default)).lower()
+    else:
+        head = f"--{flag.name}=" + ("|".join(choices) if choices else _placeholder(flag))
+        default = (
+            (flag.default_as_str or "").strip("'") or "empty"
+            if flag.default is not None
+            else "none"
+        )
+    if choices:
+        text = text.removeprefix(f"<{'|'.join(choices)}>: ")
+        if len(head) > width - 2:
+            head, text = f"--{flag.name}=NAME", f"One of {', '.join(choices)}. {text}"
+    lines = [head]
+    lines += textwrap.wrap(
+        f"{text} (default: {default})", width - 6, initial_indent="    ", subsequent_indent="    "
+    )
+    return "\n".join("  " + line for line in lines)
+
+
+def _placeholder(flag: flags.Flag) -> str:
+    kind = flag.flag_type()
+    return {"int": "NUMBER", "float": "NUMBER", "comma separated list of strings": "ITEM,…"}.get(
+        kind, "TEXT"
+    )

@@ -1,0 +1,399 @@
+"""The settings of a training run: name, default, what is allowed, help text, group. Each once.
+
+Flags of `trainer.main`, the checks of `config.TrainConfig` and --help are made of this table. The
+order of the fields is that of config.json; the order of --help is that of `groups`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.settings import setting
+from trainer.balancing import sampler_options
+from trainer.balancing.sampler_table import SAMPLERS
+from trainer.models import backbone_table
+
+DEFAULT_DATA = "data/synthetic-tfrecords"
+STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
+BACKBONES = tuple(backbone_table.TABLE)
+LOSSES = (
+    "cross_entropy",
+    "class_weighted",
+    "effective_number",
+    "focal",
+    "balanced_softmax",
+    "logit_adjusted",
+    "ldam_drw",
+)
+MIXUPS = ("plain", "balanced")
+BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
+OPTIMIZERS = ("adamax", "adam", "sgd")
+LEARNING_RATE_SCALINGS = ("none", "linear", "sqrt")
+MONITORS = ("validation_loss", "validation_accuracy", "validation_balanced_accuracy")
+PRECISIONS = ("float32", "bfloat16")
+MASKS = ("none", "lungs", "background")
+CACHES = ("auto", "features", "memory", "none")
+
+_DATA = "Data and results"
+_MODEL = "The model"
+_BALANCING = "Balancing the training images"
+_LOSS = "The loss"
+_OPTIMISATION = "Optimisation"
+_BEST = "Choosing the best epoch"
+_WHERE = "Where it runs"
+_SPEED = "Memory, speed and interruptions (none of these changes what a run computes, but --cache)"
+
+
+def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:
+    """`["256", "64"]` to `(256, 64)`.
+
+    Raises:
+      UserError: an item is not a whole number.
+    """
+    try:
+        return tuple(int(item) for item in items if item.strip())
+    except ValueError as error:
+        raise UserError(f"--head_units={','.join(items)} must be whole numbers") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fields of `config.TrainConfig`."""
+
+    groups: ClassVar = (_DATA, _MODEL, _BALANCING, _LOSS, _OPTIMISATION, _BEST, _WHERE, _SPEED)
+
+    data_dir: str = setting(
+        DEFAULT_DATA,
+        _DATA,
+        "Dataset directory that beam_pipelines.build has written.",
+        # Data are compared by their fingerprint: a moved directory holds the same data.
+        may_change=True,
+    )
+    run_dir: str = setting(
+        "",
+        _DATA,
+        "Where everything goes. Empty: runs/<backbone>-<sampler>[-<loss>][-mixup]-seed<seed>. An "
+        "unfinished run there is resumed, a finished one is reported; a run with other flags is "
+        "refused.",
+        may_change=True,
+    )
+    strategy: str = setting(
+        "cpu",
+        _WHERE,
+        "cpu: this machine's processor, reproducible bit for bit. mirrored: all its GPUs, or "
+        "--virtual_devices. multi_worker: the processes named by TF_CONFIG, by SLURM (srun) or by "
+        "an indexed Kubernetes Job; the same command on each. tpu: a TPU, see --tpu. auto: the "
+        "best of these that is there.",
+        choices=STRATEGIES,
+        may_change=True,
+    )
+    tpu: str = setting(
+        "local",
+        _WHERE,
+        "local: the TPU of this TPU VM. Otherwise a TPU's name or address.",
+        may_change=True,
+    )
+    virtual_devices: int = setting(
+        0,
+        _WHERE,
+        "With mirrored: split the CPU into this number of devices, to rehearse. 0: use GPUs.",
+        within="[0, inf)",
+        may_change=True,
+    )
+    backbone: str = setting(
+        "tiny",
+        _MODEL,
+        "tiny: four convolutions, to try things out. resnet18, resnet34, alexnet: as in "
+        "torchvision. The others: as in keras.applications. docs/backbones.md compares them.",
+        choices=backbone_table.TABLE,
+    )
+    weights: str = setting(
+        "auto",
+        _MODEL,
+        "Initial weights of the backbone. imagenet: downloaded once. none: random. FILE: a weights "
+        "file (.h5) of the backbone without its top. auto: imagenet for those of "
+        "keras.applications, none for the others.",
+    )
+    trainable: str = setting(
+        "all",
+        _MODEL,
+        "all: every layer learns. head: only what follows the backbone. from:LAYER: also the "
+        "backbone from that layer on.",
+    )
+    head_units: tuple[int, ...] = setting(
+        (),
+        _MODEL,
+        "Widths of dense layers before the output, as 256,64. Empty: none, the output follows "
+        "pooling.",
+        parse=parse_head_units,
+    )
+    dropout: float = setting(
+        0.2, _MODEL, "Share dropped before each dense layer. 0: none.", within="[0, 1)"
+    )
+    batch_norm: str = setting(
+        "adapt",
+        _MODEL,
+        "Which statistics BatchNormalization evaluates with. adapt: before every evaluation the "
+        "moving statistics are set to the moments of --bn_examples images of the training stream, "
+        "as sampled, so that evaluation agrees with training. adapt_natural: the same from "
+        "training images at natural prevalence. train: the momentum that the backbone ships with "
+        "(0.999 in MobileNetV2: wrong for some thousand steps). frozen: statistics and scales stay "
+        "as the weights file has them.",
+        choices=BATCH_NORMS,
+    )
+    bn_examples: int = setting(
+        512, _MODEL, "Images for --batch_norm=adapt*, at most.", within="[1, inf)"
+    )
+    sync_batch_norm: bool = setting(
+        True,
+        _WHERE,
+        "With several devices: normalise by the moments of the whole batch, so that results do not "
+        "depend on their number. False: by those of each device's part, which saves one exchange a "
+        "layer and step; the statistics are averaged over devices before evaluation and "
+        "checkpoints.",
+    )
+    sampler: str = setting(
+        "none",
+        _BALANCING,
+        "Which training images an epoch shows; validation and test always stay as they are. "
+        + " ".join(f"{name}: {row.help}." for name, row in SAMPLERS.items())
+        + " `python -m trainer.sampler_preview` shows what each gives.",
+        choices=SAMPLERS,
+    )
+    target_distribution: tuple[tuple[str, float], ...] | str = setting(
+        (),
+        _BALANCING,
+        "For weighted and rejection: share of each class, as COVID=0.5,Normal=0.5; scaled to sum "
+        "1. Or one word: uniform, equal shares; sqrt, proportional to the square root of a class's "
+        "images; natural, as they are. Empty: uniform.",
+        parse=sampler_options.parse_distribution,
+    )
+    balance_power: float | None = setting(
+        None,
+        _BALANCING,
+        "For weighted and rejection, instead of --target_distribution: shares proportional to a "
+        "class's images to the power of 1 minus this. 0: natural. 0.5: sqrt. 1: uniform.",
+    )
+    sampling_strategy: tuple[tuple[str, int], ...] | str = setting(
+        "auto",
+        _BALANCING,
+        "Which classes undersample, oversample and oversample_exact resize, in imbalanced-learn's "
+        "words. auto: all classes that do not have the wanted size already. minority, majority: "
+        "only the smallest or largest class. not minority, not majority: all but that one. all: "
+        "all. Or images of each class, as COVID=3000,Normal=500 (not with oversample); classes "
+        "left out stay as they are.",
+        parse=sampler_options.parse_sampling_strategy,
+    )
+    resample_each_epoch: bool = setting(
+        False,
+        _BALANCING,
+        "undersample, oversample_exact: choose anew in every epoch which images are left out or "
+        "come once more. Otherwise the choice of the first epoch stays.",
+    )
+    loss: str = setting(
+        "cross_entropy",
+        _LOSS,
+        "Loss of training; validation is always scored by plain cross-entropy. Counts are the "
+        "training split's, before any sampler. class_weighted: weights n/(k n_c). "
+        "effective_number: weights (1-beta)/(1-beta^n_c). focal: well-classified images count "
+        "less. balanced_softmax: the logarithm of the counts is added to the logits in training. "
+        "logit_adjusted: tau times it. ldam_drw: larger margins for rare classes on a cosine "
+        "output layer, weights late. A loss that uses counts makes probabilities of balanced "
+        "classes: consider --monitor=validation_balanced_accuracy, and recalibrate before "
+        "probabilities are read.",
+        choices=LOSSES,
+    )
+    effective_number_beta: float = setting(
+        0.999,
+        _LOSS,
+        "effective_number, and ldam_drw's weights. 0: all classes alike. Near 1: like 1/n_c.",
+        within="[0, 1)",
+    )
+    focal_gamma: float = setting(
+        2.0, _LOSS, "focal: the power of 1-p. 0: cross-entropy.", within="[0, inf)"
+    )
+    logit_adjustment_tau: float = setting(
+        1.0,
+        _LOSS,
+        "logit_adjusted. 0: cross-entropy. 1: the same as balanced_softmax. Above 1: favours rare "
+        "classes more.",
+        within="(-inf, inf)",
+    )
+    ldam_max_margin: float = setting(
+        0.5,
+        _LOSS,
+        "ldam_drw: margin of the rarest class, in units of the cosine.",
+        within="[0, inf)",
+    )
+    ldam_scale: float = setting(
+        30.0, _LOSS, "ldam_drw: what cosines are multiplied by to be logits.", within="(0, inf)"
+    )
+    drw_epoch: int = setting(
+        0,
+        _LOSS,
+        "ldam_drw: first epoch, from 1, that weighs classes by effective numbers. 0: after 80% of "
+        "--epochs. Above --epochs: never. Early stopping may come before it.",
+        within="[0, inf)",
+    )
+    mixup: str = setting(
+        "plain",
+        _BALANCING,
+        "With --mixup_alpha above 0. plain: every image is mixed with another of its epoch. "
+        "balanced: with one from a class-balanced stream.",
+        choices=MIXUPS,
+    )
+    mixup_alpha: float = setting(
+        0.0,
+        _BALANCING,
+        "0: no mixup. plain: weights are Beta(alpha, alpha), usually 0.2. balanced: the balanced "
+        "image's weight is Beta(alpha, 1), usually 0.1 to 0.3.",
+        within="[0, inf)",
+    )
+    flip: bool = setting(
+        True, _DATA, "Mirror half of the training images left to right, at random."
+    )
+    mask: str = setting(
+        "none",
+        _DATA,
+        "What the model sees, in all splits. none: whole images. lungs: black outside the lungs. "
+        "background: black inside them; a model that is good at that has learned a shortcut. Needs "
+        "a data set built --with_masks.",
+        choices=MASKS,
+    )
+    image_size: int = setting(
+        0,
+        _DATA,
+        "A check: the side in pixels that the data set must have. 0: whatever it has. Images are "
+        "resized when a data set is built, not here.",
+        within="[0, inf)",
+    )
+    optimizer: str = setting(
+        "adamax",
+        _OPTIMISATION,
+        "adamax, adam: as in Keras. sgd: with momentum 0.9.",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float = setting(
+        0.001, _OPTIMISATION, "Learning rate at the start.", within="(0, inf)"
+    )
+    learning_rate_scaling: str = setting(
+        "none",
+        _OPTIMISATION,
+        "none: --learning_rate as it is. linear: times --batch_size / --learning_rate_base_batch. "
+        "sqrt: times the square root of that.",
+        choices=LEARNING_RATE_SCALINGS,
+    )
+    learning_rate_base_batch: int = setting(
+        32,
+        _OPTIMISATION,
+        "The batch size that --learning_rate was chosen for.",
+        within="[1, inf)",
+    )
+    warmup_steps: int = setting(
+        0,
+        _OPTIMISATION,
+        "Steps in which the learning rate rises evenly from almost 0 to its value. 0: none.",
+        within="[0, inf)",
+    )
+    batch_size: int = setting(
+        32, _OPTIMISATION, "Images in a step, over all devices.", within="[1, inf)"
+    )
+    epochs: int = setting(20, _OPTIMISATION, "Epochs, at most.", within="[1, inf)")
+    steps_per_epoch: int = setting(
+        0,
+        _OPTIMISATION,
+        "Steps between two evaluations. 0: an epoch of the sampler, whose length depends on it. "
+        "The same number with every sampler compares them at equal updates.",
+        within="[0, inf)",
+    )
+    early_stopping_patience: int = setting(
+        3, _BEST, "Epochs without improvement before stopping. 0: never.", within="[0, inf)"
+    )
+    reduce_lr_patience: int = setting(
+        1,
+        _BEST,
+        "Epochs without improvement before the learning rate is lowered. 0: never.",
+        within="[0, inf)",
+    )
+    reduce_lr_factor: float = setting(
+        0.1, _BEST, "What lowering multiplies the learning rate by.", within="(0, 1)"
+    )
+    monitor: str = setting(
+        "validation_loss",
+        _BEST,
+        "Column of history.csv that decides on the best weights, early stopping and the learning "
+        "rate. validation_loss is the cross-entropy at natural prevalence, whatever sampler and "
+        "loss.",
+        choices=MONITORS,
+    )
+    mixed_precision: str = setting(
+        "float32",
+        _WHERE,
+        "float32. bfloat16: compute in it, keep weights and logits in float32 (TPUs, newer GPUs).",
+        choices=PRECISIONS,
+    )
+    seed: int = setting(0, _DATA, "Seed of initial weights, sampling, flips and dropout.")
+    # Streamed from shards, a class's records come in another order than from memory: so --cache
+    # may not change when a run is resumed.
+    cache: str = setting(
+        "auto",
+        _SPEED,
+        "What is kept in memory. features: with --trainable=head, what the frozen backbone makes "
+        "of each image and of its mirror image, computed once. memory: decoded images. none: "
+        "nothing, images are decoded in every epoch. auto: features where they never change, else "
+        "images, each if it fits in --cache_mb.",
+        choices=CACHES,
+    )
+    cache_mb: int = setting(2048, _SPEED, "Largest split that auto keeps, MiB.", within="[0, inf)")
+    data_service: str = setting(
+        "",
+        _SPEED,
+        "With --cache=none: machines that decode the training images, for hosts that cannot feed "
+        "their accelerator; HOST:PORT of each, with commas, where `python -m "
+        "trainer.decode_server` runs. local: rehearse it inside this process. Empty: this process "
+        "decodes. Results are the same.",
+        may_change=True,
+    )
+    steps_per_loop: int = setting(
+        0,
+        _SPEED,
+        "Steps that the device makes before it reports to this process, which then moves the "
+        "progress bar. 0: a twentieth of an epoch, at most 100.",
+        within="[0, inf)",
+        may_change=True,
+    )
+    checkpoint_every: int = setting(
+        0,
+        _SPEED,
+        "Steps between two checkpoints, counted over the whole run. 0: at the ends of epochs only.",
+        within="[0, inf)",
+        may_change=True,
+    )
+    keep_checkpoints: int = setting(
+        2,
+        _SPEED,
+        "Checkpoints kept on disk, besides the best weights.",
+        within="[1, inf)",
+        may_change=True,
+        alias="checkpoint_keep",
+    )
+    worker_timeout: int = setting(
+        1800,
+        _SPEED,
+        "multi_worker: a worker that has seen neither training steps nor a batch of an evaluation "
+        "finish for this number of seconds says where it waits and exits with 75. 0: never.",
+        within="[0, inf)",
+        may_change=True,
+    )
+    profile: int = setting(
+        0,
+        _SPEED,
+        "Steps to trace, early in the first epoch that this process trains. One line says what "
+        "bounds them: computing, waiting for images or sums over devices; the trace in RUN/profile "
+        "is for TensorBoard. 0: none.",
+        within="[0, inf)",
+        may_change=True,
+    )

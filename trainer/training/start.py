@@ -1,0 +1,59 @@
+"""From settings to a run in this process: the files, the signals and the devices it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.errors import UserError
+from trainer.distribution import lost_workers, preemption, strategies
+from trainer.settings.config import TrainConfig
+from trainer.training.run import run
+
+
+def train(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Trains and evaluates as the settings say; see `run`.
+
+    Returns:
+      The content of metrics.json; empty in a worker that is not the chief.
+
+    Raises:
+      UserError: a mistake to mend. TemporaryError: the run was interrupted and can go on.
+    """
+    _check_file_systems(config)
+    preemption.listen()
+    if config.strategy == "auto":
+        name, reason = strategies.choose_strategy(
+            os.environ, virtual_devices=config.virtual_devices, tpu=config.tpu
+        )
+        print(f"strategy {name}: {reason}", flush=True)
+        config = dataclasses.replace(config, strategy=name)
+    has_workers = config.strategy == "multi_worker"
+    if has_workers:
+        lost_workers.start(config.worker_timeout)
+    with lost_workers.explained_losses() if has_workers else contextlib.nullcontext():
+        strategy = strategies.create_strategy(
+            config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
+        )
+        preemption.listen()  # again: TensorFlow's coordination service has taken SIGTERM for itself
+        return run(config, dataset_dir.load(config.data_dir), strategy)
+
+
+def _check_file_systems(config: TrainConfig) -> None:
+    """The build reads and writes wherever fsspec does; TensorFlow knows fewer file systems."""
+    if "://" in config.run_dir:
+        raise UserError(
+            f"--run_dir={config.run_dir}: a run is written to a local disk: name a folder there, "
+            "and copy it when it is finished"
+        )
+    scheme, separator, _ = config.data_dir.partition("://")
+    if separator and scheme not in tf.io.gfile.get_registered_schemes():
+        raise UserError(
+            f"--data_dir={config.data_dir}: TensorFlow cannot read {scheme}://: copy the data set "
+            "to a local disk or to gs://"
+        )
