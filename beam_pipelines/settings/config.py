@@ -1,22 +1,26 @@
-"""What shapes the bytes of a build, and nothing else."""
+"""The settings of a build: what shapes its bytes, and what a call of the command asks for."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from cxr_tfrecords import __version__, enhance, images, near_duplicates, splits
+from cxr_tfrecords import __version__, enhance, images, near_duplicates, settings, splits
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.settings import setting
 
-DEDUPS = ("keep", "drop", "off")
-CONFLICTS = ("keep", "drop", "error")
 # Settings that decide what the first pass makes of a file; the others only move its record.
 _INSPECTION = (
     *("image_size", "encoding", "channels", "enhance", "max_pixels", "with_masks"),
     *("patient_ids", "salt_id"),
 )
+_INPUT = "Input"
+_STORED = "What is stored"
+_SPLIT = "The split"
+_RUNS = "How it runs"
+_GROUPS = (_INPUT, _STORED, _SPLIT, _RUNS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,64 +30,99 @@ class BuildConfig:
     Runner, worker and thread counts are left out on purpose: they never change a byte.
 
     Attributes:
-      image_size: side in pixels; images become square.
-      encoding: `png` (lossless), `raw` bytes or `jpeg` (quality 95, lossy).
-      channels: 1 gray, 3 RGB.
-      enhance: contrast enhancement after resizing, see `cxr_tfrecords.enhance`.
-      with_masks: store each image's lung mask beside it.
-      test_fraction: of all images; validation_fraction: of the rest. Both within (0, 1).
-      split: `stratified` or `hash`, see `cxr_tfrecords.splits.assign_splits`.
-      seed: of the split and of the order inside shards.
-      dedup: what happens to copies: `keep` them in one split, `drop` all but the first, or
-        `off`: look for none.
-      near_distance: images whose perceptual hashes differ in at most so many bits of 256 count
-        as copies; -1: only identical pixels do.
-      label_conflicts: copies in several classes: `keep`, `drop` or `error`.
-      balance_splits: splits that are cut to the size of their smallest class.
-      patient_ids: unite images by the patient that DICOM files name.
-      salt_id: tells another `--group_salt` without telling the salt.
-      num_shards: shards of each split and class; 0: as many as `shard_size` asks.
-      shard_size: images in a shard, at most.
-      max_pixels: larger sources are rejected before they are decoded.
+      salt_id: tells another `--group_salt` without telling the salt. It has no flag of its own.
+
+    Raises:
+      UserError: a value is not allowed; it names flag and value.
     """
 
-    image_size: int = 224
-    encoding: str = "png"
-    channels: int = 1
-    enhance: str = "none"
-    with_masks: bool = False
-    test_fraction: float = 0.2
-    validation_fraction: float = 0.2
-    split: str = "stratified"
-    seed: int = 0
-    dedup: str = "keep"
-    near_distance: int = near_duplicates.DEFAULT_MAX_DISTANCE
-    label_conflicts: str = "keep"
-    balance_splits: tuple[str, ...] = ()
-    patient_ids: bool = True
+    groups: ClassVar = _GROUPS
+
+    image_size: int = setting(
+        224, _STORED, "Side of the stored images, in pixels. They are square.", within="[1, inf)"
+    )
+    encoding: str = setting(
+        "png",
+        _STORED,
+        "png: lossless, small. raw: uncompressed bytes, fastest to read. jpeg: quality 95, lossy.",
+        choices=("png", "raw", "jpeg"),
+    )
+    channels: int = setting(1, _STORED, "1: gray. 3: RGB.", choices=(1, 3))
+    enhance: str = setting(
+        "none",
+        _STORED,
+        "Contrast enhancement after resizing (Rahman et al. 2021). clahe: adaptive histogram "
+        "equalisation. histogram: the global one. gamma: 0.5, lifts dark regions. complement: "
+        "255 - x.",
+        choices=enhance.METHODS,
+    )
+    with_masks: bool = setting(
+        False, _INPUT, "Store each image's lung mask, the file of its name in <Class>/masks."
+    )
+    test_fraction: float = setting(
+        0.2, _SPLIT, "Share of all images for the test split.", within="(0, 1)"
+    )
+    validation_fraction: float = setting(
+        0.2, _SPLIT, "Share of the rest for the validation split.", within="(0, 1)"
+    )
+    split: str = setting(
+        "stratified",
+        _SPLIT,
+        "stratified: each class in proportion, exact counts. hash: by salted hash, so that images "
+        "added later never move one between splits. Either way copies stay in one split.",
+        choices=("stratified", "hash"),
+    )
+    seed: int = setting(0, _SPLIT, "Another seed gives another split and order.")
+    dedup: str = setting(
+        "keep",
+        _SPLIT,
+        "Copies of an image. keep: in one split. drop: only the first is written. off: look for "
+        "none, nor for patients: splits may leak, and the manifest says so.",
+        choices=("keep", "drop", "off"),
+    )
+    near_distance: int = setting(
+        near_duplicates.DEFAULT_MAX_DISTANCE,
+        _SPLIT,
+        "Images whose 256-bit perceptual hashes differ in at most this number of bits are copies. "
+        "-1: only identical pixels are.",
+        within="[-1, 64]",
+    )
+    label_conflicts: str = setting(
+        "keep",
+        _SPLIT,
+        "Copies that lie in several classes. keep: in one split, reported. drop: write none of "
+        "them. error: stop.",
+        choices=("keep", "drop", "error"),
+    )
+    balance_splits: tuple[str, ...] = setting(
+        (),
+        _SPLIT,
+        "validation, test or both: cut their classes to the smallest. The evaluation then does not "
+        "show natural prevalence; the metadata say so. Empty: natural.",
+        parse=tuple,
+    )
+    patient_ids: bool = setting(
+        True,
+        _INPUT,
+        "Unite DICOM images of one PatientID, which is stored as a salted hash only.",
+    )
     salt_id: str = ""
-    num_shards: int = 0
-    shard_size: int = 1024
-    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    num_shards: int = setting(
+        0,
+        _STORED,
+        "Shards of each split and class. 0: as many as --shard_size asks.",
+        within="[0, inf)",
+    )
+    shard_size: int = setting(1024, _STORED, "Images in a shard, at most.", within="[1, inf)")
+    max_pixels: int = setting(
+        images.DEFAULT_MAX_PIXELS,
+        _INPUT,
+        "Larger sources are rejected before decoding.",
+        within="[1, inf)",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("test_fraction", "validation_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(
-                    f"--{name}={getattr(self, name)} must lie between 0 and 1, both excluded"
-                )
-        for name in ("image_size", "shard_size", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1")
-        if self.num_shards < 0:
-            raise UserError(f"--num_shards={self.num_shards} must be 0 (by size) or more")
-        if not -1 <= self.near_distance <= 64:
-            raise UserError(
-                f"--near_distance={self.near_distance} must lie within 0 and 64 bits, or be -1: "
-                "identical pixels only"
-            )
-        if self.enhance not in enhance.METHODS:
-            raise UserError(f"--enhance={self.enhance} is none of {', '.join(enhance.METHODS)}")
+        settings.check(self)
         wrong = set(self.balance_splits) - set(splits.SPLITS)
         if wrong or splits.TRAIN in self.balance_splits:
             raise UserError(
@@ -107,6 +146,93 @@ class BuildConfig:
             for name in sorted(own.keys() | other.keys())
             if own.get(name) != other.get(name)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildCall:
+    """What one call of the command asks for, besides the settings that shape bytes."""
+
+    groups: ClassVar = _GROUPS
+
+    input_dir: str = setting(
+        "",
+        _INPUT,
+        "Folder with one sub-folder a class (<Class>/images/* or <Class>/*). Empty: make and use "
+        "the synthetic radiographs.",
+    )
+    input_csv: str = setting(
+        "",
+        _INPUT,
+        "Instead of folders, a list of images: columns path, label and, if wanted, split (official "
+        "splits are kept), group and mask. Paths are relative to --input_dir, or to the list.",
+    )
+    group_csv: str = setting(
+        "",
+        _INPUT,
+        "CSV or XLSX file that tells which images belong together; see --group_column.",
+    )
+    group_column: str = setting(
+        "patient_id",
+        _INPUT,
+        "Column of --group_csv: images with equal values never lie in two splits.",
+    )
+    group_salt: str = setting(
+        "",
+        _INPUT,
+        "Secret that patient ids are hashed with; only the hash is stored. Without one, whoever "
+        "knows all possible ids can find them again.",
+    )
+    max_bad_fraction: float = setting(
+        0.01,
+        _INPUT,
+        "Stop when more than this share of the files cannot be used (each is listed with its "
+        "reason in sources.csv either way). 1: never stop.",
+        within="[0, 1]",
+    )
+    synthetic_scale: float = setting(
+        0.05,
+        _INPUT,
+        "Without --input_dir: size of the synthetic set. 1.0 is the public data set's "
+        "3616/6012/10192/1345 images.",
+        within="[0.001, inf)",
+    )
+    output_dir: str = setting(
+        "",
+        _STORED,
+        "Where shards and metadata go. Empty: <input_dir>-tfrecords, or data/synthetic-tfrecords.",
+    )
+    append: bool = setting(
+        False,
+        _RUNS,
+        "Add the files of --input_dir or --input_csv that the data set in --output_dir does not "
+        "hold yet. Old images keep their splits and bytes, copies and patients follow them; "
+        "settings that are not given are those it was built with.",
+    )
+    overwrite: bool = setting(False, _RUNS, "Start again, replacing the build in --output_dir.")
+    resume: bool = setting(
+        True,
+        _RUNS,
+        "Go on with an unfinished build of the same flags; --noresume refuses one.",
+    )
+    stats: bool = setting(
+        True,
+        _RUNS,
+        "Make the statistics page, stats.html. --nostats saves some 2 CPU seconds; `python -m "
+        "cxr_tfrecords.stats DATA` makes it later.",
+    )
+    worker_threads: int = setting(
+        0,
+        _RUNS,
+        "Threads in a worker. 0: all cores for DirectRunner, else 1.",
+        within="[0, inf)",
+    )
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+        if self.append and self.overwrite:
+            raise UserError("--append and --overwrite exclude each other: give one of them")
+        if self.append and not (self.input_dir or self.input_csv):
+            raise UserError("--append needs --input_dir or --input_csv, the files to add")
 
 
 def salt_id(salt: str) -> str:
