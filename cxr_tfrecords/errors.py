@@ -42,6 +42,11 @@ class DivergedError(UserError):
     exit_code = 3
 
 
+def first_line(error: BaseException, length: int | None = None) -> str:
+    """The first line of an error's message, cut to `length` characters; its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
+
+
 def run_main(
     main: Callable[[list[str]], int | None], *, known_only: bool = False, arguments: bool = False
 ) -> None:

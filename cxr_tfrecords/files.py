@@ -200,16 +200,44 @@ def replacing(path: str, suffix: str = "") -> Iterator[str]:
         raise
 
 
-def write_json(path: str, content: Any) -> None:
-    """Writes JSON under a temporary name and renames it; keys sorted, so bytes repeat."""
+def write_json(path: str, content: Any, *, sort_keys: bool = True, allow_nan: bool = True) -> None:
+    """Writes JSON under a temporary name and renames it; with sorted keys bytes repeat.
+
+    Raises:
+      ValueError: `content` holds NaN or an infinity without `allow_nan`.
+    """
     with replacing(path) as temporary, open_file(temporary, "w") as file:
-        json.dump(content, file, indent=1, sort_keys=True, ensure_ascii=False)
+        json.dump(
+            content, file, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=allow_nan
+        )
         file.write("\n")
 
 
 def read_json(path: str) -> Any:
-    """Raises ValueError if it is no JSON."""
+    """The content of a JSON file.
+
+    Raises:
+      OSError, ValueError: it cannot be opened, or is not JSON.
+    """
     return json.loads(read_bytes(path))
+
+
+def read_named_json(path: str, remedy: str = "") -> Any:
+    """The content of a JSON file that a user has named.
+
+    Args:
+      remedy: what to do where it cannot be read.
+
+    Raises:
+      UserError: it cannot be opened, or is not JSON.
+    """
+    remedy = f"; {remedy}" if remedy else ""
+    try:
+        return read_json(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}{remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}){remedy}") from error
 
 
 @contextlib.contextmanager

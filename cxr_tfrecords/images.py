@@ -20,6 +20,7 @@ import xxhash
 from PIL import Image, UnidentifiedImageError
 
 from cxr_tfrecords import dicom
+from cxr_tfrecords.errors import first_line
 
 # Our own --max_pixels check replaces Pillow's, which warns on stderr or raises by size class.
 Image.MAX_IMAGE_PIXELS = None
@@ -84,7 +85,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     except UnidentifiedImageError as error:
         raise BadImageError(f"not an image (starts with {data[:8]!r})") from error
     except Exception as error:  # Pillow raises many types for a damaged header
-        raise BadImageError(f"not a readable image ({_first_line(error)})") from error
+        raise BadImageError(f"not a readable image ({first_line(error, 100)})") from error
     if width * height > max_pixels:
         raise BadImageError(f"{width} x {height} pixels are more than --max_pixels={max_pixels}")
     if kind == "PNG":
@@ -189,7 +190,7 @@ def _decode_png(data: bytes) -> np.ndarray:
     try:
         raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise BadImageError(f"damaged PNG ({_first_line(error)})") from error
+        raise BadImageError(f"damaged PNG ({first_line(error, 100)})") from error
     if raw is None:
         raise BadImageError("damaged PNG: its image data do not decode")
     if raw.dtype == np.uint16:
@@ -211,7 +212,7 @@ def _decode_jpeg(data: bytes, mode: str) -> np.ndarray:
         # strict: libjpeg's warnings (premature end, corrupt data) are errors here.
         pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=True)
     except ValueError as error:
-        raise BadImageError(f"damaged or truncated JPEG ({_first_line(error)})") from error
+        raise BadImageError(f"damaged or truncated JPEG ({first_line(error, 100)})") from error
     return pixels[:, :, 0] if space == "GRAY" else pixels
 
 
@@ -230,11 +231,6 @@ def _over_black(raw: np.ndarray) -> np.ndarray:
     if alpha.min(initial=255) == 255:
         return raw[:, :, :3]
     return ((raw[:, :, :3].astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:100] if text else type(error).__name__
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:

@@ -148,10 +148,11 @@ def _entry_name(cell: method_grid.Cell) -> str:
 
 def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
     """(entry, run directory) of all finished runs; what tells entries apart names them."""
+    from trainer.runs import run_files
     from trainer.runs.finished_run import read_run
 
     paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
-    paths = [path for path in paths if os.path.exists(os.path.join(path, "metrics.json"))]
+    paths = [path for path in paths if run_files.is_finished(path, with_model=False)]
     if not paths:
         raise UserError(f"--runs={','.join(patterns)} matches no finished run")
     runs = [read_run(path) for path in paths]

@@ -17,7 +17,7 @@ from tests import helpers
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import compute_metrics, read_predictions
 from trainer.input.split_batches import SplitSource
-from trainer.runs import run_directory
+from trainer.runs import run_files
 from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig
 from trainer.training import output_layer, second_stage
@@ -60,7 +60,7 @@ def test_a_decoupled_run_is_a_finished_run_and_its_source_stays_untouched(
     before = _snapshot(source)
     metrics = second_stage.decouple(str(source), str(tmp_path), method, epochs=3)
     assert _snapshot(source) == before
-    assert run_directory.is_finished(str(tmp_path))
+    assert run_files.is_finished(str(tmp_path))
     run = read_run(str(tmp_path))
     assert run.metrics == metrics
     assert run.dataset["fingerprint"] == data.fingerprint

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.evaluation.bootstrap import Interval, holm
@@ -71,13 +71,7 @@ def read_matrices(path: str) -> Matrices:
     Raises:
       UserError: no such file, or its matrices are not square tables of counts.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from error
+    content = files.read_named_json(path)
     keys = ("class_names", "models")
     if isinstance(content, dict) and "confusion_matrices_rows_actual" in content:
         keys = ("class_order", "confusion_matrices_rows_actual")

@@ -20,6 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from tqdm import tqdm
 
 from cxr_tfrecords.errors import UserError
+from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun
 from trainer.settings import table
 from trainer.settings.config import TrainConfig
@@ -118,7 +119,8 @@ def command(study_dir: str, cell: Cell, common: Sequence[str]) -> list[str]:
 
 
 def is_finished(study_dir: str, cell: Cell) -> bool:
-    return os.path.exists(os.path.join(run_dir(study_dir, cell), "report.md"))
+    """Whether the cell's run is, see `run_files`; its model may be deleted."""
+    return run_files.is_finished(run_dir(study_dir, cell), with_model=False)
 
 
 def run_grid(study_dir: str, cells: Sequence[Cell], common: Sequence[str], jobs: int) -> list[str]:

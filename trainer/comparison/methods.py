@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from cxr_tfrecords.errors import UserError
 from trainer.deployment import corrected_probabilities
 from trainer.deployment.corrected_probabilities import VARIANTS
-from trainer.evaluation.predictions import Predictions, read_predictions
+from trainer.evaluation.predictions import Predictions
 from trainer.runs.finished_run import FinishedRun, read_run
 
 
@@ -70,7 +69,7 @@ def score_entry(entry: Entry, deploy_prior: Sequence[float] | None) -> Scored:
     predictions, plans = [], []
     variants: dict[str, list[np.ndarray]] = {variant: [] for variant in VARIANTS}
     for run in entry.runs:
-        test = read_predictions(os.path.join(run.path, "predictions_test.csv"))
+        test = run.predictions("test")
         plan = corrected_probabilities.plan_deployment(run, deploy_prior)
         predictions.append(test)
         plans.append(plan)

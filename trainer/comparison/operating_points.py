@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from scipy.special import expit
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.evaluation import calibration
 from trainer.evaluation.metrics import log_odds
-from trainer.evaluation.predictions import Predictions, read_predictions
+from trainer.evaluation.predictions import Predictions
 from trainer.runs.finished_run import FinishedRun
 
 SENSITIVITY = 0.95
@@ -29,10 +28,7 @@ def of_runs(
     """
     points: dict[str, list[dict[str, Any]]] = {name: [] for name in runs[0].class_names}
     for run in runs:
-        validation, test = (
-            read_predictions(os.path.join(run.path, f"predictions_{split}.csv"))
-            for split in ("validation", "test")
-        )
+        validation, test = run.predictions("validation"), run.predictions("test")
         for c, name in enumerate(run.class_names):
             point = _point(validation, test, c, sensitivity)
             if point is not None:

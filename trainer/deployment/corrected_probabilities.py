@@ -9,7 +9,6 @@ known before the test split is looked at.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +17,6 @@ from scipy.special import log_softmax
 from cxr_tfrecords.errors import UserError
 from trainer.balancing import sampler_options
 from trainer.evaluation import calibration
-from trainer.evaluation.predictions import read_predictions
 from trainer.runs.finished_run import FinishedRun
 from trainer.runs.training_priors import training_priors
 
@@ -76,8 +74,7 @@ def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = Non
     Raises:
       UserError: the run has no readable validation predictions.
     """
-    path = os.path.join(run.path, "predictions_validation.csv")
-    validation = read_predictions(path)
+    validation = run.predictions("validation")
     trained_at = training_priors(run)
     natural = np.array(run.samples["natural"], np.float64)
     natural /= natural.sum()

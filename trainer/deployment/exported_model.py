@@ -17,8 +17,7 @@ from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.deployment import corrected_probabilities
 from trainer.deployment.corrected_probabilities import Deployment
 from trainer.evaluation.metrics import weighted_metrics
-from trainer.evaluation.predictions import read_predictions
-from trainer.runs import run_directory
+from trainer.runs import run_directory, run_files
 from trainer.runs.finished_run import FinishedRun, read_run
 
 # Of the exported model -> of `corrected_probabilities.VARIANTS`.
@@ -86,7 +85,7 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
       natural: whether the place's shares are those of the data; else the test split says nothing
         of the probabilities there, and only raw ones are scored.
     """
-    test = read_predictions(os.path.join(run.path, "predictions_test.csv"))
+    test = run.predictions("test")
     once = np.ones((1, len(test.labels)), np.int32)
     scores = {}
     for output, variant in OUTPUTS.items():
@@ -100,7 +99,7 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
     }
     return {
         "run": os.path.abspath(run.path),
-        "model_sha256": run_directory.hash_file(os.path.join(run.path, "model.keras")),
+        "model_sha256": run_directory.hash_file(os.path.join(run.path, run_files.MODEL)),
         "class_names": list(run.class_names),
         "input": "uint8 [batch, size, size, channels], not scaled",
         "class_shares": shares,

@@ -17,7 +17,6 @@ from trainer.balancing.samplers import EpochPlan
 from trainer.epochs.plan import plan_epoch, planned_counts
 from trainer.settings.config import TrainConfig
 
-FILE_NAME = "sampler_audit.json"
 # The meters count in float32, exactly up to here.
 _EXACT_COUNTS = 2**24
 
@@ -197,7 +196,7 @@ def describe_run(content: Mapping[str, Any], *, checked: bool = True) -> str:
     """
     rows = content["epochs"]
     first, last = rows[0], rows[-1]
-    lines = [f"Sampler audit (`{FILE_NAME}`):", "", f"- {describe_epoch(content, first)}"]
+    lines = ["Sampler audit (`sampler_audit.json`):", "", f"- {describe_epoch(content, first)}"]
     if len(rows) > 1:
         lines.append(f"- {describe_epoch(content, last)}")
     seen = ", ".join(

@@ -14,7 +14,7 @@ import scipy.stats
 
 from trainer.evaluation.bootstrap import Interval
 
-# Below so many discordant pairs the chi-square approximation is poor (statsmodels' own advice).
+# With fewer discordant pairs than this the chi-square approximation is poor.
 _EXACT_BELOW = 25
 
 
@@ -71,14 +71,14 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
     Args:
       correct_a, correct_b: bool [n], by image.
     """
-    from statsmodels.stats.contingency_tables import mcnemar as test  # a second of import
-
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
-    table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
-    only_a, only_b = int(table[0][1]), int(table[1][0])
-    exact = only_a + only_b < _EXACT_BELOW
-    p_value = float(test(table, exact=exact, correction=True).pvalue)
-    return McNemar(only_a, only_b, min(1.0, p_value), "exact" if exact else "chi-square")
+    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    discordant = only_a + only_b
+    if discordant < _EXACT_BELOW:
+        p_value = 2 * float(scipy.stats.binom.cdf(min(only_a, only_b), discordant, 0.5))
+        return McNemar(only_a, only_b, min(1.0, p_value), "exact")
+    statistic = (abs(only_a - only_b) - 1) ** 2 / discordant
+    return McNemar(only_a, only_b, float(scipy.stats.chi2.sf(statistic, 1)), "chi-square")
 
 
 def delong(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 
 # So many servers does `--data_service=local` start, to rehearse more than one.
 _LOCAL_SERVERS = 2
@@ -125,5 +125,5 @@ def start_server(host: str = "localhost", port: int = 0) -> Server:
             )
         )
     except tf.errors.OpError as error:
-        raise UserError(f"--port={port}: {str(error).splitlines()[0][:160]}") from error
+        raise UserError(f"--port={port}: {first_line(error, 160)}") from error
     return Server(f"{host}:{own}", dispatcher, worker)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import keras
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 from trainer.models import small_networks
 from trainer.models.backbone_table import TABLE
 
@@ -134,10 +134,10 @@ def _application(
     except Exception as error:
         if weights is None:
             raise UserError(
-                f"--backbone={name} cannot take images of {shape[0]} px: {_first_line(error)}"
+                f"--backbone={name} cannot take images of {shape[0]} px: {_reason(error)}"
             ) from error
         raise UserError(
-            f"the ImageNet weights of {name} cannot be had ({_first_line(error)}): give a file "
+            f"the ImageNet weights of {name} cannot be had ({_reason(error)}): give a file "
             "with --weights=FILE.h5, or start from random weights with --weights=none"
         ) from error
     finally:
@@ -155,11 +155,10 @@ def _load_weights(backbone: keras.Model, path: str, name: str) -> None:
     except Exception as error:  # h5py and Keras raise many types for a file that does not fit
         raise UserError(
             f"--weights={path} does not fit --backbone={name} without its top layers: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     # Keras: "URL fetch failure on <long address>: None -- <reason>".
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return text.rpartition(" -- ")[2][:160]
+    return first_line(error).rpartition(" -- ")[2][:160]

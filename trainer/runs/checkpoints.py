@@ -24,7 +24,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 from trainer.runs.progress import Progress
 
 RESUME, _BEST = "resume", "best"
@@ -91,7 +91,7 @@ class Checkpoints:
                 self._whole.read(os.path.join(path, _STATE)).assert_consumed()
                 progress = Progress.from_json(self._host.text)
             except _FAILURES as error:
-                failures.append(f"checkpoint {path} cannot be restored ({_reason(error)})")
+                failures.append(f"checkpoint {path} cannot be restored ({first_line(error, 160)})")
                 continue
             for failure in failures:
                 print(f"warning: {failure}; going back to {_name(position)}", file=sys.stderr)
@@ -113,8 +113,8 @@ class Checkpoints:
             self._model.read(os.path.join(path, _STATE)).assert_consumed()
         except _FAILURES as error:
             raise UserError(
-                f"checkpoint {path} cannot be restored ({_reason(error)}): start again with "
-                "another --run_dir"
+                f"checkpoint {path} cannot be restored ({first_line(error, 160)}): start again "
+                "with another --run_dir"
             ) from error
 
 
@@ -173,7 +173,3 @@ def _prune(directory: str, current: tuple[int, int], keep: int) -> None:
     for position in positions:
         if position not in kept:
             shutil.rmtree(os.path.join(directory, _name(position)), ignore_errors=True)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

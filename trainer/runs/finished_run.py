@@ -1,21 +1,20 @@
-"""What a finished run left in its directory, read back for pictures, reports and comparisons.
+"""Reads a run directory back, for pictures, reports and comparisons.
 
-Only the files themselves are read: no model, no data set, no TensorFlow.
+Only the run's own files are read: no model, no data set, no TensorFlow.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import os
 from typing import Any
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
-from trainer.epochs.audit import FILE_NAME
+from trainer.evaluation.predictions import Predictions, read_predictions
+from trainer.runs import run_files
 from trainer.settings.config import TrainConfig
-
-SPLITS = ("validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +23,15 @@ class FinishedRun:
 
     Attributes:
       path: the directory.
-      config: the settings; versions: of the software, by name.
+      config: the settings.
+      versions: of the software, by name.
       dataset: path, fingerprint, class_names and counts (split -> examples of each class).
       history: one row of numbers an epoch.
       metrics: split -> what `predictions.compute_metrics` gives.
       samples: training examples of each class: natural, planned, realised and unique, the last
         two of the first epoch.
-      audit: `sampler_audit.SamplerAudit.to_json` of all epochs; None of a run made before it was.
+      audit: `audit.SamplerAudit.to_json` of all epochs; None if no epoch of it was trained, as in a
+        run of trainer.decouple.
       decoupled: None, or what trainer.decouple made it from and how, see `second_stage`.
     """
 
@@ -43,6 +44,20 @@ class FinishedRun:
     samples: dict[str, list[int]]
     audit: dict[str, Any] | None = None
     decoupled: dict[str, Any] | None = None
+    _predictions: dict[str, Predictions] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def predictions(self, split: str) -> Predictions:
+        """The predictions on `validation` or `test`; their file is read once.
+
+        Raises:
+          UserError: the file is missing or holds no predictions.
+        """
+        if split not in self._predictions:
+            path = run_files.predictions_path(self.path, split)
+            self._predictions[split] = read_predictions(path)
+        return self._predictions[split]
 
     @property
     def class_names(self) -> list[str]:
@@ -62,7 +77,7 @@ def read_run(run_dir: str) -> FinishedRun:
     Raises:
       UserError: a file is missing or not what a run writes; the message names it.
     """
-    settings = _read_json(run_dir, "config.json")
+    settings = _read_json(run_dir, run_files.CONFIG)
     try:
         return FinishedRun(
             path=run_dir,
@@ -70,43 +85,41 @@ def read_run(run_dir: str) -> FinishedRun:
             versions=settings["versions"],
             dataset=settings["dataset"],
             history=_read_history(run_dir),
-            metrics=_read_json(run_dir, "metrics.json"),
-            samples=_read_json(run_dir, "sampler_counts.json"),
+            metrics=_read_json(run_dir, run_files.METRICS),
+            samples=_read_json(run_dir, run_files.SAMPLER_COUNTS),
             audit=_read_audit(run_dir),
             decoupled=settings.get("decoupled"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{os.path.join(run_dir, 'config.json')} is not of a training run ({error})"
+            f"{os.path.join(run_dir, run_files.CONFIG)} is not of a training run ({error}); "
+            + _remedy(run_dir)
         ) from error
 
 
 def _read_json(run_dir: str, name: str) -> Any:
-    path = os.path.join(run_dir, name)
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; is {run_dir} a finished run?") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from error
+    return files.read_named_json(os.path.join(run_dir, name), _remedy(run_dir))
+
+
+def _remedy(run_dir: str) -> str:
+    return f"is {run_dir} a finished run?"
 
 
 def _read_audit(run_dir: str) -> dict[str, Any] | None:
-    if not os.path.exists(os.path.join(run_dir, FILE_NAME)):
+    if not os.path.exists(os.path.join(run_dir, run_files.SAMPLER_AUDIT)):
         return None
-    return _read_json(run_dir, FILE_NAME)
+    return _read_json(run_dir, run_files.SAMPLER_AUDIT)
 
 
 def _read_history(run_dir: str) -> list[dict[str, float]]:
-    path = os.path.join(run_dir, "history.csv")
+    path = os.path.join(run_dir, run_files.HISTORY)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; is {run_dir} a finished run?") from error
+        raise UserError(f"{path}: {error.strerror}; {_remedy(run_dir)}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error})") from error
+        raise UserError(f"{path} is damaged ({error}); {_remedy(run_dir)}") from error
     if not rows:
-        raise UserError(f"{path} holds no epoch")
+        raise UserError(f"{path} holds no epoch; {_remedy(run_dir)}")
     return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 # Keras' ReduceLROnPlateau: a smaller gain than this counts as none.
@@ -88,6 +89,39 @@ class Progress:
                 self.learning_rate *= reduce_lr_factor
                 self.plateau_epochs = 0
         return improved
+
+
+def history_row(
+    *,
+    epoch: int,
+    step: int,
+    learning_rate: float,
+    loss: float,
+    accuracy: float,
+    validation: Mapping[str, Any],
+    seconds: float,
+    images_per_second: float,
+) -> dict[str, Any]:
+    """One epoch's row of history.csv, in the order of its columns.
+
+    Args:
+      epoch, step: done so far.
+      loss, accuracy: means over the epoch's training steps.
+      validation: what `predictions.compute_metrics` gives for the validation split.
+      seconds: of training and validation.
+    """
+    return {
+        "epoch": epoch,
+        "step": step,
+        "learning_rate": learning_rate,
+        "loss": loss,
+        "accuracy": accuracy,
+        "validation_loss": validation["log_loss"],
+        "validation_accuracy": validation["accuracy"],
+        "validation_balanced_accuracy": validation["balanced_accuracy"],
+        "seconds": round(seconds, 2),
+        "images_per_second": round(images_per_second, 1),
+    }
 
 
 def _better(value: float, best: float | None, maximize: bool, margin: float) -> bool:

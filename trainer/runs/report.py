@@ -14,7 +14,9 @@ from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.markdown import plain_table
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run, total_planned
-from trainer.runs.finished_run import SPLITS, FinishedRun, read_run
+from trainer.evaluation.paired_tests import wilson
+from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.run_files import REPORT, SPLITS
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 
@@ -53,7 +55,7 @@ def write_report(run_dir: str) -> str:
         "## Computing them again",
         _recompute(run),
     ]
-    path = os.path.join(run_dir, "report.md")
+    path = os.path.join(run_dir, REPORT)
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\n\n".join(parts) + "\n")
     return path
@@ -111,12 +113,9 @@ def _summarize(run: FinishedRun) -> str:
 
 def _interval(metrics: dict[str, Any]) -> str:
     """Wilson's interval of the accuracy (Wilson 1927), images taken as independent."""
-    import scipy.stats
-
     confusion = np.array(metrics["confusion_matrix"])
-    result = scipy.stats.binomtest(int(np.trace(confusion)), int(confusion.sum()))
-    low, high = result.proportion_ci(method="wilson")
-    return f"95% interval {low:.1%} to {high:.1%}"
+    share = wilson(int(np.trace(confusion)), int(confusion.sum()))
+    return f"95% interval {share.low:.1%} to {share.high:.1%}"
 
 
 def _results_table(run: FinishedRun) -> str:

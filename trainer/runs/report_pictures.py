@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_tfrecords.files import replacing
+from cxr_tfrecords.pages.figures import new_figure
 from cxr_tfrecords.pages.plot_style import STYLE
-from trainer.runs.finished_run import SPLITS, FinishedRun, read_run
+from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.run_files import SPLITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +78,7 @@ def _draw_sampling(
     class_names: Sequence[str], natural: Sequence[int], sampled: dict[str, Sequence[int]]
 ) -> Figure:
     columns = min(len(sampled), 3)
-    figure = _new_figure(1.4 + 3.4 * columns, 0.9 + 2.9 * -(-len(sampled) // columns))
+    figure = new_figure(1.4 + 3.4 * columns, 0.9 + 2.9 * -(-len(sampled) // columns))
     panels = figure.subplots(
         -(-len(sampled) // columns), columns, squeeze=False, sharey=True
     ).ravel()
@@ -112,13 +114,6 @@ def _draw_sampling(
     return figure
 
 
-def _new_figure(width: float, height: float) -> Figure:
-    """A figure outside pyplot, which would keep it alive and pick a window system."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _draw_class_counts(run: FinishedRun) -> Figure:
     natural, planned, realised, unique = (
         np.array(run.samples[key]) for key in ("natural", "planned", "realised", "unique")
@@ -127,7 +122,7 @@ def _draw_class_counts(run: FinishedRun) -> Figure:
     different = planned * unique / np.maximum(realised, 1)
     repeats = planned - different
     rows = np.arange(len(natural))
-    figure = _new_figure(8, 1.7 + 0.72 * len(rows))
+    figure = new_figure(8, 1.7 + 0.72 * len(rows))
     axes = figure.add_subplot()
     bar: Any = {"height": 0.36, "linewidth": 0}
     axes.barh(rows - 0.2, natural, color=_GRAY, label="before: the training split", **bar)
@@ -169,7 +164,7 @@ def _draw_training_curves(run: FinishedRun) -> Figure:
     styles["accuracy"], styles["validation_accuracy"] = styles["loss"], styles["validation_loss"]
     epochs = [int(row["epoch"]) for row in run.history]
     best = int(run.best["epoch"])
-    figure = _new_figure(9.5, 4.2)
+    figure = new_figure(9.5, 4.2)
     left, right = figure.subplots(1, 2)
     panels = {
         left: ("loss", "validation_loss"),
@@ -231,7 +226,7 @@ def _draw_confusion(run: FinishedRun, split: str) -> Figure:
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, np.newaxis]
     names = run.class_names
-    figure = _new_figure(2.2 + 1.05 * len(names), 1.6 + 0.85 * len(names))
+    figure = new_figure(2.2 + 1.05 * len(names), 1.6 + 0.85 * len(names))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(*counts.shape):

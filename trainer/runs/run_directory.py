@@ -1,18 +1,6 @@
-"""The files of a run directory that are not checkpoints: settings, history, finish, failures.
+"""Writes a run directory: settings, history, curves and model; refuses one that is another run's.
 
-RUN/
-  config.json            all flags, versions, the data set's fingerprint and counts; `decoupled` if
-                         trainer.decouple made it from another run
-  sampler_counts.json    class counts before and after sampling
-  sampler_audit.json     what each epoch's sampling was, see trainer.epochs.audit
-  history.csv            one row an epoch
-  tensorboard/           the same as curves
-  profile/               with --profile, see trainer.training.step_profile
-  checkpoints/           see trainer.runs.checkpoints
-  predictions_*.csv      every example of validation and test
-  model.keras            the trained model, loads without code of ours
-  metrics.json           computed from the predictions
-  *.png, report.md       pictures and a page that shows them
+`run_files` lists the files, `checkpoints` writes those to resume from.
 """
 
 from __future__ import annotations
@@ -20,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import json
 import os
 import platform
 import re
@@ -34,22 +21,13 @@ import sklearn
 import tensorflow as tf
 
 import cxr_tfrecords
+from cxr_tfrecords import files
 from cxr_tfrecords.dataset_dir import DatasetDir
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.files import replacing
-from trainer.epochs.audit import FILE_NAME, SamplerAudit
-from trainer.runs import checkpoints
+from trainer.epochs.audit import SamplerAudit
+from trainer.runs import checkpoints, run_files
 from trainer.settings.config import TrainConfig
-
-CHECKPOINTS = "checkpoints"
-# Written last, in this order: a run that has them all is finished.
-_FINAL_FILES = (
-    "predictions_validation.csv",
-    "predictions_test.csv",
-    "model.keras",
-    "metrics.json",
-    "report.md",
-)
 
 
 def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
@@ -60,17 +38,17 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
     Raises:
       UserError: naming each flag that differs, with both values.
     """
-    path = os.path.join(config.run_dir, "config.json")
+    path = os.path.join(config.run_dir, run_files.CONFIG)
     if not os.path.exists(path):
         return
     if _is_decoupled(path):
         raise UserError(
             f"--run_dir={config.run_dir} holds a run of trainer.decouple: name another --run_dir"
         )
-    if not checkpoints.exist(os.path.join(config.run_dir, CHECKPOINTS)):
+    if not checkpoints.exist(os.path.join(config.run_dir, run_files.CHECKPOINTS)):
         return
     try:
-        content = read_json(path)
+        content = files.read_json(path)
         settings, fingerprint = content["config"], content["dataset"]["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): use another --run_dir") from error
@@ -97,14 +75,14 @@ def check_decoupled_run(run_dir: str) -> None:
     Raises:
       UserError: the directory is taken.
     """
-    path = os.path.join(run_dir, "config.json")
-    if is_finished(run_dir) or (os.path.exists(path) and not _is_decoupled(path)):
+    path = os.path.join(run_dir, run_files.CONFIG)
+    if run_files.is_finished(run_dir) or (os.path.exists(path) and not _is_decoupled(path)):
         raise UserError(f"--run_dir={run_dir} holds a run already: name another --run_dir")
 
 
 def _is_decoupled(config_path: str) -> bool:
     try:
-        return "decoupled" in read_json(config_path)
+        return "decoupled" in files.read_json(config_path)
     except (ValueError, TypeError):
         return False
 
@@ -146,31 +124,20 @@ def start_run(
     if decoupled is not None:
         content["decoupled"] = decoupled
     os.makedirs(config.run_dir, exist_ok=True)
-    write_json(os.path.join(config.run_dir, "config.json"), content)
-    write_json(os.path.join(config.run_dir, "sampler_counts.json"), samples)
-
-
-def is_finished(run_dir: str) -> bool:
-    return all(os.path.exists(os.path.join(run_dir, name)) for name in _FINAL_FILES)
+    write_json(os.path.join(config.run_dir, run_files.CONFIG), content)
+    write_json(os.path.join(config.run_dir, run_files.SAMPLER_COUNTS), samples)
 
 
 def write_json(path: str, content: Any) -> None:
-    """Writes under a temporary name and renames, so that no half-written file is ever read."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-
-
-def read_json(path: str) -> Any:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    """Writes a file of a run: keys in their order, and no NaN, which is not JSON."""
+    files.write_json(path, content, sort_keys=False, allow_nan=False)
 
 
 def write_history(run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
     """Writes history.csv anew: resuming can then neither repeat nor lose a row."""
     if not history:
         return
-    path = os.path.join(run_dir, "history.csv")
+    path = os.path.join(run_dir, run_files.HISTORY)
     with (
         replacing(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -182,14 +149,14 @@ def write_history(run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
 
 def write_audit(run_dir: str, audit: SamplerAudit) -> None:
     """Writes sampler_audit.json anew."""
-    write_json(os.path.join(run_dir, FILE_NAME), audit.to_json())
+    write_json(os.path.join(run_dir, run_files.SAMPLER_AUDIT), audit.to_json())
 
 
 class TensorBoard:
     """Curves of the history; starts anew with the rows that are there already."""
 
     def __init__(self, run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
-        directory = os.path.join(run_dir, "tensorboard")
+        directory = os.path.join(run_dir, run_files.TENSORBOARD)
         shutil.rmtree(directory, ignore_errors=True)
         self._writer = tf.summary.create_file_writer(directory)
         for row in history:
@@ -205,7 +172,7 @@ class TensorBoard:
 
 def save_model(run_dir: str, model: keras.Model) -> None:
     """Writes model.keras."""
-    with replacing(os.path.join(run_dir, "model.keras"), suffix=".keras") as temporary:
+    with replacing(os.path.join(run_dir, run_files.MODEL), suffix=".keras") as temporary:
         model.save(temporary)
 
 
@@ -215,11 +182,11 @@ def load_model(run_dir: str) -> keras.Model:
     Raises:
       UserError: it is missing or damaged.
     """
-    path = os.path.join(run_dir, "model.keras")
+    path = os.path.join(run_dir, run_files.MODEL)
     try:
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError) as error:
-        reason = _first_line(error)[:160]
+        reason = first_line(error, 160)
         raise UserError(f"{path} cannot be read ({reason})") from error
 
 
@@ -245,7 +212,7 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             path = error.filename or config.run_dir
             raise UserError(f"{where}: {error.strerror} ({path})") from error
-        reason = re.sub(r"\{\{.*?\}\} ", "", _first_line(error))[:200]
+        reason = re.sub(r"\{\{.*?\}\} ", "", first_line(error))[:200]
         if isinstance(error, tf.errors.ResourceExhaustedError):
             raise UserError(
                 f"out of device memory at --batch_size={config.batch_size}: use a smaller one "
@@ -261,7 +228,3 @@ def hash_file(path: str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -21,7 +21,7 @@ from trainer.evaluation import predictions as evaluation
 from trainer.input import decode_service, distributed_iterator, split_batches
 from trainer.models import batch_norm
 from trainer.models.classifier import create_model, head_model
-from trainer.runs import checkpoints, run_directory
+from trainer.runs import checkpoints, run_files
 from trainer.settings.config import TrainConfig
 from trainer.training import feature_cache, losses, steps
 
@@ -114,7 +114,7 @@ def create_trainer(
         sources=sources,
         services=services,
         checkpoints=checkpoints.Checkpoints(
-            os.path.join(config.run_dir, run_directory.CHECKPOINTS),
+            os.path.join(config.run_dir, run_files.CHECKPOINTS),
             model,
             optimizer,
             config.keep_checkpoints,

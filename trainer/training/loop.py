@@ -13,7 +13,7 @@ from trainer.distribution import lost_workers, preemption, strategies
 from trainer.epochs.audit import SamplerAudit, check_trained, describe_epoch
 from trainer.evaluation.predictions import compute_metrics
 from trainer.runs import run_directory
-from trainer.runs.progress import Progress
+from trainer.runs.progress import Progress, history_row
 from trainer.settings.config import TrainConfig
 from trainer.settings.learning_rate import warmed_up
 from trainer.training import saving, schedule, steps
@@ -115,18 +115,16 @@ def _run_epoch(
     notices.check_alone()
     validation = predict(trainer, "validation", with_ids=False, after_batch=notices.check_alone)
     metrics = compute_metrics(validation, trainer.data.class_names)
-    row = {
-        "epoch": progress.epoch + 1,
-        "step": progress.step,
-        "learning_rate": warmed_up(learning_rate, progress.step, config.warmup_steps),
-        "loss": totals.loss,
-        "accuracy": totals.accuracy,
-        "validation_loss": metrics["log_loss"],
-        "validation_accuracy": metrics["accuracy"],
-        "validation_balanced_accuracy": metrics["balanced_accuracy"],
-        "seconds": round(training_seconds + time.monotonic() - trained, 2),
-        "images_per_second": round(totals.examples / max(training_seconds, 1e-9), 1),
-    }
+    row = history_row(
+        epoch=progress.epoch + 1,
+        step=progress.step,
+        learning_rate=warmed_up(learning_rate, progress.step, config.warmup_steps),
+        loss=totals.loss,
+        accuracy=totals.accuracy,
+        validation=metrics,
+        seconds=training_seconds + time.monotonic() - trained,
+        images_per_second=totals.examples / max(training_seconds, 1e-9),
+    )
     is_best = progress.finish_epoch(
         row[config.monitor],
         maximize=config.monitor != "validation_loss",

@@ -14,6 +14,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.evaluation.predictions import Predictions, compute_metrics
 from trainer.input.distributed_iterator import untuned
+from trainer.runs.progress import history_row
 from trainer.settings.config import TrainConfig
 from trainer.training import steps
 from trainer.training.learner import plan_epoch
@@ -62,8 +63,17 @@ def train(
                 f"--learning_rate than {config.learning_rate:g}"
             )
         metrics = _score(head, *validation, data.class_names)
-        step = int(optimizer.iterations)
-        row = _history_row(epoch + 1, step, config, totals, metrics, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        row = history_row(
+            epoch=epoch + 1,
+            step=int(optimizer.iterations),
+            learning_rate=config.learning_rate,
+            loss=totals.loss,
+            accuracy=totals.accuracy,
+            validation=metrics,
+            seconds=seconds,
+            images_per_second=totals.examples / seconds,
+        )
         history.append(row)
         print(_describe_row(row, config.epochs), flush=True)
         if row[MONITOR] > best:
@@ -97,26 +107,3 @@ def _score(
     logits = np.asarray(head(features))
     predictions = Predictions([""] * len(labels), labels, logits)
     return compute_metrics(predictions, class_names)
-
-
-def _history_row(
-    epoch: int,
-    step: int,
-    config: TrainConfig,
-    totals: steps.Totals,
-    metrics: dict[str, Any],
-    seconds: float,
-) -> dict[str, Any]:
-    """The columns of history.csv, as `loop` writes them."""
-    return {
-        "epoch": epoch,
-        "step": step,
-        "learning_rate": config.learning_rate,
-        "loss": totals.loss,
-        "accuracy": totals.accuracy,
-        "validation_loss": metrics["log_loss"],
-        "validation_accuracy": metrics["accuracy"],
-        "validation_balanced_accuracy": metrics["balanced_accuracy"],
-        "seconds": round(seconds, 2),
-        "images_per_second": round(totals.examples / seconds, 1),
-    }

@@ -9,18 +9,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cxr_tfrecords import files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches
-from trainer.runs import report, report_pictures, run_directory
+from trainer.runs import report, report_pictures, run_directory, run_files
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
 from trainer.training.learner import Trainer, count_samples, create_trainer, predict
-
-_SPLITS = ("validation", "test")
 
 
 def run(
@@ -43,13 +42,13 @@ def run(
     data = data.showing(config.mask)
     with run_directory.explained_failures(config), split_batches.explained_reads(data):
         run_directory.check_same_run(config, data)
-        if run_directory.is_finished(config.run_dir):
+        if run_files.is_finished(config.run_dir):
             print(f"{config.run_dir} is finished: nothing to train", flush=True)
         else:
             _train_and_evaluate(config, data, strategy)
         if not strategies.is_chief(strategy):
             return {}
-        metrics = run_directory.read_json(os.path.join(config.run_dir, "metrics.json"))
+        metrics = files.read_json(os.path.join(config.run_dir, run_files.METRICS))
     print(describe_results(config.run_dir, metrics), flush=True)
     return metrics
 
@@ -71,7 +70,7 @@ def _train_and_evaluate(
 
 
 def _evaluate(trainer: Trainer) -> None:
-    predictions = {split: predict(trainer, split) for split in _SPLITS}
+    predictions = {split: predict(trainer, split) for split in run_files.SPLITS}
     if trainer.chief:
         write_results(trainer.config.run_dir, predictions, trainer.model, trainer.data.class_names)
 
@@ -86,10 +85,9 @@ def write_results(
     metrics = {}
     for split, answers in predictions.items():
         metrics[split] = compute_metrics(answers, class_names)
-        name = os.path.join(run_dir, f"predictions_{split}.csv")
-        write_predictions(name, answers, class_names)
+        write_predictions(run_files.predictions_path(run_dir, split), answers, class_names)
     run_directory.save_model(run_dir, model)
-    run_directory.write_json(os.path.join(run_dir, "metrics.json"), metrics)
+    run_directory.write_json(os.path.join(run_dir, run_files.METRICS), metrics)
     report_pictures.write_pictures(run_dir)
     report.write_report(run_dir)
 

@@ -30,15 +30,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_tfrecords import dataset_dir
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.balancing import class_weights
-from trainer.evaluation.predictions import Predictions, compute_metrics, read_predictions
+from trainer.evaluation.predictions import Predictions, compute_metrics
 from trainer.input import shard_reading, split_batches
 from trainer.models.classifier import LOGITS
-from trainer.runs import run_directory
-from trainer.runs.finished_run import SPLITS, FinishedRun, read_run
+from trainer.runs import run_directory, run_files
+from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.run_files import SPLITS
 from trainer.runs.training_priors import training_priors
 from trainer.settings.config import TrainConfig
 from trainer.training import output_layer
@@ -103,7 +104,7 @@ def decouple(
         "method": method,
         "from_run": os.path.abspath(from_run),
         "from_config": source.run.config.to_json(),
-        "model_sha256": run_directory.hash_file(os.path.join(from_run, "model.keras")),
+        "model_sha256": run_directory.hash_file(os.path.join(from_run, run_files.MODEL)),
     }
     with run_directory.explained_failures(config), split_batches.explained_reads(source.data):
         if method == "tau_norm":
@@ -135,7 +136,7 @@ def choose_tau(features: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> 
 
 
 def _open_run(from_run: str, data_dir: str) -> _Source:
-    if not run_directory.is_finished(from_run):
+    if not run_files.is_finished(from_run):
         raise UserError(
             f"--from_run={from_run} is not a finished run: finish it with trainer.main first"
         )
@@ -148,10 +149,7 @@ def _open_run(from_run: str, data_dir: str) -> _Source:
             "name its data set with --data_dir"
         )
     model = run_directory.load_model(from_run)
-    predictions = {
-        split: read_predictions(os.path.join(from_run, f"predictions_{split}.csv"))
-        for split in SPLITS
-    }
+    predictions = {split: run.predictions(split) for split in SPLITS}
     source = _Source(run, data, model, predictions)
     if not isinstance(source.head, keras.layers.Dense):
         raise UserError(
@@ -268,7 +266,7 @@ def _finish(
     """Puts the output layer into the model and writes the results."""
     source.head.set_weights([kernel, bias])
     write_results(config.run_dir, predictions, source.model, source.data.class_names)
-    return run_directory.read_json(os.path.join(config.run_dir, "metrics.json"))
+    return files.read_json(os.path.join(config.run_dir, run_files.METRICS))
 
 
 def _answers(

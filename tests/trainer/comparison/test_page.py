@@ -22,7 +22,7 @@ from trainer.comparison.page.gallery import _show, worst
 from trainer.comparison.page.limits import budget_note
 from trainer.comparison.page.page import render, write_page
 from trainer.comparison.text import headline, markdown, verdicts
-from trainer.evaluation.predictions import Predictions, read_predictions
+from trainer.evaluation.predictions import Predictions
 
 EVIL = "<script>alert(1)</script>"
 SECTIONS = (
@@ -166,7 +166,7 @@ def test_operating_points_are_chosen_on_validation_and_measured_on_test(study, p
     run = entries[2].runs[0]
     assert run.config.sampler == "oversample"
     for split, key in (("validation", None), ("test", "sensitivity")):
-        own = read_predictions(os.path.join(run.path, f"predictions_{split}.csv"))
+        own = run.predictions(split)
         called = own.probabilities[own.labels == 0, 0] >= point["threshold"] - 1e-12
         if key is None:
             assert 0.95 <= called.mean() < 0.95 + 1 / len(called)
@@ -316,7 +316,7 @@ def test_mistakes_are_shown_with_their_images_and_heat_maps(pictured):
     content, entries = pictured
     page = render(content, entries)
     gallery = page[page.index('<section id="mistakes">') : page.index('<section id="limits">')]
-    own = read_predictions(os.path.join(entries[0].runs[0].path, "predictions_test.csv"))
+    own = entries[0].runs[0].predictions("test")
     expected = worst(own)
     assert expected
     assert "No images" not in gallery
@@ -331,7 +331,7 @@ def test_mistakes_are_shown_with_their_images_and_heat_maps(pictured):
 def test_other_data_at_the_same_place_are_not_shown(pictured):
     entries = pictured[1]
     run = entries[0].runs[0]
-    own = read_predictions(os.path.join(run.path, "predictions_test.csv"))
+    own = run.predictions("test")
     run.dataset["fingerprint"], before = "other", run.dataset["fingerprint"]
     try:
         lines = list(_show(run, worst(own)))

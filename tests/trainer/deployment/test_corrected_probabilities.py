@@ -71,7 +71,7 @@ def test_the_temperature_is_fitted_at_the_natural_shares_of_validation(tmp_path)
     natural = np.array(COUNTS["train"]) / sum(COUNTS["train"])
     np.testing.assert_allclose(plan.natural, natural)
     np.testing.assert_allclose(plan.target, 0.25)
-    validation = read_predictions(os.path.join(run.path, "predictions_validation.csv"))
+    validation = run.predictions("validation")
     moved = calibration.correct_priors(validation.log_probabilities, plan.trained_at, natural)
     assert plan.temperature == calibration.fit_temperature(validation.labels, moved)
     assert plan.temperature == corrected_probabilities.plan_deployment(run).temperature

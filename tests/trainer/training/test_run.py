@@ -14,7 +14,7 @@ from tests import helpers
 from tests.trainer import toy
 from trainer.evaluation.predictions import read_predictions
 from trainer.input.split_batches import SplitSource
-from trainer.runs import run_directory
+from trainer.runs import run_directory, run_files
 from trainer.settings.config import TrainConfig
 from trainer.training.learner import plan_epoch
 from trainer.training.run import run
@@ -59,7 +59,7 @@ def test_every_sampler_and_streaming_run_to_the_end(data, strategy, tmp_path, sa
         target_distribution=() if sampler == "undersample" else shares,
     )
     run(config, data, strategy)
-    assert run_directory.is_finished(config.run_dir)
+    assert run_files.is_finished(config.run_dir)
 
 
 def test_results_lost_after_the_training_are_made_again_without_training(data, strategy, tmp_path):

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import dataset_dir, images, records, tfrecord
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.pages import html as html_parts
 from cxr_tfrecords.pages.html import Thumbnail
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.comparison import compare_methods
 from trainer.comparison.methods import Entry
 from trainer.evaluation.predictions import Predictions
+from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun
 
 MOST = 8
@@ -157,7 +158,7 @@ def _explain(
     run: FinishedRun, mistakes: Sequence[Mistake], pixels: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """File name -> heat map [size, size]; and notes on what is missing."""
-    path = os.path.join(run.path, "model.keras")
+    path = os.path.join(run.path, run_files.MODEL)
     if not os.path.exists(path):
         return {}, [f"No Grad-CAM: {path} is not there."]
     shown = [one for one in mistakes if one.filename in pixels]
@@ -172,8 +173,7 @@ def _explain(
         stack = np.stack([pixels[one.filename] for one in shown])
         maps = GradCam.load(path).maps(stack, [one.predicted for one in shown])
     except Exception as error:  # Keras raises many types for a model that it cannot read
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        return {}, [f"No Grad-CAM: {path} cannot be used ({reason})."]
+        return {}, [f"No Grad-CAM: {path} cannot be used ({first_line(error, 160)})."]
     return {one.filename: one_map for one, one_map in zip(shown, maps, strict=True)}, []
 
 

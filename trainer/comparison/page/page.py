@@ -30,7 +30,6 @@ from trainer.comparison.page.results import (
     training,
     verdict,
 )
-from trainer.evaluation.predictions import read_predictions
 
 FILE_NAME = "comparison.html"
 _CSS = """
@@ -142,10 +141,7 @@ def _sections(
     content: Mapping[str, Any], entries: Sequence[Entry], paper: Matrices | None, gallery: bool
 ) -> Iterator[tuple[str, str, Iterable[str]]]:
     """(anchor, heading, HTML) in the order of the page."""
-    predictions = {
-        entry.name: read_predictions(os.path.join(entry.runs[0].path, "predictions_test.csv"))
-        for entry in entries
-    }
+    predictions = {entry.name: entry.runs[0].predictions("test") for entry in entries}
     yield "verdict", "Verdict", verdict(content)
     yield "results", "Results", results(content)
     yield "differences", "Differences at a glance", forest(content)

@@ -1,0 +1,51 @@
+"""The files of a run directory: their names, and when a run is finished. Nothing here needs Keras.
+
+RUN/
+  config.json            all flags, versions, the data set's fingerprint and counts; `decoupled` if
+                         trainer.decouple made it from another run
+  sampler_counts.json    class counts before and after sampling
+  sampler_audit.json     what each epoch's sampling was, see trainer.epochs.audit
+  history.csv            one row an epoch
+  tensorboard/           the same as curves
+  profile/               with --profile, see trainer.training.step_profile
+  checkpoints/           see trainer.runs.checkpoints
+  predictions_*.csv      every example of validation and test
+  model.keras            the trained model, loads without code of ours
+  metrics.json           computed from the predictions
+  *.png, report.md       pictures and a page that shows them
+"""
+
+from __future__ import annotations
+
+import os
+
+CONFIG = "config.json"
+SAMPLER_COUNTS = "sampler_counts.json"
+SAMPLER_AUDIT = "sampler_audit.json"
+HISTORY = "history.csv"
+TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
+MODEL = "model.keras"
+METRICS = "metrics.json"
+REPORT = "report.md"
+# The splits that a run predicts.
+SPLITS = ("validation", "test")
+
+
+def predictions_path(run_dir: str, split: str) -> str:
+    """The CSV file of a run's predictions on `validation` or `test`."""
+    return os.path.join(run_dir, f"predictions_{split}.csv")
+
+
+def is_finished(run_dir: str, *, with_model: bool = True) -> bool:
+    """Whether a run has written all its results; report.md is the last of them.
+
+    Args:
+      with_model: also asks for model.keras. A comparison needs none, so that a study's models may
+        be deleted.
+    """
+    needed = [predictions_path(run_dir, split) for split in SPLITS]
+    needed += [os.path.join(run_dir, name) for name in (METRICS, REPORT)]
+    if with_model:
+        needed.append(os.path.join(run_dir, MODEL))
+    return all(map(os.path.exists, needed))
