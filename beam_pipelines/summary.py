@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tabulate import tabulate
-
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.job import BuildResult
 from cxr_tfrecords import stats
+from cxr_tfrecords.pages.markdown import markdown_table
 from cxr_tfrecords.splits import SPLITS
 
 
@@ -27,11 +26,12 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
     """The closing table: split x class counts, then rejected, duplicates, bytes and speed."""
     manifest = result.manifest
     names, counts = manifest["class_names"], manifest["counts"]
-    rows = [
-        [split, *(counts[split][n] for n in names), sum(counts[split].values())] for split in SPLITS
-    ]
-    rows.append(["total", *(sum(row[i] for row in rows) for i in range(1, len(names) + 2))])
-    table = tabulate(rows, ["split", *names, "total"], intfmt=",")
+    numbers = {
+        split: [*(counts[split][n] for n in names), sum(counts[split].values())] for split in SPLITS
+    }
+    numbers["total"] = [sum(column) for column in zip(*numbers.values(), strict=True)]
+    rows = [[split, *(f"{n:,}" for n in own)] for split, own in numbers.items()]
+    table = markdown_table(["split", *names, "total"], rows)
     shards, sources = manifest["shards"], manifest["sources"]
     size = sum(shard["num_bytes"] for shard in shards)
     rejected = manifest["rejected"]

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from absl import flags
-from tabulate import tabulate
 
 from beam_pipelines.inputs.sources import find_sources
 from cxr_tfrecords import enhance, files, images, near_duplicates
 from cxr_tfrecords.errors import run_main
+from cxr_tfrecords.pages.markdown import markdown_table
 
 FLAGS = flags.FLAGS
 
@@ -121,9 +121,12 @@ def main(argv: list[str]) -> None:
         }
         for name, bits in moved.items()
     ]
-    table = [[r["change"], r["median_bits"], r["bits_99"], f"{r['found']:.1%}"] for r in rows]
+    table = [
+        [r["change"], f"{r['median_bits']:g}", f"{r['bits_99']:g}", f"{r['found']:.1%}"]
+        for r in rows
+    ]
     found = f"found (at most {_NEAR} bits)"
-    print(tabulate(table, ["change", "median bits", "99th percentile", found], "github"))
+    print(markdown_table(["change", "median bits", "99th percentile", found], table))
     _print_others(np.array(plain))
     if FLAGS.json:
         files.write_json(FLAGS.json, rows)

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from tabulate import tabulate
 
 from beam_pipelines.inputs.sources import FileList, SourceFile
 from beam_pipelines.planning.plan import plan_build
 from beam_pipelines.settings.config import BuildConfig
 from benchmarks.measure import measure
 from cxr_tfrecords.errors import run_main
+from cxr_tfrecords.pages.markdown import markdown_table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("paths", ["1000000", "5000000"], "Numbers of files.")
@@ -108,7 +108,8 @@ def main(argv: list[str]) -> None:
                 **json.loads(found.output),
             }
         )
-        print(tabulate(rows, headers="keys"), flush=True)
+        table = [[f"{value:,}" for value in row.values()] for row in rows]
+        print(markdown_table(list(rows[0]), table), flush=True)
     worst = max(row["peak_pss_mb"] for row in rows)
     growth = rows[-1]["cpu_us_per_path"] / rows[0]["cpu_us_per_path"]
     print(f"peak memory {worst} MB, target {TARGET_MB}: {'met' if worst < TARGET_MB else 'missed'}")

@@ -13,7 +13,7 @@ EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
 
 # Modules of setup.py's extras `build` and `cpu`, which a plain installation does not have.
 _EXTRA_MODULES = (
-    *("keras", "matplotlib", "scipy", "sklearn", "statsmodels", "tabulate", "tensorboard"),
+    *("keras", "matplotlib", "scipy", "sklearn", "tensorboard"),
     *("tensorflow", "tensorflow_datasets", "tqdm"),
 )
 

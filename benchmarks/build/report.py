@@ -10,9 +10,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
 from benchmarks.measure import Measurement
+from cxr_tfrecords.pages.markdown import markdown_table
 
 METRICS = ("cpu_ms_per_image", "images_per_s", "peak_pss_mb", "bytes_per_image")
 _PACKAGES = (
@@ -53,7 +52,7 @@ def make_row(system: str, images: int, runs: list[Run], start_cpu_s: float | Non
 def table(rows: Sequence[Row]) -> str:
     columns = ("system", "images", "start_cpu_s", *METRICS)
     shown = [[_rounded(row[column]) for column in columns] for row in rows]
-    return tabulate(shown, headers=columns, disable_numparse=True, stralign="right")
+    return markdown_table(columns, shown)
 
 
 def _rounded(value: Any) -> str:

@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
 from benchmarks.training.frozen import Run
+from cxr_tfrecords.pages.markdown import markdown_table
 
 # System -> images a second, or a share, of one round.
 Round = dict[str, float]
@@ -156,7 +155,5 @@ def describe(rows: Sequence[Row], checks: Sequence[Row], batch_size: int) -> str
         (ratios, ("ratio", "median", "rounds", "target", "")),
     ]
     return "\n\n".join(
-        tabulate(body, head, tablefmt="github", disable_numparse=True)
-        for body, head in tables
-        if body
+        markdown_table(head, [list(map(str, row)) for row in body]) for body, head in tables if body
     )

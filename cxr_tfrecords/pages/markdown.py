@@ -1,4 +1,4 @@
-"""Markdown tables."""
+"""Markdown tables: one for terminals, one for files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """First column to the left, the others to the right; columns are padded for a terminal."""
+    """A table for a terminal: padded; the first column to the left, the others to the right."""
     lines = [list(header), *map(list, rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     padded = [
@@ -21,6 +21,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: text left, numbers right; not padded, for a file."""
+    """The same table for a file, without padding."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

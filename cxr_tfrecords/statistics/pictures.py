@@ -15,6 +15,7 @@ import numpy as np
 
 from cxr_tfrecords import files, images, records, tfrecord
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.figures import new_figure
 from cxr_tfrecords.pages.html import Thumbnail
 from cxr_tfrecords.pages.plot_style import STYLE
 
@@ -108,11 +109,8 @@ def _to_svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure outside pyplot, which would keep it alive and pick a window system."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+def _one_panel(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = new_figure(width, height)
     return figure, figure.add_subplot()
 
 
@@ -127,7 +125,7 @@ def _add_legend(figure: Figure, classes: int) -> None:
 
 
 def _draw_intensity(intensity: Mapping[str, Any]) -> Figure:
-    figure, axes = _new_figure(8.6, 3.9)
+    figure, axes = _one_panel(8.6, 3.9)
     top = 0.0
     for number, (name, one) in enumerate(intensity.items()):
         histogram = np.array(one["histogram"], float)
@@ -151,7 +149,7 @@ def _draw_intensity(intensity: Mapping[str, Any]) -> Figure:
 
 
 def _draw_bytes(sources: Mapping[str, Any]) -> Figure:
-    figure, axes = _new_figure(8.6, 1.1 + 0.42 * len(sources))
+    figure, axes = _one_panel(8.6, 1.1 + 0.42 * len(sources))
     stats = [
         {
             "label": _label(name),
@@ -189,7 +187,7 @@ def _draw_bytes(sources: Mapping[str, Any]) -> Figure:
 
 
 def _draw_sizes(points: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
-    figure, axes = _new_figure(8.6, 4.4)
+    figure, axes = _one_panel(8.6, 4.4)
     for number, (name, own) in enumerate(points.items()):
         height, width, count = np.array(own, float).reshape(-1, 3).T
         area = 25 + 250 * np.sqrt(count / max(count.sum(), 1))

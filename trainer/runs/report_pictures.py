@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_tfrecords.files import replacing
-from cxr_tfrecords.pages.figures import new_figure
+from cxr_tfrecords.pages.figures import COLORS, new_figure
 from cxr_tfrecords.pages.plot_style import STYLE
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import SPLITS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_BLUE, _ORANGE, _GREEN = COLORS[:3]
 _LIGHT_BLUE, _GRAY = "#6FB1D9", "#8C8C8C"
 _STYLE = {
     **STYLE,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import DivergedError, UserError
 from tests import helpers
 from tests.trainer import toy
@@ -105,7 +106,7 @@ def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_s
     config = _config(data, tmp_path, learning_rate=learning_rate, checkpoint_every=1)
     with pytest.raises(DivergedError, match=r"not finite at step 2 \(epoch 1\)") as caught:
         run(config, data, strategy)
-    written = run_directory.read_json(str(tmp_path / "not_finite.json"))
+    written = files.read_json(str(tmp_path / "not_finite.json"))
     plan = plan_epoch(config, data, 0)
     slots = slice(16, 32)
     ids = SplitSource(data, "train").ids()
@@ -166,5 +167,5 @@ def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
     run_directory.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="Out of range"):
         run_directory.write_json(path, {"a": float("nan")})
-    assert run_directory.read_json(path) == {"a": 1}
+    assert files.read_json(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["metrics.json"]
