@@ -122,7 +122,7 @@ def main(argv: list[str]) -> None:
         for name, bits in moved.items()
     ]
     table = [
-        [r["change"], f"{r['median_bits']:g}", f"{r['bits_99']:g}", f"{r['found']:.1%}"]
+        [f"{r['change']}", f"{r['median_bits']:g}", f"{r['bits_99']:g}", f"{r['found']:.1%}"]
         for r in rows
     ]
     found = f"found (at most {_NEAR} bits)"

@@ -133,27 +133,25 @@ def _check(what: str, values: Sequence[float], target: float | None, sign: str =
 def describe(rows: Sequence[Row], checks: Sequence[Row], batch_size: int) -> str:
     """Markdown: speeds, the frozen runs, and the ratios with their targets."""
     speeds = [
-        (row["part"], row["system"], f"{row['images_per_s']:,.1f}", f"{row['ms']:,.1f}")
+        [row["part"], row["system"], f"{row['images_per_s']:,.1f}", f"{row['ms']:,.1f}"]
         for row in rows
         if "ms" in row
     ]
     names = ("system", "command_s", "training_s", "epochs_s", "test_accuracy")
-    frozen = [[row[name] for name in names] for row in rows if "command_s" in row]
+    frozen = [[str(row[name]) for name in names] for row in rows if "command_s" in row]
     ratios = [
-        (
+        [
             check["what"],
             f"{check['value']:.3g}",
             f"{check['least']:.3g} to {check['most']:.3g}",
             check.get("target", ""),
             {None: "", True: "met", False: "MISSED"}[check.get("met")],
-        )
+        ]
         for check in checks
     ]
-    tables = [
+    tables: list[tuple[list[list[str]], Sequence[str]]] = [
         (speeds, ("part", "system", "images/s", f"ms for {batch_size} images")),
         (frozen, names),
         (ratios, ("ratio", "median", "rounds", "target", "")),
     ]
-    return "\n\n".join(
-        markdown_table(head, [list(map(str, row)) for row in body]) for body, head in tables if body
-    )
+    return "\n\n".join(markdown_table(head, body) for body, head in tables if body)
