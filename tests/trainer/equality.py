@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.trainer import processes
 from trainer.balancing.sampler_table import SAMPLERS
 
 # No count is a multiple of another strategy's replicas, nor of the batch: 66 training images.
@@ -70,12 +71,10 @@ def run_processes(
     *,
     timeout: float = _TIMEOUT,
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Runs them side by side; those that still run after `timeout` seconds are killed, and that
-    is an error."""
+    """Runs them side by side, a module and its flags each; those that still run after `timeout`
+    seconds are killed, and that is an error."""
     running = [
-        subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        processes.Process(*command, env=environment)
         for command, environment in zip(commands, environments, strict=True)
     ]
     try:
@@ -120,7 +119,7 @@ def train_samplers(
         "smooth": smooth,
         "settings": SETTINGS | settings,
     }
-    command = [sys.executable, "-m", "tests.trainer.equality", json.dumps(job)]
+    command = ["tests.trainer.equality", json.dumps(job)]
     workers = replicas if strategy == "multi_worker" else 1
     environments = cluster_environments(workers) if workers > 1 else [dict(os.environ)]
     results = run_processes([command] * workers, environments)

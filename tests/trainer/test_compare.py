@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
+from tests.trainer import processes
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
 from trainer.comparison import compare_methods, method_grid
 from trainer.comparison.methods import read_entries
@@ -183,8 +182,7 @@ def test_post_hoc_adjustment_takes_the_training_shares_off(tmp_path):
 
 
 def compare(*flags):
-    command = [sys.executable, "-m", "trainer.compare", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return processes.run("trainer.compare", *map(str, flags))
 
 
 @pytest.mark.slow

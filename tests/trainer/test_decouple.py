@@ -5,8 +5,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 
 from cxr_tfrecords.errors import UserError
 from tests import helpers
+from tests.trainer import processes
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import compute_metrics, read_predictions
 from trainer.input.split_batches import SplitSource
@@ -238,10 +237,7 @@ def test_taken_directories_are_refused_and_half_made_ones_are_made_anew(source, 
 @pytest.mark.slow
 def test_the_command_says_what_it_did_and_one_line_when_it_cannot(source, data, tmp_path):
     def command(*flags):
-        return subprocess.run(
-            [sys.executable, "-m", "trainer.decouple", *flags],
-            **{"capture_output": True, "text": True, "check": False, "timeout": 180},
-        )
+        return processes.run("trainer.decouple", *flags)
 
     moved = tmp_path / "moved"
     shutil.copytree(data.path, moved)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
+from tests.trainer import processes
 from trainer.evaluation.predictions import compute_metrics, read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.settings.config import TrainConfig
@@ -28,18 +29,20 @@ def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
 
 
-def _command(data, run_dir, *flags, module=("trainer.main",)):
-    command = [sys.executable, "-m", *module, f"--data_dir={data.path}", f"--run_dir={run_dir}"]
-    return subprocess.run(
-        [*command, *FLAGS, *flags], capture_output=True, text=True, check=False, timeout=180
-    )
+def _arguments(data, run_dir, *flags, module=("trainer.main",)):
+    return [*module, f"--data_dir={data.path}", f"--run_dir={run_dir}", *FLAGS, *flags]
+
+
+def _command(*arguments, **module):
+    return processes.run(*_arguments(*arguments, **module))
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """An uninterrupted run: its directory and what the process said."""
+    """An uninterrupted run, started as a user does: its directory and what the process said."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    result = _command(data, run_dir)
+    command = [sys.executable, "-m", *_arguments(data, run_dir)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr
     return run_dir, result
 

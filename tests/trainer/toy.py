@@ -8,10 +8,11 @@ as JSON; with a run's config in the place of its settings, it does that run.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import numpy as np
+
+from tests.trainer import processes
 
 NUM_CLASSES = 4
 BATCH = 16
@@ -134,8 +135,7 @@ def run_replicated(config, num_replicas: int) -> None:
 
 
 def _run_toy(*arguments: str) -> str:
-    command = [sys.executable, "-m", "tests.trainer.toy", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    result = processes.run("tests.trainer.toy", *arguments)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
 

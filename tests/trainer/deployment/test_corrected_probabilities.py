@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from cxr_tfrecords.errors import UserError
 from tests import helpers
+from tests.trainer import processes
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
 from trainer.deployment import corrected_probabilities, exported_model
 from trainer.distribution import strategies
@@ -130,10 +129,7 @@ def test_shares_that_do_not_fit_are_refused():
 
 def test_the_command_writes_a_model_and_says_what_is_missing(run_dir, tmp_path):
     def command(*flags):
-        return subprocess.run(
-            [sys.executable, "-m", "trainer.export", *map(str, flags)],
-            **{"capture_output": True, "text": True, "check": False, "timeout": 180},
-        )
+        return processes.run("trainer.export", *map(str, flags))
 
     output = tmp_path / "model"
     done = command(f"--run_dir={run_dir}", f"--output_dir={output}")

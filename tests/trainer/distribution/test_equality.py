@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -101,7 +100,7 @@ def _run_cluster(data, run_dir, workers, *flags, strategy="auto", killed_at=None
     if killed_at:
         modules[-1] = ["tests.trainer.killed_run", str(killed_at)]
     environments = equality.cluster_environments(workers) if workers > 1 else [dict(os.environ)]
-    commands = [[sys.executable, "-m", *module, *command] for module in modules]
+    commands = [[*module, *command] for module in modules]
     return equality.run_processes(commands, environments)
 
 

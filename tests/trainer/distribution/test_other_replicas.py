@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests import helpers
+from tests.trainer import processes
 from trainer.evaluation.predictions import read_predictions
 
 pytestmark = pytest.mark.slow
@@ -33,16 +32,11 @@ def data(tmp_path_factory):
     return helpers.write_dataset(tmp_path_factory.mktemp("data"), COUNTS)
 
 
-def _start(data, run_dir, *flags, at: str = "", tf_config: str = "") -> subprocess.Popen:
+def _start(data, run_dir, *flags, at: str = "", tf_config: str = "") -> processes.Process:
     module = ("tests.trainer.killed_run", at) if at else ("trainer.main",)
-    command = [sys.executable, "-m", *module, f"--data_dir={data.path}", f"--run_dir={run_dir}"]
-    return subprocess.Popen(
-        [*command, *FLAGS, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | ({"TF_CONFIG": tf_config} if tf_config else {}),
-    )
+    command = [*module, f"--data_dir={data.path}", f"--run_dir={run_dir}", *FLAGS, *flags]
+    environment = os.environ | ({"TF_CONFIG": tf_config} if tf_config else {})
+    return processes.Process(*command, env=environment)
 
 
 def _run(data, run_dir, *flags, at: str = "") -> tuple[int, str, str]:
@@ -85,7 +79,7 @@ def test_one_replica_then_two_then_one_follow_the_run_on_one(data, tmp_path, who
     _assert_same_trajectory(whole, tmp_path)
 
 
-def _two_workers(data, run_dir, *flags, at: tuple[str, str] = ("", "")) -> list[subprocess.Popen]:
+def _two_workers(data, run_dir, *flags, at: tuple[str, str] = ("", "")):
     with socket.socket() as one, socket.socket() as two:
         for each in (one, two):
             each.bind(("127.0.0.1", 0))

@@ -1,0 +1,79 @@
+"""`python -m MODULE FLAGS…` without the seconds that importing TensorFlow takes.
+
+A server imports TensorFlow and the trainer once and starts nothing of theirs; each command is a
+fork of it: a process of its own, with its own flags, environment, signals and exit code.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# conftest.py imports TensorFlow quietly and with the tests' number of threads.
+_CONTEXT.set_forkserver_preload(["tests.conftest", "trainer.training.run"])
+
+
+class Process:
+    """A running command; the methods and attributes are those of `subprocess.Popen`."""
+
+    def __init__(self, module: str, *flags: str, env: Mapping[str, str] | None = None):
+        self.args = [module, *flags]
+        self.returncode: int | None = None
+        self._output = tempfile.TemporaryDirectory()
+        environment = dict(os.environ if env is None else env)
+        arguments = (self.args, environment, os.getcwd(), self._output.name)
+        self._process = _CONTEXT.Process(target=_run, args=arguments)
+        self._process.start()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Standard output and error, once the process has ended."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.returncode = self._process.exitcode
+        out, err = (
+            (pathlib.Path(self._output.name) / name).read_text() for name in ("stdout", "stderr")
+        )
+        return out, err
+
+    def poll(self) -> int | None:
+        self.returncode = self._process.exitcode
+        return self.returncode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def run(
+    module: str, *flags: str, env: Mapping[str, str] | None = None, timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end; after `timeout` seconds it is killed, and that is an error."""
+    process = Process(module, *flags, env=env)
+    try:
+        out, err = process.communicate(timeout)
+    finally:
+        process.kill()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _run(command: list[str], env: dict[str, str], cwd: str, output: str) -> None:
+    """In the fork: becomes the command."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(os.path.join(output, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = list(command)
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
