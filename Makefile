@@ -15,7 +15,7 @@ TPU_CHECK ?= --backbone=tiny --image_size=96 --batch_size=128 --topology=v5e:2x2
 # A process for each core; the tests of a file share what its fixtures make, so they stay together.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow tpu-check check format clean help
+.PHONY: demo install test test-slow tpu-check check format clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,6 +35,8 @@ $(TPU_STAMP): $(STAMP)
 	    --constraint constraints.txt --editable '.[cpu,tpu-check]'
 	@touch $(TPU_STAMP)
 
+install: $(STAMP)
+
 demo: $(STAMP)
 	@PYTHON=$(BIN)/python launch/demo.sh
 
@@ -47,10 +49,12 @@ test-slow: $(TPU_STAMP)
 tpu-check: $(TPU_STAMP)
 	@$(BIN)/python -m trainer.tpu_check $(TPU_CHECK)
 
+# Each command with the seconds that it took.
 check: $(STAMP)
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@for command in "ruff check ." "ruff format --check ." mypy; do \
+	    start=$$(date +%s); $(BIN)/$$command || exit; \
+	    echo "$$command: $$(($$(date +%s) - start)) s"; \
+	done
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

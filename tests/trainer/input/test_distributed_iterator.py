@@ -10,12 +10,13 @@ import pytest
 THREADS = """
 import os
 import tensorflow as tf
-from trainer import strategies, untuned
+from trainer.distribution import strategies
+from trainer.input import distributed_iterator
 
 strategy = strategies.create_strategy("mirrored", virtual_devices=2)
 
 def of_host(context):
-    return untuned.untuned(tf.data.Dataset.range(8).batch(1).prefetch(1))
+    return distributed_iterator.untuned(tf.data.Dataset.range(8).batch(1).prefetch(1))
 
 def added(make):
     before = len(os.listdir("/proc/self/task"))
@@ -27,7 +28,7 @@ def tuned():
     return iter(strategy.distribute_datasets_from_function(of_host))
 
 kept = [added(tuned)]  # thread pools start
-kept += [added(tuned), added(lambda: untuned.distribute(strategy, of_host))]
+kept += [added(tuned), added(lambda: distributed_iterator.distribute(strategy, of_host))]
 print(kept[1][0] - kept[2][0])
 """
 
