@@ -47,7 +47,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["cxr_tfrecords*", "beam_pipelines*", "trainer*"]),
-    package_data={"trainer.tpu": ["ops.txt"]},
+    package_data={"trainer.tpu": ["ops.txt"], "trainer.comparison": ["published_tables.json"]},
     python_requires=">=3.10,<3.13",
     install_requires=WORKER,
     extras_require={

@@ -61,6 +61,8 @@ def write_run(
                 "counts": counts,
                 "image_size": 96,
                 "channels": 1,
+                "split_unit": "",
+                "balanced_splits": [],
                 **(dataset or {}),
             },
         },

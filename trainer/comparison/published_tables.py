@@ -1,34 +1,28 @@
-"""Checks a paper's printed tables against its confusion matrices, and what they can carry.
+"""Checks a paper's printed tables against its confusion matrices, and says what they support.
 
-Reads the layout of Wuisan et al. 2022's tables as JSON: class_order,
-confusion_matrices_rows_actual, table_XIII_recall_percent, table_XIV_precision_percent,
-table_XV_f1_percent, and where they are there the counts and settings of Tables I to IX.
+The file of the tables holds class_order, confusion_matrices_rows_actual and parts whose names
+published_tables.json, beside this module, gives; a part that a paper does not print is left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.comparison.confusion_matrices import Matrices, summarize
 
-_PRINTED = {
-    "recall": ("XIII", "table_XIII_recall_percent"),
-    "precision": ("XIV", "table_XIV_precision_percent"),
-    "f1": ("XV", "table_XV_f1_percent"),
-}
-# Section III.C of Wuisan et al. 2022 calls model A the best of the three in these cells.
-_CLAIMED = {
-    "Wuisan": {
-        "recall": ("A", ("COVID", "Lung_Opacity", "Normal")),
-        "precision": ("A", ("COVID", "Normal", "Viral Pneumonia")),
-        "f1": ("A", ("COVID", "Normal")),
-    }
-}
+_LAYOUT: dict[str, Any] = json.loads(
+    pathlib.Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
+)
+MEASURES = tuple(_LAYOUT["percentages"])
+# Of the models in the order of the file.
+SAMPLERS = tuple(_LAYOUT["samplers"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +42,40 @@ class Cell:
 
 
 def is_published(matrices: Matrices) -> bool:
-    return any(key in matrices.content for _, key in _PRINTED.values())
+    """Whether the file holds printed percentages beside the matrices."""
+    return any(map(percentages(matrices).get, MEASURES))
+
+
+def percentages(matrices: Matrices) -> dict[str, Mapping[str, Mapping[str, float]]]:
+    """Measure -> model -> class -> printed percentage; empty where nothing was printed."""
+    return {m: matrices.content.get(_LAYOUT["percentages"][m]["key"], {}) for m in MEASURES}
+
+
+def streams(matrices: Matrices) -> Mapping[str, Mapping[str, int]]:
+    """Sampler -> class -> training images after sampling, in the order of the file's models."""
+    return _part(matrices, "sampled_counts")
+
+
+def _part(matrices: Matrices, name: str) -> Mapping[str, Any]:
+    return matrices.content.get(_LAYOUT[name]["key"], {})
 
 
 def printed_cells(matrices: Matrices) -> list[Cell]:
-    """Every cell of Tables XIII to XV, and the accuracies of Table IX, beside its matrix."""
+    """Every printed percentage by class, and every printed accuracy, beside its matrix."""
     cells = []
     for model, counts in matrices.models.items():
         summary = summarize(counts, matrices.class_names)
-        for measure, (number, key) in _PRINTED.items():
-            for name, printed in matrices.content.get(key, {}).get(model, {}).items():
+        for measure, by_model in percentages(matrices).items():
+            table = f"{_LAYOUT['percentages'][measure]['table']} ({measure})"
+            for name, printed in by_model.get(model, {}).items():
                 value = _first(summary["per_class"][name][measure])
                 computed = None if value is None else 100 * value
-                cells.append(Cell(f"{number} ({measure})", model, name, printed, computed))
-        final = matrices.content.get("table_IX_final_results_percent", {}).get(model, {})
+                cells.append(Cell(table, model, name, printed, computed))
+        final = _part(matrices, "results").get(model, {})
         if "accuracy" in final:
             computed = 100 * summary["accuracy"][0]
-            cells.append(Cell("IX (accuracy)", model, "all", final["accuracy"], computed))
+            table = f"{_LAYOUT['results']['table']} (accuracy)"
+            cells.append(Cell(table, model, "all", final["accuracy"], computed))
     return cells
 
 
@@ -94,16 +105,13 @@ def describe_published(matrices: Matrices) -> str:
 
 
 def _notes(matrices: Matrices) -> Iterator[str]:
-    content = matrices.content
-    for surname, claims in _CLAIMED.items():
-        if surname in content.get("citation", ""):
-            yield from _claims(matrices, claims)
-    if "table_V_train_after_sampling" in content:
-        # The file lists samplers and models in the same order: none, under-, oversampling.
-        streams = content["table_V_train_after_sampling"].items()
+    yield from _contradicted(matrices)
+    if streams(matrices):
         named = [
             (model, sampler, sum(counts.values()))
-            for model, (sampler, counts) in zip(matrices.models, streams, strict=False)
+            for model, (sampler, counts) in zip(
+                matrices.models, streams(matrices).items(), strict=False
+            )
         ]
         yield from _overlaps(matrices, named)
         yield from _budgets(matrices, named)
@@ -118,10 +126,14 @@ def _notes(matrices: Matrices) -> Iterator[str]:
     )
 
 
-def _claims(matrices: Matrices, claims: dict[str, tuple[str, tuple[str, ...]]]) -> Iterator[str]:
+def _contradicted(matrices: Matrices) -> Iterator[str]:
+    """Cells that the text calls the best of all models, where the matrices say another."""
     summaries = {m: summarize(n, matrices.class_names) for m, n in matrices.models.items()}
-    for measure, (model, names) in claims.items():
-        for name in names:
+    for claim in _LAYOUT["best_by_text"]:
+        if claim["citation"] not in matrices.content.get("citation", ""):
+            continue
+        measure, model = claim["measure"], claim["model"]
+        for name in claim["classes"]:
             values = {m: _first(s["per_class"][name][measure]) for m, s in summaries.items()}
             best = max(values, key=lambda m: values[m] or 0.0)
             if best != model:
@@ -132,15 +144,16 @@ def _claims(matrices: Matrices, claims: dict[str, tuple[str, tuple[str, ...]]]) 
 
 
 def _overlaps(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator[str]:
-    content = matrices.content
-    everything = sum(content.get("table_I_class_counts", {}).values())
-    train = content.get("table_II_split_counts", {}).get("train")
+    """Models whose training and test images are more than there are."""
+    everything = sum(_part(matrices, "class_counts").values())
+    train = _part(matrices, "split_counts").get("train")
+    table = _LAYOUT["sampled_counts"]["table"]
     for model, sampler, size in named:
         test = int(matrices.models[model].sum())
         if sampler == "none" and train is not None and size > train:
             note = (
-                f"Model {model} ({sampler}) was trained on {size:,} images by Table V, the "
-                f"training split has {train:,}."
+                f"Model {model} ({sampler}) was trained on {size:,} images by Table "
+                f"{table}, the training split has {train:,}."
             )
             if size + test > everything > 0:
                 note += (
@@ -152,7 +165,8 @@ def _overlaps(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator
 
 
 def _budgets(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator[str]:
-    settings: dict[str, Any] = matrices.content.get("table_VIII_final_tuning", {})
+    """Images and updates of an epoch, and what else differs between the models."""
+    settings = _part(matrices, "settings")
     sizes = [size for *_, size in named]
     lines = []
     steps = []
@@ -167,10 +181,10 @@ def _budgets(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator[
     note += f"{max(sizes) / min(sizes):.1f} in images"
     if len(steps) == len(sizes):
         note += f" and {max(steps) / min(steps):.1f} in updates"
-    streams = matrices.content["table_V_train_after_sampling"]
-    if "none" in streams and "undersample" in streams:
-        rarest = min(streams["undersample"].values())
-        largest = sum(streams["none"].values())
+    sampled = streams(matrices)
+    if "none" in sampled and "undersample" in sampled:
+        rarest = min(sampled["undersample"].values())
+        largest = sum(sampled["none"].values())
         note += (
             f"; {rarest:,} images of a class are all that undersampling leaves, of {largest:,} "
             f"images without it (a factor of {largest / rarest:.0f})"

@@ -72,12 +72,6 @@ def group_weights(groups: Sequence[str] | np.ndarray, resamples: int, seed: int)
     return weights
 
 
-def jackknife_weights(groups: Sequence[str] | np.ndarray) -> np.ndarray:
-    """int32 [groups, n]: each row leaves one group out; for `bca_interval`."""
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    return (member != np.arange(len(names))[:, np.newaxis]).astype(np.int32)
-
-
 def interval(
     values: np.ndarray, *, seeds: str = RESAMPLED, level: float = 0.95, seed: int = 0
 ) -> Interval:
@@ -174,30 +168,6 @@ def seed_means(values: np.ndarray, seed: int) -> np.ndarray:
     apart = values[drawn, np.arange(columns)].mean(axis=0) - means
     apart[0] = 0
     return means + apart * scipy.stats.t.ppf(0.975, count - 1) / scipy.stats.norm.ppf(0.975)
-
-
-def bca_interval(values: np.ndarray, jackknife: np.ndarray, level: float = 0.95) -> Interval:
-    """Bias-corrected and accelerated interval (Efron 1987; Efron and Tibshirani 1993, sec. 14.3).
-
-    For metrics whose resamples lie to one side of the estimate, such as ece, and for skewed ones
-    near 1. Holds for fixed seeds.
-
-    Args:
-      values: float64 [1 + resamples].
-      jackknife: float64 [groups], the metric by each row of `jackknife_weights`.
-    """
-    estimate, resampled = values[0], values[1:][~np.isnan(values[1:])]
-    plain = _percentiles(values, level, FIXED)
-    influence = jackknife[~np.isnan(jackknife)]
-    influence = influence.mean() - influence if len(influence) else influence
-    spread = (influence**2).sum() ** 1.5
-    below = ((resampled < estimate).mean() + (resampled <= estimate).mean()) / 2
-    if plain.low is None or not 0 < below < 1 or spread == 0:
-        return plain
-    bias, acceleration = scipy.stats.norm.ppf(below), (influence**3).sum() / (6 * spread)
-    z = bias + scipy.stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(resampled, scipy.stats.norm.cdf(bias + z / (1 - acceleration * z)))
-    return dataclasses.replace(plain, low=float(low), high=float(high))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

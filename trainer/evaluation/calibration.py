@@ -20,18 +20,6 @@ _TEMPERATURES = (0.01, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class EstimatedPriors:
-    """Attributes:
-    priors: float64 [classes], sum 1.
-    iterations: until they stood still; converged: whether they did.
-    """
-
-    priors: np.ndarray
-    iterations: int
-    converged: bool
-
-
-@dataclasses.dataclass(frozen=True)
 class ReliabilityCurve:
     """Bins of about equal mass, by rising probability.
 
@@ -89,11 +77,6 @@ def fit_temperature(labels: np.ndarray, log_probabilities: np.ndarray) -> float:
     return float(np.exp(result.x))
 
 
-def apply_temperature(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Log-probabilities (or logits) float64 [n, classes] at a temperature, normalized."""
-    return log_softmax(np.asarray(log_probabilities, np.float64) / temperature, axis=1)
-
-
 def correct_priors(
     log_probabilities: np.ndarray, from_priors: np.ndarray, to_priors: np.ndarray
 ) -> np.ndarray:
@@ -115,31 +98,6 @@ def correct_priors(
         raise ValueError("from_priors: every class needs a share above 0")
     with np.errstate(divide="ignore"):
         return log_softmax(log_probabilities + np.log(new) - np.log(old), axis=1)
-
-
-def estimate_priors(
-    log_probabilities: np.ndarray,
-    from_priors: np.ndarray,
-    *,
-    iterations: int = 1000,
-    tolerance: float = 1e-8,
-) -> EstimatedPriors:
-    """Class shares of unlabelled images by EM (Saerens et al. 2002, sec. 2.3).
-
-    Needs calibrated posteriors: it takes any miscalibration for a shift (Alexandari et al. 2020).
-
-    Args:
-      log_probabilities: float64 [n, classes], of the model on the new images.
-      from_priors: float [classes], shares in what the model was fitted to.
-    """
-    old = _shares(from_priors, "from_priors")
-    priors = old
-    for iteration in range(1, iterations + 1):
-        posteriors = np.exp(correct_priors(log_probabilities, old, priors))
-        before, priors = priors, posteriors.mean(axis=0)
-        if np.abs(priors - before).max() < tolerance:
-            return EstimatedPriors(priors, iteration, True)
-    return EstimatedPriors(priors, iterations, False)
 
 
 def reliability_curve(

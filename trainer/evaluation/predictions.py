@@ -144,8 +144,6 @@ def write_predictions(path: str, predictions: Predictions, class_names: Sequence
 def read_predictions(path: str) -> Predictions:
     """Reads what `write_predictions` wrote, bit for bit; `groups` is never empty.
 
-    In files from before the column `group` each image is its own.
-
     Raises:
       UserError: no such file, or not one of predictions.
     """
@@ -160,7 +158,7 @@ def read_predictions(path: str) -> Predictions:
             [row["id"] for row in rows],
             np.array([int(row["label"]) for row in rows], np.int32),
             np.array([[np.float32(row[name]) for name in columns] for row in rows], np.float32),
-            [row.get("group") or row["id"] for row in rows],
+            [row["group"] for row in rows],
         )
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error

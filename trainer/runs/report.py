@@ -210,17 +210,16 @@ def _describe_decoupling(run: FinishedRun) -> str:
 
 def _describe_data(run: FinishedRun) -> str:
     data = run.dataset
-    size = f"{data['image_size']} px, " if "image_size" in data else ""
     return (
-        f"`{data['path']}`, {size}fingerprint `{data['fingerprint'][:16]}`. Validation is at "
-        f"{_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler acts on the training "
-        "images alone, after the split."
+        f"`{data['path']}`, {data['image_size']} px, fingerprint `{data['fingerprint'][:16]}`. "
+        f"Validation is at {_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler "
+        "acts on the training images alone, after the split."
     )
 
 
 def _notes(run: FinishedRun) -> Iterable[str]:
     yield (
-        f"What never lies in two splits: {run.dataset.get('split_unit') or 'not told'} "
+        f"What never lies in two splits: {run.dataset['split_unit'] or 'unknown'} "
         f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). Where patients are "
         "not known, several images of one may lie in two: the figures then hold for images, not "
         "for patients, and may be too good."
@@ -292,7 +291,7 @@ def _recompute(run: FinishedRun) -> str:
 
 def _mix(run: FinishedRun, split: str) -> str:
     """Prevalence of a split, in words."""
-    balanced = split in run.dataset.get("balanced_splits", ())
+    balanced = split in run.dataset["balanced_splits"]
     return "balanced classes (not the natural prevalence)" if balanced else "natural prevalence"
 
 

@@ -11,16 +11,16 @@ import sys
 import numpy as np
 import pytest
 
-from cxr_tfrecords.pages import html as html_parts
 from cxr_tfrecords.pages.figures import REFERENCE_COLOR, line_styles
+from cxr_tfrecords.pages.html import figure
 from tests import helpers
 from tests.trainer import fake_run, fake_study
 from trainer.comparison import confusion_matrices
-from trainer.comparison.page import results as compare_sections
 from trainer.comparison.page.curves import counts_by_threshold, precision_recall, roc
-from trainer.comparison.page.gallery import _show, worst
+from trainer.comparison.page.gallery import mistakes, worst
 from trainer.comparison.page.limits import budget_note
 from trainer.comparison.page.page import render, write_page
+from trainer.comparison.page.results import results, sampling, verdict
 from trainer.comparison.text import headline, markdown, verdicts
 from trainer.evaluation.predictions import Predictions
 
@@ -81,12 +81,12 @@ def test_colour_of_a_verdict_follows_the_corrected_p_value(study):
     for name, estimate in (("undersample", -0.1), ("oversample", 0.1)):
         one = content["differences"][name]["metrics"]["balanced_accuracy"]
         one.update(p_holm=0.01, estimate=estimate)
-    verdict = "".join(compare_sections.verdict(content))
-    assert re.search(r'<div class="box red"><p>undersample: ', verdict)
-    assert re.search(r'<div class="box green"><p>oversample: ', verdict)
+    text = "".join(verdict(content))
+    assert re.search(r'<div class="box red"><p>undersample: ', text)
+    assert re.search(r'<div class="box green"><p>oversample: ', text)
     content["differences"]["oversample"]["metrics"]["balanced_accuracy"]["p_holm"] = 0.2
-    verdict = "".join(compare_sections.verdict(content))
-    assert re.search(r'<div class="box gray"><p>oversample: ', verdict)
+    text = "".join(verdict(content))
+    assert re.search(r'<div class="box gray"><p>oversample: ', text)
 
 
 def test_the_best_value_is_bold_only_beyond_chance(study):
@@ -96,8 +96,7 @@ def test_the_best_value_is_bold_only_beyond_chance(study):
     one = content["differences"]["oversample"]["metrics"]["mcc"]
     for p_value, bold in ((0.5, False), (0.001, True)):
         one.update(p_holm=p_value, estimate=0.4)
-        results = "".join(compare_sections.results(content))
-        assert ("<b>0.9000</b>" in results) == bold
+        assert ("<b>0.9000</b>" in "".join(results(content))) == bold
 
 
 def test_same_bytes_on_a_second_call(study, page):
@@ -144,7 +143,7 @@ def test_names_and_paths_are_escaped(tmp_path):
 
 def test_missing_data_and_models_give_notes(study, page):
     assert "No images: /data/radiographs does not exist" in page
-    assert "model.keras is not there." in page
+    assert "model.keras does not exist." in page
     assert "no image" in page
 
 
@@ -203,7 +202,7 @@ def test_a_sampler_audit_is_shown_and_a_strange_one_is_left_out(study):
         for written, expected in ((audit, True), ({"epochs": []}, False), ([1], False)):
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(written, file)
-            page = "".join(compare_sections.sampling(content, entries))
+            page = "".join(sampling(content, entries))
             assert ("560 of 1,350" in page) == expected
             assert ("No run left a sampler audit" in page) != expected
     finally:
@@ -264,7 +263,7 @@ def test_roc_points_give_the_area_of_scikit_learn():
 
 
 def test_a_figure_of_one_thumbnail_or_of_none_is_as_before():
-    assert html_parts.figure(None, ["a/b"]) == (
+    assert figure(None, ["a/b"]) == (
         '<figure><div class="none">no image</div><figcaption>a/<wbr>b</figcaption></figure>'
     )
 
@@ -328,17 +327,14 @@ def test_mistakes_are_shown_with_their_images_and_heat_maps(pictured):
         assert f"({one.probability:.1%})" in gallery
 
 
-def test_other_data_at_the_same_place_are_not_shown(pictured):
-    entries = pictured[1]
-    run = entries[0].runs[0]
-    own = run.predictions("test")
-    run.dataset["fingerprint"], before = "other", run.dataset["fingerprint"]
-    try:
-        lines = list(_show(run, worst(own)))
-    finally:
-        run.dataset["fingerprint"] = before
-    assert "another data set now" in "".join(lines)
-    assert "data:image" not in "".join(lines)
+def test_other_data_at_the_same_place_are_not_shown(pictured, monkeypatch):
+    content, entries = pictured
+    for entry in entries:
+        monkeypatch.setitem(entry.runs[0].dataset, "fingerprint", "other")
+    predictions = {entry.name: entry.runs[0].predictions("test") for entry in entries}
+    lines = "".join(mistakes(content, entries, predictions))
+    assert "now holds another data set" in lines
+    assert "data:image" not in lines
 
 
 def test_a_damaged_model_gives_a_note_and_the_images(pictured, tmp_path):
@@ -394,9 +390,9 @@ def test_titles_stay_on_the_picture_whatever_the_legend(draw):
     answers = Predictions([""] * 40, labels, rng.normal(size=(40, 4)))
     names = ["none", *(f"a_method_of_a_long_name_{i}" for i in range(7))]
     content = {"class_names": list("abcd"), "reference": "none"}
-    figure = draw(content, dict.fromkeys(names, answers))
-    figure.draw_without_rendering()
-    top = figure.bbox.height
-    titles = [axes.title.get_window_extent().y1 for axes in figure.axes]
+    drawn = draw(content, dict.fromkeys(names, answers))
+    drawn.draw_without_rendering()
+    top = drawn.bbox.height
+    titles = [axes.title.get_window_extent().y1 for axes in drawn.axes]
     assert len(titles) == 4
     assert max(titles) <= top

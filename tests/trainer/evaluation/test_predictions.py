@@ -88,14 +88,14 @@ def test_predictions_survive_their_file_bit_for_bit(tmp_path):
     assert first.startswith("a b/0.png,0,COVID,")
 
 
-def test_groups_survive_their_file_and_old_files_have_each_image_on_its_own(tmp_path):
+def test_groups_survive_their_file_and_one_without_them_is_refused(tmp_path):
     path = tmp_path / "p.csv"
     predictions = dataclasses.replace(_predictions(4), groups=["a", "b", "a", "c"])
     write_predictions(str(path), predictions, NAMES)
     assert read_predictions(str(path)).groups == ["a", "b", "a", "c"]
     path.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()))
-    again = read_predictions(str(path))
-    assert again.groups == again.ids == predictions.ids
+    with pytest.raises(UserError, match="'group'"):
+        read_predictions(str(path))
 
 
 def test_files_that_hold_no_predictions_are_refused(tmp_path):

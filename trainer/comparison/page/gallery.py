@@ -1,4 +1,4 @@
-"""The page's gallery: the most confident mistakes of two methods, with Grad-CAM.
+"""The page's section on mistakes: the most confident ones of two methods, with Grad-CAM.
 
 What is missing (the data set, the models, TensorFlow) is named in the page, and the rest is shown.
 TensorFlow is imported only where there is a model to explain.
@@ -15,8 +15,7 @@ import numpy as np
 
 from cxr_tfrecords import dataset_dir, images, records, tfrecord
 from cxr_tfrecords.errors import UserError, first_line
-from cxr_tfrecords.pages import html as html_parts
-from cxr_tfrecords.pages.html import Thumbnail
+from cxr_tfrecords.pages.html import Thumbnail, box, escaped, figure, paragraph, row
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.comparison import compare_methods
 from trainer.comparison.methods import Entry
@@ -34,7 +33,9 @@ class Mistake:
     """A test image that was classified wrongly.
 
     Attributes:
-      row: its place in the predictions; label, predicted: class indices.
+      row: its index in the predictions.
+      filename: the image's id.
+      label, predicted: class indices.
       probability: of the predicted class.
     """
 
@@ -45,21 +46,24 @@ class Mistake:
     probability: float
 
 
-def gallery(
+def mistakes(
     content: Mapping[str, Any], entries: Sequence[Entry], predictions: Mapping[str, Predictions]
 ) -> Iterator[str]:
-    """Args:
-    predictions: of each entry's first run on test.
+    """The section's HTML.
+
+    Args:
+      predictions: entry -> predictions of its first run on the test split.
     """
-    yield html_parts.paragraph(
-        f"Up to {MOST} test images each that the first seed of a method got wrong with the highest "
-        "probability. Left: the image as the model sees it; right: Grad-CAM (Selvaraju et al. "
-        "2017) of the predicted class, warm where the last feature map raises its logit. It is "
-        "coarse, and shows where and not why; look at labels, markers and borders first."
+    yield paragraph(
+        f"For two methods, the {MOST} test images at most that their first seed classified wrongly "
+        "with the highest probability. Left: the image as the model sees it. Right: Grad-CAM "
+        "(Selvaraju et al. 2017) of the predicted class, with warm colours where the last feature "
+        "map raises its logit. Grad-CAM is coarse: it shows where a model looks and not why. Look "
+        "for letters, markers and borders first."
     )
     for name in chosen_methods(content):
         entry = next(entry for entry in entries if entry.name == name)
-        yield f"<h3>{html_parts.escaped(name)}</h3>"
+        yield f"<h3>{escaped(name)}</h3>"
         yield from _show(entry.runs[0], worst(predictions[name]))
 
 
@@ -95,37 +99,37 @@ def worst(predictions: Predictions, most: int = MOST) -> list[Mistake]:
     ]
 
 
-def _show(run: FinishedRun, mistakes: Sequence[Mistake]) -> Iterator[str]:
-    if not mistakes:
-        yield html_parts.paragraph("No test image was classified wrongly.")
+def _show(run: FinishedRun, wrong: Sequence[Mistake]) -> Iterator[str]:
+    if not wrong:
+        yield paragraph("No test image was classified wrongly.")
         return
-    pixels, notes = _read_pixels(run, mistakes)
-    heat, more = _explain(run, mistakes, pixels)
+    pixels, notes = _read_pixels(run, wrong)
+    heat, more = _explain(run, wrong, pixels)
     for note in [*notes, *more]:
-        yield html_parts.box("gray", note)
-    yield html_parts.row(
-        _figure(run, one, pixels.get(one.filename), heat.get(one.filename)) for one in mistakes
-    )
+        yield box("gray", note)
+    yield row(_figure(run, one, pixels.get(one.filename), heat.get(one.filename)) for one in wrong)
 
 
 def _read_pixels(
-    run: FinishedRun, mistakes: Sequence[Mistake]
+    run: FinishedRun, wrong: Sequence[Mistake]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """File name -> uint8 [size, size, channels] as the model sees it; and notes on what failed."""
     path = run.dataset["path"]
     try:
         data = dataset_dir.load(path)
         if data.fingerprint != run.dataset["fingerprint"]:
-            return {}, [f"No images: {path} is another data set now than the one trained on."]
+            return {}, [
+                f"No images: {path} now holds another data set than the run was trained on."
+            ]
         wanted: dict[int, set[str]] = {}
-        for one in mistakes:
+        for one in wrong:
             wanted.setdefault(one.label, set()).add(one.filename)
-        found: dict[str, np.ndarray] = {}
+        pixels: dict[str, np.ndarray] = {}
         for shard in data.shards:
             missing = wanted.get(shard.label, set()) if shard.split == "test" else set()
             if missing:
-                found |= _read_shard(shard.path, missing, data, run.config.mask)
-        return found, []
+                pixels |= _read_shard(shard.path, missing, data, run.config.mask)
+        return pixels, []
     except UserError as error:
         return {}, [f"No images: {error}"]
     except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
@@ -135,8 +139,8 @@ def _read_pixels(
 def _read_shard(
     path: str, missing: set[str], data: dataset_dir.DatasetDir, mask: str
 ) -> dict[str, np.ndarray]:
-    """Images of a shard by file name; takes those found from `missing`."""
-    found = {}
+    """File name -> image, of the `missing` that a shard holds; they are removed from `missing`."""
+    read = {}
     for serialized in tfrecord.read_records(path):
         record = records.parse_record(serialized)
         if record.filename in missing:
@@ -147,21 +151,21 @@ def _read_shard(
             if mask != "none" and record.mask is not None:
                 lungs = images.decode_mask(record.mask) > 0
                 pixels = pixels * (lungs if mask == "lungs" else ~lungs)[..., np.newaxis]
-            found[record.filename] = pixels.astype(np.uint8)
+            read[record.filename] = pixels.astype(np.uint8)
             missing.discard(record.filename)
             if not missing:
                 break
-    return found
+    return read
 
 
 def _explain(
-    run: FinishedRun, mistakes: Sequence[Mistake], pixels: Mapping[str, np.ndarray]
+    run: FinishedRun, wrong: Sequence[Mistake], pixels: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """File name -> heat map [size, size]; and notes on what is missing."""
+    """File name -> heat map float32 [size, size] in 0..1; and notes on what is missing."""
     path = os.path.join(run.path, run_files.MODEL)
     if not os.path.exists(path):
-        return {}, [f"No Grad-CAM: {path} is not there."]
-    shown = [one for one in mistakes if one.filename in pixels]
+        return {}, [f"No Grad-CAM: {path} does not exist."]
+    shown = [one for one in wrong if one.filename in pixels]
     if not shown:
         return {}, []
     try:
@@ -186,12 +190,12 @@ def _figure(
         f"true: {names[one.label]}",
         one.filename,
     ]
-    pair = []
+    thumbnails = []
     if pixels is not None:
-        pair.append(_thumbnail(one.filename, pixels))
+        thumbnails.append(_thumbnail(one.filename, pixels))
         if heat is not None:
-            pair.append(_thumbnail(f"Grad-CAM of {one.filename}", overlay(pixels, heat)))
-    return html_parts.figure(pair or None, captions)
+            thumbnails.append(_thumbnail(f"Grad-CAM of {one.filename}", overlay(pixels, heat)))
+    return figure(thumbnails or None, captions)
 
 
 def _thumbnail(name: str, pixels: np.ndarray) -> Thumbnail:
@@ -200,7 +204,12 @@ def _thumbnail(name: str, pixels: np.ndarray) -> Thumbnail:
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 [size, size, 3]: the image in gray under the map's colours, denser where it is warm."""
+    """uint8 [size, size, 3]: the image in gray, under the heat map's colours.
+
+    Args:
+      pixels: uint8 [size, size, channels].
+      heat: float [size, size] in 0..1; the higher, the less of the image shines through.
+    """
     import matplotlib
 
     gray = images.to_channels(pixels if pixels.shape[2] == 3 else pixels[..., 0], 3)

@@ -24,7 +24,7 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
         "Where classes come from different sources, a model can tell them apart by their source."
     )
     yield (
-        f"What never lies in two splits: {data.get('split_unit') or 'not told'}. Unless that names "
+        f"What never lies in two splits: {data['split_unit'] or 'unknown'}. Unless that names "
         "the patient, several images of one patient may lie in two splits or count as independent "
         "test images; figures may then be too good and intervals too narrow."
     )
@@ -49,7 +49,7 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
         f"BatchNormalization: {', '.join(_policies(content))}. It normalises evaluation by moments "
         "of a class mix, and can move results as much as a sampler does."
     )
-    balanced = data.get("balanced_splits") or ()
+    balanced = data["balanced_splits"]
     if balanced:
         yield (
             f"Split with balanced classes: {', '.join(balanced)}. Figures of it do not hold at the "
@@ -162,16 +162,17 @@ def _imbalance(content: Mapping[str, Any]) -> str:
 
 
 def _also_balanced(data: Mapping[str, Any]) -> str:
-    splits = data.get("balanced_splits") or ()
+    splits = data["balanced_splits"]
     return f", and {' and '.join(splits)} when the data set was built" if splits else ""
 
 
 def _preparation(content: Mapping[str, Any]) -> str:
     data = content["dataset"]
-    size = f"{data['image_size']} × {data['image_size']} pixels" if "image_size" in data else ""
-    colour = {1: ", gray", 3: ", RGB"}.get(data.get("channels", 0), "")
-    text = f"{size}{colour}; " if size else ""
-    return f"{text}data set fingerprint {data['fingerprint'][:16]}, steps in its manifest.json."
+    colour = {1: "gray", 3: "RGB"}[data["channels"]]
+    return (
+        f"{data['image_size']} × {data['image_size']} pixels, {colour}; data set fingerprint "
+        f"{data['fingerprint'][:16]}, steps in its manifest.json."
+    )
 
 
 def _outcome(content: Mapping[str, Any]) -> str:
@@ -190,7 +191,7 @@ def _sizes(content: Mapping[str, Any]) -> str:
 
 
 def _split(content: Mapping[str, Any]) -> str:
-    unit = content["dataset"].get("split_unit") or "not told"
+    unit = content["dataset"]["split_unit"] or "unknown"
     return (
         f"Training, validation and test, each image in one; never in two: {unit}. Validation "
         "chose epochs, temperatures and thresholds; test was read once a run."

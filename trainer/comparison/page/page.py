@@ -17,9 +17,9 @@ from cxr_tfrecords import files
 from cxr_tfrecords.pages.html import document, escaped, heading
 from trainer.comparison.confusion_matrices import Matrices
 from trainer.comparison.methods import Entry
-from trainer.comparison.page import gallery as compare_gallery
-from trainer.comparison.page import paper as compare_paper
+from trainer.comparison.page.gallery import mistakes
 from trainer.comparison.page.limits import checklists, limits
+from trainer.comparison.page.paper import paper_tables
 from trainer.comparison.page.probabilities import curves, probabilities, thresholds
 from trainer.comparison.page.results import (
     confusion,
@@ -161,9 +161,8 @@ def _sections(
     )
     yield "thresholds", "Operating points", thresholds(content)
     if gallery:
-        lines = compare_gallery.gallery(content, entries, predictions)
-        yield "mistakes", "Most confident mistakes", lines
+        yield "mistakes", "Most confident mistakes", mistakes(content, entries, predictions)
     if paper is not None:
-        yield "paper", "A paper's tables beside these", compare_paper.paper(content, paper)
+        yield "paper", "A paper's tables beside these", paper_tables(content, paper)
     yield "limits", "Limits", limits(content)
     yield "checklists", "Checklists", checklists(content, entries)

@@ -1,7 +1,6 @@
 """The page's section on a paper's printed tables, beside the methods of this study.
 
-The file's layout is that of `comparison.published_tables`; nothing of any paper is part of
-this package.
+`comparison.published_tables` reads the tables.
 """
 
 from __future__ import annotations
@@ -10,30 +9,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cxr_tfrecords.pages.html import paragraph, stacked, table
+from trainer.comparison import published_tables
 from trainer.comparison.confusion_matrices import Matrices, summarize
 
-_MEASURES = {
-    "recall": ("Recall", "table_XIII_recall_percent"),
-    "precision": ("Precision", "table_XIV_precision_percent"),
-    "f1": ("F1", "table_XV_f1_percent"),
-}
-_SAMPLERS = ("none", "undersample", "oversample")
+_TITLES = {"recall": "Recall", "precision": "Precision", "f1": "F1"}
 
 
-def paper(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str]:
+def paper_tables(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str]:
     """Recall, precision and F1 by class: printed, and of this study's entries that sample alike."""
-    samplers = dict(zip(matrices.models, _samplers(matrices), strict=False))
+    samplers = dict(zip(matrices.models, published_tables.streams(matrices), strict=False))
     wanted = [name for name, entry in content["entries"].items() if _is_alike(entry)]
     yield paragraph(str(matrices.content.get("citation", "A paper's tables.")))
     models = [
         f"{model} ({samplers[model]})" if model in samplers else model for model in matrices.models
     ]
-    for measure, (title, key) in _MEASURES.items():
-        yield f"<h3>{title}</h3>"
+    for measure, printed in published_tables.percentages(matrices).items():
+        yield f"<h3>{_TITLES[measure]}</h3>"
         rows = [
             [
                 name,
-                *(_printed(matrices, model, measure, key, name) for model in matrices.models),
+                *(
+                    _printed(matrices, model, measure, printed.get(model, {}).get(name), name)
+                    for model in matrices.models
+                ),
                 *(stacked(_own(content["entries"][entry], measure, name)) for entry in wanted),
             ]
             for name in matrices.class_names
@@ -49,20 +47,15 @@ def paper(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str]:
     )
 
 
-def _samplers(matrices: Matrices) -> list[str]:
-    # Such a file lists samplers and models in the same order: none, under-, oversampling.
-    return list(matrices.content.get("table_V_train_after_sampling", {}))
-
-
 def _is_alike(entry: Mapping[str, Any]) -> bool:
-    """Whether a method is plain training behind one of the paper's samplers."""
+    """Whether a method is plain training on one of the samplers that papers of this layout use."""
     config = entry["config"]
-    plain = config.get("loss", "cross_entropy") == "cross_entropy" and not config.get("mixup_alpha")
-    return plain and config["sampler"] in _SAMPLERS
+    plain = config["loss"] == "cross_entropy" and not config["mixup_alpha"]
+    return plain and config["sampler"] in published_tables.SAMPLERS
 
 
-def _printed(matrices: Matrices, model: str, measure: str, key: str, name: str) -> str:
-    printed = matrices.content.get(key, {}).get(model, {}).get(name)
+def _printed(matrices: Matrices, model: str, measure: str, printed: float | None, name: str) -> str:
+    """The printed percentage of a class, or what the matrix gives where none was printed."""
     if printed is not None:
         return f"{printed:g}%"
     value = summarize(matrices.models[model], matrices.class_names)["per_class"][name][measure]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cxr_tfrecords.pages import html as html_parts
 from cxr_tfrecords.pages.figures import draw
-from cxr_tfrecords.pages.html import stacked
+from cxr_tfrecords.pages.html import details, escaped, paragraph, stacked, table
 from trainer.comparison import operating_points
 from trainer.comparison.page.curves import (
     MOST_CLASSES,
@@ -24,7 +23,7 @@ _OPEN_CLASSES = 3
 
 
 def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
-    yield html_parts.paragraph(
+    yield paragraph(
         "Training on another class mix moves the probabilities, whatever it does to accuracy: a "
         "model that saw a rare class as often as the others says it too often. Shown are the "
         "probabilities as the model gives them (raw); those corrected from the shares trained at "
@@ -45,7 +44,7 @@ def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
         for variant in VARIANTS
     ]
     header = ["method", "probabilities", *(TITLES[m] for m in metrics), "temperature by seed"]
-    yield html_parts.table(header, rows, texts=2)
+    yield table(header, rows, texts=2)
     yield from _slopes(content)
 
 
@@ -54,8 +53,8 @@ def _prior_table(content: Mapping[str, Any]) -> Iterator[str]:
     natural = entries[content["reference"]]["samples"]["natural"]
     rows = [["training split", *(f"{n / max(sum(natural), 1):.1%}" for n in natural)]]
     rows += [[n, *(f"{p:.1%}" for p in e["training_priors"])] for n, e in entries.items()]
-    yield html_parts.table(["class shares trained at", *names], rows)
-    yield html_parts.paragraph(
+    yield table(["class shares trained at", *names], rows)
+    yield paragraph(
         "The shares of the training stream times what the loss weighs a class by. A method whose "
         "shares are not those of the training split needs the correction before its probabilities "
         "are read as risks. Focal loss and LDAM have no such shares; those of their stream are "
@@ -78,7 +77,7 @@ def _reliability(content: Mapping[str, Any]) -> Iterator[str]:
         text += f" The {len(shown)} rarest of {len(names)} classes."
     if len(methods) < len(content["entries"]):
         text += f" The first {len(methods)} of {len(content['entries'])} methods."
-    yield html_parts.paragraph(text, "quiet")
+    yield paragraph(text, "quiet")
 
 
 def _most(names: list[str]) -> int:
@@ -99,10 +98,10 @@ def _slopes(content: Mapping[str, Any]) -> Iterator[str]:
         for name, entry in content["entries"].items()
         for variant in ("raw", "calibrated")
     ]
-    yield html_parts.details(
+    yield details(
         "Calibration slope of each class against the rest",
-        html_parts.paragraph("1 is right; below 1 the probabilities are too extreme."),
-        html_parts.table(["method", "probabilities", *names], rows, texts=2),
+        paragraph("1 is right; below 1 the probabilities are too extreme."),
+        table(["method", "probabilities", *names], rows, texts=2),
     )
 
 
@@ -121,7 +120,7 @@ def curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions]) -
     yield "<h3>Precision and recall</h3>"
     alt = "Precision-recall curves by class"
     yield draw("pr", alt, lambda: precision_recall(content, predictions))
-    yield html_parts.paragraph(
+    yield paragraph(
         "One class against the rest, first seed of each method, test split. Thin gray lines: "
         "guessing. For a rare class the ROC curve looks good early, since its false alarms are "
         "divided by the many others; precision shows them.",
@@ -130,12 +129,12 @@ def curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions]) -
 
 
 def thresholds(content: Mapping[str, Any]) -> Iterator[str]:
-    yield html_parts.paragraph(operating_points.explain())
+    yield paragraph(operating_points.explain())
     for number, name in enumerate(operating_points.rarest_first(content)):
         rows = [[stacked(cell) for cell in row] for row in operating_points.rows(content, name)]
-        table = html_parts.table(operating_points.HEADER, rows)
+        points = table(operating_points.HEADER, rows)
         if number < _OPEN_CLASSES:
-            yield f"<h3>{html_parts.escaped(name)}</h3>"
-            yield table
+            yield f"<h3>{escaped(name)}</h3>"
+            yield points
         else:
-            yield html_parts.details(name, table)
+            yield details(name, points)

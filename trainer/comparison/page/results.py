@@ -14,7 +14,7 @@ from cxr_tfrecords.pages.figures import draw
 from cxr_tfrecords.pages.html import Html, box, details, escaped, paragraph, table
 from trainer.comparison import compare_methods
 from trainer.comparison.methods import Entry
-from trainer.comparison.page import charts as compare_pictures
+from trainer.comparison.page import charts
 from trainer.comparison.text import (
     ALPHA,
     BUDGET_HEADER,
@@ -156,7 +156,7 @@ def _tests(content: Mapping[str, Any]) -> Iterator[str]:
 
 def forest(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Difference of each method to the reference, with intervals"
-    yield draw("forest", alt, lambda: compare_pictures.forest(content))
+    yield draw("forest", alt, lambda: charts.forest(content))
     yield paragraph(
         f"Filled: p below {ALPHA:g} after Holm; hollow: not told apart from the reference.",
         "quiet",
@@ -165,7 +165,7 @@ def forest(content: Mapping[str, Any]) -> Iterator[str]:
 
 def confusion(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Confusion matrices of all methods"
-    yield draw("confusion", alt, lambda: compare_pictures.confusion(content))
+    yield draw("confusion", alt, lambda: charts.confusion(content))
     yield paragraph(
         "Test images, summed over seeds, so that each image counts once a seed; the shade and the "
         "percentage are the share of the true class.",
@@ -175,7 +175,7 @@ def confusion(content: Mapping[str, Any]) -> Iterator[str]:
 
 def recall(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Recall of each class by method, with intervals"
-    yield draw("recall", alt, lambda: compare_pictures.recall(content))
+    yield draw("recall", alt, lambda: charts.recall(content))
     support = dict(zip(content["class_names"], content["test"]["counts"], strict=True))
     rarest = min(support, key=lambda name: support[name] or float("inf"))
     text = (
@@ -193,7 +193,7 @@ def recall(content: Mapping[str, Any]) -> Iterator[str]:
 
 def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
     alt = "Validation loss and balanced accuracy against updates"
-    yield draw("training", alt, lambda: compare_pictures.training(content, entries))
+    yield draw("training", alt, lambda: charts.training(content, entries))
     yield paragraph(
         f"One line a run, {_seeds(content)}; a dot marks the epoch that was kept. The axis counts "
         "updates of the weights: where lines end at different places, budgets differed, and a "
@@ -211,7 +211,7 @@ def _seeds(content: Mapping[str, Any]) -> str:
 
 def sampling(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
     alt = "Training images of each class before and after sampling"
-    yield draw("counts", alt, lambda: compare_pictures.class_counts(content))
+    yield draw("counts", alt, lambda: charts.class_counts(content))
     yield paragraph(
         "Only the training stream is resampled, after the split; validation and test keep their "
         "class shares. Methods that change the loss alone keep the training split's counts."
