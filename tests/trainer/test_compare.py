@@ -63,7 +63,7 @@ def test_methods_are_samplers_losses_or_both():
     assert method_grid.parse_method("crt").decoupled == "crt"
     for name, message in (
         ("undersample+oversample", "sets --sampler twice"),
-        ("smote", "'smote' .* is none of none, undersample"),
+        ("smote", "'smote' .* is not one of none, undersample"),
     ):
         with pytest.raises(UserError, match=message):
             method_grid.parse_method(name)
@@ -209,7 +209,7 @@ def test_mistakes_end_with_one_line(tmp_path):
     data = write_dataset(tmp_path / "data", image_size=24)
     base = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--seeds=0"]
     for flags, message in (
-        (["--methods=none,smote"], "'smote' in 'smote' is none of"),
+        (["--methods=none,smote"], "'smote' in 'smote' is not one of"),
         (["--methods=none,oversample", "--learning_rat=1"], "was refused"),
         (["--methods=crt"], "start from the run `none`"),
         (["--methods=none,none"], "each once"),

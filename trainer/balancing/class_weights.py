@@ -12,15 +12,6 @@ import numpy as np
 
 from cxr_tfrecords.errors import UserError
 
-# Losses that need the natural class counts, and correct the class mix by them.
-PRIOR_AWARE = (
-    "class_weighted",
-    "effective_number",
-    "balanced_softmax",
-    "logit_adjusted",
-    "ldam_drw",
-)
-
 
 def check_counts(
     counts: Sequence[int], loss: str, class_names: Sequence[str] | None = None

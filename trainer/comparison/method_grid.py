@@ -20,9 +20,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from tqdm import tqdm
 
 from cxr_tfrecords.errors import UserError
+from trainer.balancing.loss_table import LOSSES
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun
-from trainer.settings import table
 from trainer.settings.config import TrainConfig
 
 # A method's name is made of these, joined by `+`: oversample, focal, undersample+focal, …
@@ -79,18 +80,15 @@ def parse_method(name: str) -> Method:
 
 
 def _part_flags(part: str, name: str) -> dict[str, str]:
-    if part in table.SAMPLERS:
+    if part in SAMPLERS:
         return {"sampler": part}
-    if part == "ldam_drw":
-        # Early stopping would come before its weights do.
-        return {"loss": part, "early_stopping_patience": "0"}
-    if part in table.LOSSES:
-        return {"loss": part}
+    if part in LOSSES:
+        return {"loss": part} | LOSSES[part].study_flags
     if part in _MIXUPS:
         return {"mixup": _MIXUPS[part], "mixup_alpha": "0.2"}
-    known = [*table.SAMPLERS, *table.LOSSES, *_MIXUPS]
+    known = [*SAMPLERS, *LOSSES, *_MIXUPS]
     raise UserError(
-        f"--methods: {part!r} in {name!r} is none of {', '.join(known)}, nor alone one of "
+        f"--methods: {part!r} in {name!r} is not one of {', '.join(known)}, nor alone one of "
         f"{', '.join(DECOUPLED)}"
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.markdown import plain_table
+from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run, total_planned
 from trainer.evaluation.paired_tests import wilson
@@ -264,12 +265,12 @@ def _balancing_notes(run: FinishedRun) -> Iterable[str]:
     twice = balance_summary.double_balancing(config, *mixes)
     if twice:
         yield twice
-    if config.loss == "focal" or config.mixup_alpha > 0:
+    if LOSSES[config.loss].changes_confidence or config.mixup_alpha > 0:
         yield (
             "Focal loss and mixup change how sure a model sounds, at any class mix: its "
             "probabilities need recalibration too."
         )
-    if config.loss == "ldam_drw" and run.best["epoch"] < config.first_drw_epoch:
+    if LOSSES[config.loss].has_late_weights and run.best["epoch"] < config.first_drw_epoch:
         yield (
             f"The weights kept are of epoch {int(run.best['epoch'])}, before deferred re-weighting "
             f"began (epoch {config.first_drw_epoch}): this is LDAM without it. Another --monitor, "

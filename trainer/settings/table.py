@@ -13,21 +13,13 @@ from typing import ClassVar
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.settings import setting
 from trainer.balancing import sampler_options
+from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.models import backbone_table
 
 DEFAULT_DATA = "data/synthetic-tfrecords"
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
 BACKBONES = tuple(backbone_table.TABLE)
-LOSSES = (
-    "cross_entropy",
-    "class_weighted",
-    "effective_number",
-    "focal",
-    "balanced_softmax",
-    "logit_adjusted",
-    "ldam_drw",
-)
 MIXUPS = ("plain", "balanced")
 BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
@@ -197,13 +189,10 @@ class Settings:
         "cross_entropy",
         _LOSS,
         "Loss of training; validation is always scored by plain cross-entropy. Counts are the "
-        "training split's, before any sampler. class_weighted: weights n/(k n_c). "
-        "effective_number: weights (1-beta)/(1-beta^n_c). focal: well-classified images count "
-        "less. balanced_softmax: the logarithm of the counts is added to the logits in training. "
-        "logit_adjusted: tau times it. ldam_drw: larger margins for rare classes on a cosine "
-        "output layer, weights late. A loss that uses counts makes probabilities of balanced "
-        "classes: consider --monitor=validation_balanced_accuracy, and recalibrate before "
-        "probabilities are read.",
+        "training split's, before any sampler. "
+        + " ".join(f"{name}: {row.help}." for name, row in LOSSES.items())
+        + " A loss that uses counts makes probabilities of balanced classes: consider "
+        "--monitor=validation_balanced_accuracy, and recalibrate before probabilities are read.",
         choices=LOSSES,
     )
     effective_number_beta: float = setting(

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.balancing import mixup, samplers
+from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.distribution import lost_workers, strategies
 from trainer.epochs import plan as planning
@@ -135,7 +136,7 @@ def _create_model(config: TrainConfig, data: DatasetDir) -> keras.Model:
         dropout=config.dropout,
         mixed_precision=config.mixed_precision,
         seed=config.seed,
-        cosine_scale=config.ldam_scale if config.loss == "ldam_drw" else None,
+        cosine_scale=config.ldam_scale if LOSSES[config.loss].has_cosines else None,
     )
 
 
