@@ -1,10 +1,10 @@
-"""Do the intervals hold what they promise? Simulated test sets whose truth is known.
+"""Checks intervals and tests on simulated test sets, whose true metrics are known.
 
-    python -m trainer.statistics_check --repetitions=400        # about two minutes
+    python -m trainer.statistics_check --repetitions=400
 
-Each repetition draws a small clustered test set from a made-up world, computes intervals and
-tests as for real runs, and asks whether the interval holds the world's true value (coverage) and
-whether a test calls two equal methods different (level). docs/statistics.md shows the outcome.
+Each repetition draws a small clustered test set from a simulated world, computes intervals and
+tests as for real runs, and asks whether the interval contains the world's true value (coverage) and
+whether a test calls two equal methods different (level). docs/statistics.md shows the results.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.evaluation.bootstrap import (
     FIXED,
     RESAMPLED,
+    Interval,
     group_weights,
     interval,
     paired_difference,
@@ -29,17 +30,21 @@ from trainer.evaluation.metrics import weighted_metrics
 from trainer.evaluation.paired_tests import delong, mcnemar
 
 _PREVALENCE = (0.17, 0.28, 0.48, 0.07)
-_GROUPS, _RESAMPLES, _SEED_SPREAD = 200, 500, 0.3
-_TRUTH_GROUPS = 60_000
+_GROUPS = 200  # of a test set
+RESAMPLES = 500
+_SEED_SPREAD = 0.3  # standard deviation of a strength between seeds
+TRUTH_GROUPS = 60_000  # so many that chance hardly changes a metric
 _METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "log_loss", "brier")
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Attributes:
-    name: what was measured.
-    expected: the share that is promised.
-    hits: repetitions in which it came true, of `repetitions`.
+    """A share that was measured over the repetitions.
+
+    Attributes:
+      name: what was measured.
+      expected: the nominal share.
+      hits: repetitions in which it was so, of `repetitions`.
     """
 
     name: str
@@ -53,16 +58,18 @@ class Check:
 
     @property
     def error(self) -> float:
-        """Standard error of the share if the promise is kept."""
+        """Standard error of the share if it is the nominal one."""
         return float(np.sqrt(self.expected * (1 - self.expected) / self.repetitions))
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Attributes:
-    largest_group: images of a group, from 1 to this many, share their label, a difficulty for
-      all models and another for each.
-    strengths: of each model, how far its logit of the true class lies above the others.
+    """The distribution that test sets are drawn from.
+
+    Attributes:
+      largest_group: a group has 1 to this many images, which share their label, a difficulty for
+        all models and another for each model.
+      strengths: of each model, how far its logit of the true class is above the others on average.
     """
 
     largest_group: int
@@ -71,9 +78,12 @@ class World:
     def draw(
         self, generator: np.random.Generator, groups: int, seed_spread: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Groups and labels [n], and log-probabilities [n, classes] of each model.
+        """Draws groups and labels [n], and log-probabilities [n, classes] of each model.
 
-        seed_spread: deviation of a strength between images (the average over trainings).
+        Args:
+          groups: how many.
+          seed_spread: standard deviation of a strength between images, which gives the average over
+            seeds.
         """
         sizes = generator.integers(1, self.largest_group + 1, groups)
         member = np.repeat(np.arange(groups), sizes)
@@ -83,16 +93,16 @@ class World:
         shared = generator.normal(0, 0.7, truth.shape) + easy[:, np.newaxis] * truth
         models = []
         for strength in self.strengths:
-            own = strength + generator.normal(0, 0.7, groups)[member]
-            own += generator.normal(0, seed_spread, len(labels))
-            logits = shared + own[:, np.newaxis] * truth + generator.normal(0, 0.7, truth.shape)
+            above = strength + generator.normal(0, 0.7, groups)[member]
+            above += generator.normal(0, seed_spread, len(labels))
+            logits = shared + above[:, np.newaxis] * truth + generator.normal(0, 0.7, truth.shape)
             models.append(log_softmax(logits, axis=1))
         return member, labels, models
 
     def truth(self, seed_spread: float = 0.0) -> list[dict[str, float]]:
-        """Metrics of each model on so many groups that chance plays no part."""
+        """Metrics of each model on so many groups that chance hardly matters."""
         generator = np.random.default_rng(10**6)
-        _, labels, models = self.draw(generator, _TRUTH_GROUPS, seed_spread)
+        _, labels, models = self.draw(generator, TRUTH_GROUPS, seed_spread)
         once = np.ones((1, len(labels)), np.int32)
         values = [_flat(labels, model, once, first=True) for model in models]
         return [{name: float(value[0]) for name, value in flat.items()} for flat in values]
@@ -105,7 +115,7 @@ def check_intervals(repetitions: int, seed: int = 0) -> list[Check]:
     hits: dict[str, int] = {}
     for generator in _generators(repetitions, seed):
         groups, labels, models = world.draw(generator, _GROUPS)
-        weights = group_weights(groups, _RESAMPLES, seed)
+        weights = group_weights(groups, RESAMPLES, seed)
         a = _flat(labels, models[0], weights, first=True)
         b = _flat(labels, models[1], weights)
         singly = group_weights(np.arange(len(labels)), 300, seed)
@@ -131,7 +141,7 @@ def check_seeds(repetitions: int, seed: int = 0) -> list[Check]:
         for count in counts:
             strengths = np.repeat(center, count) + generator.normal(0, _SEED_SPREAD, 2 * count)
             groups, labels, models = World(3, tuple(strengths)).draw(generator, _GROUPS)
-            weights = group_weights(groups, _RESAMPLES, seed)
+            weights = group_weights(groups, RESAMPLES, seed)
             right = np.stack([model.argmax(axis=1) == labels for model in models])
             values = right @ weights.T / weights.sum(axis=1)
             for seeds in (FIXED, RESAMPLED):
@@ -149,7 +159,7 @@ def check_levels(repetitions: int, seed: int = 0) -> list[Check]:
         for generator in _generators(repetitions, seed):
             groups, labels, models = world.draw(generator, _GROUPS)
             right = [model.argmax(axis=1) == labels for model in models]
-            weights = group_weights(groups, _RESAMPLES, seed)
+            weights = group_weights(groups, RESAMPLES, seed)
             a, b = (right @ weights.T / weights.sum(axis=1) for right in right)
             areas = delong(labels == 2, models[0][:, 2], models[1][:, 2])
             p_values = {
@@ -185,8 +195,8 @@ def _flat(
     return values
 
 
-def _count(hits: dict[str, int], name: str, found, true: float) -> None:
-    inside = found.low is not None and found.low <= true <= found.high
+def _count(hits: dict[str, int], name: str, one: Interval, true: float) -> None:
+    inside = one.low is not None and one.high is not None and one.low <= true <= one.high
     hits[name] = hits.get(name, 0) + bool(inside)
 
 
@@ -203,5 +213,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("repetitions", 400, "Simulated test sets of each check.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the simulation.")
+    flags.DEFINE_integer("seed", 0, "Of the simulation's random numbers.")
     run_main(main)

@@ -1,4 +1,4 @@
-"""Intervals and paired tests on one test set: what a difference between two methods is worth.
+"""Bootstrap intervals and paired tests of metrics on one test set.
 
     weights = group_weights(groups, resamples=2000, seed=0)            # [1 + 2000, n], row 0 is 1
     a = [weighted_metrics(labels, p, weights).overall["mcc"] for p in seeds_of_a]    # [seeds, 2001]
@@ -7,7 +7,7 @@
     holm([...])                        # over all comparisons that are shown
 
 Row 0 of every array of values is the sample itself, the others are resamples. Two methods are
-compared on the same rows: an image that is easy for both then says nothing about either.
+compared on the same resamples, so that the difficulty of an image, which both share, cancels.
 Tests of single predictions (McNemar, DeLong, proportions) are in `trainer.evaluation.paired_tests`.
 """
 
@@ -27,14 +27,15 @@ class Interval:
     """An estimate with its interval.
 
     Attributes:
-      estimate: on the sample itself, averaged over seeds; None where it is undefined.
-      low, high: ends of the interval; None where fewer than half of the resamples are defined.
+      estimate: on the sample itself, averaged over seeds; None if it is undefined.
+      low, high: ends of the interval; None if fewer than half of the resamples are defined.
       level: confidence, such as 0.95.
-      resamples: that were used.
-      left_out: resamples in which the metric is undefined, as without any image of a class.
-      seeds: `fixed`: holds for these trained models, on other images; `resampled`: also for
-        other seeds of the same method.
-      p_value: two-sided, of "this is 0" (differences only, else None).
+      resamples: how many were used.
+      left_out: resamples in which the metric is undefined, for example without any image of a
+        class.
+      seeds: `fixed`: the interval holds for these trained models, on other images; `resampled`:
+        also for other seeds of the same method.
+      p_value: two-sided, of a difference; the null hypothesis is 0. None for anything else.
     """
 
     estimate: float | None
@@ -50,14 +51,15 @@ class Interval:
 def group_weights(groups: Sequence[str] | np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Weights of a bootstrap over groups (cluster bootstrap; Davison and Hinkley 1997, sec. 3.8).
 
-    Whole groups are drawn, as many as there are, with replacement: images of one group share what
-    makes them hard, and drawing them one by one would give intervals that are too short.
+    Whole groups are drawn, as many as there are, with replacement: images of one group are alike in
+    what makes them difficult, and drawing them one by one would give intervals that are too short.
     Classes are not drawn separately: the class counts of a test set at natural prevalence are
-    themselves chance, and a group may hold two classes. A resample without any image of a rare
+    random themselves, and a group may hold two classes. A resample without any image of a rare
     class makes some metrics NaN; `interval` leaves it out and counts it.
 
     Args:
-      groups: [n], the group of each image; images in groups of their own give the usual bootstrap.
+      groups: [n], the group of each image; if every image is its own, this is the usual bootstrap.
+      resamples: how many to draw; seed: of the random numbers.
 
     Returns:
       int32 [1 + resamples, n]: how often each image counts. Row 0 is all ones, the sample itself.
@@ -80,8 +82,9 @@ def interval(
     Args:
       values: float64 [1 + resamples] or [seeds, 1 + resamples], of rows of `group_weights`.
       seeds: `resampled` (default) draws seeds as well as images, see `seed_means`; `fixed` keeps
-        the trained models that there are. A single seed is always fixed.
-      seed: of the drawing of seeds.
+        the given trained models. A single seed is always fixed.
+      level: confidence.
+      seed: of the random numbers that draw seeds.
     """
     values = np.atleast_2d(np.asarray(values, np.float64))
     means, seeds = _means(values, seeds, seed)
@@ -101,13 +104,14 @@ def paired_difference(
 
     Both are evaluated on the same resampled images, and each is averaged over its seeds within
     each resample. The default draws seeds as well: a statement about two *methods* has to hold
-    for the next training too, and with `fixed` a lucky seed passes for a better method.
+    for the next training too. With `fixed`, a lucky seed would look like a better method.
 
     Args:
       values_a, values_b: float64 [1 + resamples] or [seeds, 1 + resamples], by the same rows of
         the same `group_weights`.
       paired_seeds: row i of both is the same seed (initial weights, order of the data), so the
-        same seeds are drawn for both; False where the numbers of seeds differ.
+        same seeds are drawn for both; False where the seeds differ.
+      seeds, level, seed: see `interval`.
 
     Raises:
       ValueError: the shapes do not fit.
@@ -121,7 +125,7 @@ def paired_difference(
     else:
         means_a, seeds_a = _means(a, seeds, seed)
         means_b, seeds_b = _means(b, seeds, seed + 1)
-        # With one seed on a side, what seeds do is unknown there.
+        # "fixed" comes before "resampled": one seed on a side says nothing of other seeds there.
         means, seeds = means_a - means_b, min(seeds_a, seeds_b)
     return dataclasses.replace(
         _percentiles(means, level, seeds), p_value=bootstrap_p_value(means[1:])
@@ -129,14 +133,17 @@ def paired_difference(
 
 
 def bootstrap_p_value(differences: np.ndarray) -> float | None:
-    """Two-sided p-value of "the difference is 0": twice the share of resamples beyond 0.
+    """Two-sided p-value of a difference of 0: twice the share of resamples on the other side of 0.
 
-    It agrees with the percentile interval (below 0.05 when that excludes 0). One is added above
-    and below the line, so that finite resampling never gives 0 (Davison and Hinkley 1997, eq.
-    4.11; Phipson and Smyth 2010).
+    It agrees with the percentile interval: it is below 0.05 if the 95% interval excludes 0. One is
+    added to numerator and denominator, so that it is never 0 (Davison and Hinkley 1997, eq. 4.11;
+    Phipson and Smyth 2010).
 
     Args:
-      differences: float64 [resamples], NaN where undefined; row 0 (the sample) is not among them.
+      differences: float64 [resamples], NaN where undefined, without row 0 (the sample).
+
+    Returns:
+      None if fewer than half of the resamples are defined.
     """
     defined = differences[~np.isnan(differences)]
     if 2 * len(defined) < max(1, len(differences)):
@@ -146,14 +153,15 @@ def bootstrap_p_value(differences: np.ndarray) -> float | None:
 
 
 def seed_means(values: np.ndarray, seed: int) -> np.ndarray:
-    """Mean over seeds in each resample, with seeds drawn anew in each: a hierarchical bootstrap.
+    """Mean over seeds in each resample, with other seeds drawn in each: a hierarchical bootstrap.
 
     seeds - 1 of them are drawn with replacement: the mean of that many has the variance s^2/seeds
-    of a mean of `seeds` new ones, while drawing all of them would be too small by (seeds - 1) /
-    seeds, a third with three seeds (Rao and Wu 1988, sec. 2). What is drawn is then spread by
-    t(seeds - 1) / z, as Student's interval is wider than the normal one: the deviation of so few
-    seeds is itself uncertain. Images and seeds are crossed, so chance that belongs to an image
-    under one seed counts in both, and the interval is rather too wide (Owen 2007).
+    of a mean of `seeds` new ones. Drawing `seeds` of them would give (seeds - 1) / seeds of that
+    variance, a third less with three seeds (Rao and Wu 1988, sec. 2). The deviations are then
+    multiplied by t(seeds - 1) / z, because the variance of so few seeds is itself uncertain
+    (Student's interval is wider than the normal one for the same reason). Images and seeds are
+    crossed: chance that belongs to one image under one seed is counted in both, so the interval is
+    rather too wide (Owen 2007).
 
     Args:
       values: float64 [seeds, 1 + resamples], at least two seeds.
@@ -171,11 +179,11 @@ def seed_means(values: np.ndarray, seed: int) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusted p-values (Holm 1979): below 0.05 with a family-wise error of at most 5%, whatever
-    the dependence between the tests. None (a test that could not be made) stays None and does
-    not count."""
-    # Not statsmodels' multipletests: it collects garbage in each call, half a second of a process
-    # that holds TensorFlow, and a comparison makes some dozens of calls.
+    """p-values adjusted for their number (Holm 1979), whatever the dependence between the tests.
+
+    Rejecting below 0.05 keeps the family-wise error at 5% or less. None (a test that could not be
+    made) stays None and does not count.
+    """
     known = np.array([p for p in p_values if p is not None], np.float64)
     order = np.argsort(known, kind="stable")
     factors = len(known) - np.arange(len(known))
@@ -187,7 +195,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _means(values: np.ndarray, seeds: str, seed: int) -> tuple[np.ndarray, str]:
     if seeds not in (FIXED, RESAMPLED):
-        raise ValueError(f"seeds={seeds!r}: one of {FIXED}, {RESAMPLED}")
+        raise ValueError(f"seeds={seeds!r} is not one of {FIXED}, {RESAMPLED}")
     if seeds == FIXED or len(values) == 1:
         return values.mean(axis=0), FIXED
     return seed_means(values, seed), RESAMPLED

@@ -1,6 +1,6 @@
-"""Probabilities put right after training: temperature, priors; and thresholds chosen beforehand.
+"""Corrects probabilities after training (temperature, class shares) and chooses thresholds.
 
-Everything is fitted on validation and applied, frozen, to test. Probabilities travel as
+Everything is fitted on validation and applied unchanged to test. Probabilities are passed as
 log-probabilities, float64 [n, classes], like `Predictions.log_probabilities`.
 """
 
@@ -15,17 +15,18 @@ from scipy.special import log_softmax
 from trainer.evaluation.bootstrap import Interval
 from trainer.evaluation.paired_tests import wilson
 
-# A temperature outside means classes that validation parts perfectly: any sharper is better.
+# If validation separates the classes perfectly, the best temperature is 0: the search needs an end.
 _TEMPERATURES = (0.01, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReliabilityCurve:
-    """Bins of about equal mass, by rising probability.
+    """Bins that hold about the same number of images each, by rising probability.
 
     Attributes:
       predicted: float64 [bins], mean predicted probability.
-      observed: float64 [bins], share of positives, with Wilson's 95% interval low to high.
+      observed: float64 [bins], share of positives.
+      low, high: float64 [bins], Wilson's 95% interval of `observed`.
       count: int [bins], images.
     """
 
@@ -38,12 +39,13 @@ class ReliabilityCurve:
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """What a fixed threshold does; each with Wilson's 95% interval.
+    """Shares of right answers at a fixed threshold, each with Wilson's 95% interval.
 
     Attributes:
-      threshold: an image is called positive from this score on.
-      sensitivity, specificity: of positives and negatives.
-      ppv, npv: of images called positive and negative; they hold at this set's prevalence.
+      threshold: an image is called positive if its score is at least this.
+      sensitivity, specificity: share of the positives called positive, of the negatives negative.
+      ppv, npv: share of those called positive that are, of those called negative that are; they
+        hold at this set's prevalence only.
     """
 
     threshold: float
@@ -56,11 +58,12 @@ class OperatingPoint:
 def fit_temperature(labels: np.ndarray, log_probabilities: np.ndarray) -> float:
     """Temperature that gives the least cross-entropy (Guo et al. 2017, sec. 4.2).
 
-    Above 1 the model was too sure. Fit on validation; order and accuracy do not change.
+    Above 1 the model was overconfident. To be fitted on validation; it changes neither the order of
+    an image's classes nor the accuracy.
 
     Args:
       labels: integer [n].
-      log_probabilities: float64 [n, classes]; logits do as well.
+      log_probabilities: float64 [n, classes]; logits give the same result.
     """
     labels = np.asarray(labels)
     logits = np.asarray(log_probabilities, np.float64)
@@ -82,16 +85,20 @@ def correct_priors(
 ) -> np.ndarray:
     """Posteriors at other class shares (Saerens et al. 2002, eq. 2.4), no retraining.
 
-    Holds where only the shares change and not what a class looks like. After balanced training:
-    from the shares of the training stream to those of the deployment (or of the natural data).
+    It assumes that only the class shares change and not how the images of a class look. After
+    balanced training: from the shares of the training stream to those of the deployment (or of the
+    data before balancing).
 
     Args:
       log_probabilities: float64 [n, classes].
-      from_priors: float [classes], shares in what the model was fitted to; any scale.
-      to_priors: float [classes], shares where it is used; 0 rules a class out.
+      from_priors: float [classes], shares that the model was fitted to; any scale.
+      to_priors: float [classes], shares where it is used, any scale; 0 excludes a class.
+
+    Returns:
+      float64 [n, classes], normalized log-probabilities.
 
     Raises:
-      ValueError: a share is negative, or one of `from_priors` is 0 (the model knows no such class).
+      ValueError: a share is negative, or one of `from_priors` is 0.
     """
     old, new = _shares(from_priors, "from_priors"), _shares(to_priors, "to_priors")
     if (old == 0).any():
@@ -103,21 +110,22 @@ def correct_priors(
 def reliability_curve(
     positive: np.ndarray, probabilities: np.ndarray, bins: int = 10
 ) -> ReliabilityCurve:
-    """Observed shares against predicted ones, in bins of equal mass (Nguyen and O'Connor 2015).
+    """Observed shares against predicted ones, in bins of equal size (Nguyen and O'Connor 2015).
 
-    Equal probabilities stay in one bin, so there may be fewer bins than asked for.
+    Equal probabilities stay in one bin, so there may be fewer than `bins`.
 
     Args:
       positive: bool [n].
-      probabilities: float [n], predicted for "positive".
+      probabilities: float [n], predicted for the positive class.
+      bins: how many, at most.
     """
     order = np.argsort(probabilities, kind="stable")
     ranked, hits = np.asarray(probabilities)[order], np.asarray(positive, bool)[order]
     edges = np.linspace(0, len(ranked), min(bins, len(ranked)) + 1).round().astype(int)
     starts = np.unique(np.searchsorted(ranked, ranked[edges[:-1]])) if len(ranked) else edges[:0]
     count = np.diff(np.r_[starts, len(ranked)])
-    found = np.add.reduceat(hits, starts, dtype=int)
-    shares = [wilson(k, n) for k, n in zip(found, count, strict=True)]
+    positives = np.add.reduceat(hits, starts, dtype=int)
+    shares = [wilson(k, n) for k, n in zip(positives, count, strict=True)]
     return ReliabilityCurve(
         predicted=np.add.reduceat(ranked, starts) / count,
         observed=np.array([share.estimate for share in shares], np.float64),
@@ -128,25 +136,26 @@ def reliability_curve(
 
 
 def choose_threshold(positive: np.ndarray, scores: np.ndarray, sensitivity: float) -> float | None:
-    """Highest threshold that finds at least this share of the positives: choose on validation.
+    """Highest threshold with at least this sensitivity, to be chosen on validation.
 
     Args:
       positive: bool [n].
       scores: float [n], the class's probability or anything that rises with it.
+      sensitivity: wanted share of the positives that are called positive, in 0..1.
 
     Returns:
-      None without positives.
+      The threshold on the scale of `scores`; None if there are no positives.
     """
-    found = np.sort(np.asarray(scores)[np.asarray(positive, bool)])[::-1]
-    if not len(found):
+    ranked = np.sort(np.asarray(scores)[np.asarray(positive, bool)])[::-1]
+    if not len(ranked):
         return None
-    # 0.95 * 20 is 19.000000000000004 in floating point or not: a hair must not ask for 20 of 20.
-    needed = max(1, int(np.ceil(sensitivity * len(found) - 1e-9)))
-    return float(found[min(needed, len(found)) - 1])
+    # 0.95 * 20 may be 19.000000000000004 in floating point: the rounding error must not make 20.
+    needed = max(1, int(np.ceil(sensitivity * len(ranked) - 1e-9)))
+    return float(ranked[min(needed, len(ranked)) - 1])
 
 
 def operating_point(positive: np.ndarray, scores: np.ndarray, threshold: float) -> OperatingPoint:
-    """What a threshold that was chosen elsewhere does on these images.
+    """Applies a threshold that was chosen on other images.
 
     Args:
       positive: bool [n].
@@ -166,5 +175,5 @@ def operating_point(positive: np.ndarray, scores: np.ndarray, threshold: float) 
 def _shares(priors: np.ndarray, name: str) -> np.ndarray:
     shares = np.asarray(priors, np.float64)
     if (shares < 0).any() or not shares.sum() > 0:
-        raise ValueError(f"{name}: shares must not be negative, and not all 0")
+        raise ValueError(f"{name}: shares must not be negative, nor all 0")
     return shares / shares.sum()

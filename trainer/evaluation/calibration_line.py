@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import expit
 
-_STEPS = 100
-_CLOSE = 1e-9
-_CERTAIN = 40.0
+_STEPS = 100  # of Newton's method, at most
+_CLOSE = 1e-9  # a smaller step ends it
+_CERTAIN = 40.0  # log-odds
 
 
 def recalibration_line(
@@ -17,10 +17,10 @@ def recalibration_line(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logistic recalibration (Cox 1958; Van Calster et al. 2019, BMC Medicine 17:230).
 
-    slope b: of logit P(positive) = a + b * log_odds. 1 is right, below 1 the predictions are too
-    extreme (overfitted), above 1 too timid.
-    intercept a: of the same with b held at 1 ("calibration in the large"). 0 is right, below 0
-    the class is predicted too often, as after balanced training without a correction.
+    slope b: of logit P(positive) = a + b * log_odds. 1 is ideal; below 1 the predictions are too
+    extreme (overfitted), above 1 not extreme enough.
+    intercept a: of the same model with b fixed at 1 ("calibration in the large"). 0 is ideal; below
+    0 the class is predicted too often, as after balanced training without a correction.
 
     Args:
       positive: bool [n].
@@ -28,11 +28,11 @@ def recalibration_line(
       weights: float64 [b, n], how often each image counts.
 
     Returns:
-      (intercept, slope), float64 [b] each; NaN where there is no positive or no negative, and for
-      the slope where the scores part the two entirely (its estimate is then infinite).
+      (intercept, slope), float64 [b] each; NaN if there is no positive or no negative. The slope is
+      NaN too if the scores separate the two perfectly: its estimate would be infinite.
     """
-    # Odds of e^40 are certainty in float64. One image that is given 0 would else be infinite, or
-    # so far out that the others look equal.
+    # In float64, odds of e^40 are certainty. Without the limit, one image of probability 0 would be
+    # infinite, or so far away that all others look equal.
     log_odds = np.clip(log_odds, -_CERTAIN, _CERTAIN)
     positives = weights @ positive
     both = (positives > 0) & (weights.sum(axis=1) > positives)
@@ -47,7 +47,7 @@ def recalibration_line(
 
 
 def _overlap(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """bool [b]: is the maximum of the likelihood finite (Albert and Anderson 1984)?"""
+    """bool [b]: whether the likelihood has a finite maximum (Albert and Anderson 1984)."""
     ranges = []
     for part in (positive, ~positive):
         here = weights[:, part] > 0
@@ -89,7 +89,7 @@ def _fit_slope(positive: np.ndarray, log_odds: np.ndarray, weights: np.ndarray) 
 
     start = np.zeros((1, 2))
     if len(weights) > 1:
-        # All images with equal weight lie near every resample: two or three steps from there.
+        # The solution of equal weights is near that of every resample: two or three steps away.
         start = _maximize(newton, np.ones((1, len(x))), start, reach=float(np.abs(x).max()))
     values = np.repeat(start, len(weights), axis=0)
     return _maximize(newton, weights, values, reach=float(np.abs(x).max()))[:, 1] / scale
@@ -101,14 +101,18 @@ def _maximize(
     values: np.ndarray,
     reach: float,
 ) -> np.ndarray:
-    """Damped Newton steps for each row until it stands still.
+    """Damped Newton steps for each row until they are smaller than `_CLOSE`.
 
-    The length log(1 + d) / d converges from any start on logistic losses (Sun and Tran-Dinh
+    The step length log(1 + d) / d converges from any start on logistic losses (Sun and Tran-Dinh
     2019, Generalized self-concordant functions, section 4), with no line search.
 
     Args:
       newton: (weights [r, n], values [r, k]) -> full Newton steps [r, k].
+      weights: float64 [b, n]; values: float64 [b, k], where to start.
       reach: largest norm of a regressor.
+
+    Returns:
+      float64 [b, k]; NaN for rows that have not converged after `_STEPS` steps.
     """
     values = values.copy()
     moving = np.arange(len(values))

@@ -1,11 +1,11 @@
-"""Every metric of a split as a function of weights, so that a resample is only a weight vector.
+"""Every metric of a split as a function of image weights, so that a resample is a weight vector.
 
     weighted_metrics(labels, log_probabilities, np.ones((1, n)))        # the split itself
     weighted_metrics(labels, log_probabilities, group_weights(...))     # all of a bootstrap
 
-An image of weight w counts as w images. Scores are sorted once for all resamples; what depends on
-the confusion matrix alone is a matrix product. 4,233 images x 1,000 resamples take some seconds.
-What is undefined (AUROC without positives, precision of a class that is never predicted) is NaN.
+An image of weight w counts as w images. Scores are sorted once for all resamples; metrics of the
+confusion matrix are matrix products. 4,233 images x 1,000 resamples take some seconds.
+An undefined metric (AUROC without positives, precision of a class never predicted) is NaN.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PER_CLASS = (
     "calibration_slope",
     "support",
 )
-# Of these, less is better; calibration_intercept is best at 0 and calibration_slope at 1.
+# Besides, calibration_intercept is best at 0 and calibration_slope at 1.
 LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 ECE_BINS = 15
 # Weights of a chunk of resamples times images: 8 MiB as float64, so that work stays in the cache.
@@ -72,8 +72,8 @@ class MetricArrays:
         return flat
 
     def report(self, class_names: Sequence[str], row: int = 0) -> dict[str, Any]:
-        """One row as JSON values: the overall metrics, confusion_matrix and per_class; what is
-        undefined is None."""
+        """One row as JSON values: the overall metrics, confusion_matrix and per_class; undefined
+        metrics are None."""
         per_class = {
             class_name: {name: _plain(values[row, c]) for name, values in self.per_class.items()}
             for c, class_name in enumerate(class_names)
@@ -99,20 +99,20 @@ def weighted_metrics(
     accuracy, balanced_accuracy (mean recall), macro_f1 and mcc (Gorodkin 2004, eq. 8) and the
     metrics by class of the same names come from the class of the highest probability. auroc, auprc
     (average precision, without interpolation) and the calibration line (see `calibration_line`) are
-    of one class against the rest; the macro forms are their means over classes.
+    of one class against all others; the macro forms are their means over classes.
     log_loss is in nats. brier is the mean sum over classes of (probability - outcome)^2, from 0 to
     2 (Brier 1950); by class it is that class's part. ece is the mean distance between confidence
     (highest probability) and accuracy over `ECE_BINS` bins of equal mass (Guo et al. 2017, with
-    the bins of Nguyen and O'Connor 2015): it grows with noise, so a small split's is too high.
+    the bins of Nguyen and O'Connor 2015): noise raises it, so that of a small split is too high.
 
-    Means over classes are over the classes that `labels` holds; NaN where a weight vector lacks
-    one of them, since a mean over fewer classes is another quantity.
+    Means over classes are over the classes that `labels` holds. They are NaN if a weight vector
+    gives one of these classes no weight, since a mean over fewer classes is another quantity.
 
     Args:
       labels: integer [n], true classes.
       log_probabilities: float64 [n, classes].
       weights: [b, n], how often each image counts; whole numbers.
-      lines: False leaves the calibration lines out (NaN), which take most of the time.
+      lines: False leaves out (NaN) the calibration lines, which take most of the time.
     """
     labels = np.asarray(labels)
     log_probabilities = np.asarray(log_probabilities, np.float64)
@@ -144,7 +144,7 @@ def log_odds(log_probabilities: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Scores:
-    """What all resamples share: everything that has to be sorted or taken a logarithm of."""
+    """What is the same for all resamples, so that sorting and logarithms are done once."""
 
     truth: np.ndarray  # bool [n, classes]
     predicted: np.ndarray  # bool [n, classes]
@@ -158,7 +158,7 @@ class _Scores:
     def prepare(cls, labels: np.ndarray, log_probabilities: np.ndarray) -> _Scores:
         n, classes = log_probabilities.shape
         predicted = log_probabilities.argmax(axis=1)
-        # Log-odds rank as probabilities do, but do not tie where those round to 1.
+        # Log-odds have the order of probabilities, and still differ where those round to 1.
         odds = log_odds(log_probabilities)
         return cls(
             truth=labels[:, np.newaxis] == np.arange(classes),
@@ -205,7 +205,7 @@ def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricA
 
 
 def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What confusion matrices alone give: overall metrics [b] and those by class [b, classes].
+    """Metrics of confusion matrices alone: overall ones [b] and those by class [b, classes].
 
     Args:
       counts: [b, classes, classes], rows are true classes.
@@ -235,7 +235,7 @@ def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[s
 
 def _descending(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order of falling scores, and where in it each run of equal scores starts."""
-    # Equal logits can give scores that differ in the last bit, and would be ranked by chance.
+    # Equal logits can give scores that differ in the last bit, which would rank them by chance.
     scores = scores.round(_TIE_DECIMALS)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
@@ -253,16 +253,16 @@ def _areas(
     """AUROC (Mann-Whitney, ties count half) and average precision, of falling scores."""
     hits = _pooled(weights * positive, starts)
     misses = _pooled(weights * ~positive, starts)
-    found, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
-    positives, negatives = found[:, -1], false[:, -1]
-    above = (misses * (found - hits / 2)).sum(axis=1)
-    precision = hits * found / np.maximum(found + false, 1)
+    true, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
+    positives, negatives = true[:, -1], false[:, -1]
+    above = (misses * (true - hits / 2)).sum(axis=1)
+    precision = hits * true / np.maximum(true + false, 1)
     return _ratio(above, positives * negatives), _ratio(precision.sum(axis=1), positives)
 
 
 def _calibration_error(scores: _Scores, weights: np.ndarray) -> np.ndarray:
-    """ECE over bins of equal mass. An image (or a run of ties) that lies across an edge belongs
-    to both bins by its shares, so no order of images plays a part."""
+    """ECE over bins of equal weight. An image (or a run of equal scores) across an edge is divided
+    between both bins in proportion, so that the order of images does not matter."""
     order, starts = scores.confidence
     confidence = scores.probabilities.max(axis=1)[order]
     correct = (scores.truth & scores.predicted).any(axis=1)[order]
@@ -282,7 +282,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what is defined; NaN where nothing is."""
+    """Mean of the defined values; NaN if there is none."""
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))
 

@@ -1,7 +1,7 @@
 """Tests of two sets of predictions, and intervals of proportions, by closed formulas.
 
-All take images as independent: where groups hold several images, the cluster bootstrap of
-`bootstrap` is the one to trust. McNemar and DeLong compare two trained models (one seed
+All of them assume that images are independent: where groups hold more than one image, trust the
+cluster bootstrap of `bootstrap` instead. McNemar and DeLong compare two trained models (one seed
 each), not two methods.
 """
 
@@ -20,10 +20,12 @@ _EXACT_BELOW = 25
 
 @dataclasses.dataclass(frozen=True)
 class McNemar:
-    """Attributes:
-    only_a, only_b: images that A alone, or B alone, classifies rightly.
-    p_value: two-sided, of "both are equally often right".
-    method: `exact` (binomial) or `chi-square` (with continuity correction).
+    """Result of McNemar's test of the models A and B.
+
+    Attributes:
+      only_a, only_b: images that A alone, or B alone, classifies correctly.
+      p_value: two-sided; the null hypothesis is that both are equally often correct.
+      method: `exact` (binomial) or `chi-square` (with continuity correction).
     """
 
     only_a: int
@@ -34,9 +36,14 @@ class McNemar:
 
 @dataclasses.dataclass(frozen=True)
 class DeLong:
-    """Attributes:
-    auroc_a, auroc_b, difference: A - B, with standard_error and the interval low to high.
-    p_value: two-sided, of "both AUROCs are equal"; None where the standard error is 0.
+    """Result of DeLong's test of the models A and B.
+
+    Attributes:
+      auroc_a, auroc_b: of the models.
+      difference: A - B.
+      standard_error: of the difference; low, high: its interval at `level`.
+      p_value: two-sided; the null hypothesis is that both AUROCs are equal. None if the standard
+        error is 0.
     """
 
     auroc_a: float
@@ -51,10 +58,13 @@ class DeLong:
 
 @dataclasses.dataclass(frozen=True)
 class TwoProportions:
-    """Attributes:
-    difference: first - second, with the interval low to high; None where a side is empty.
-    p_value: two-sided, of "both proportions are equal".
-    method: `z` (pooled) or `Fisher` (an expected count below 5).
+    """Result of a test of two independent proportions.
+
+    Attributes:
+      difference: first - second; None if one of them is of no image.
+      low, high: its interval at `level`.
+      p_value: two-sided; the null hypothesis is that both proportions are equal.
+      method: `z` (pooled) or `Fisher` (an expected count below 5).
     """
 
     difference: float | None
@@ -66,10 +76,10 @@ class TwoProportions:
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
-    """McNemar's test (McNemar 1947; Dietterich 1998, sec. 3.1) of paired right and wrong answers.
+    """McNemar's test (McNemar 1947; Dietterich 1998, sec. 3.1) of paired answers.
 
     Args:
-      correct_a, correct_b: bool [n], by image.
+      correct_a, correct_b: bool [n], whether each image was classified correctly.
     """
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
@@ -89,10 +99,11 @@ def delong(
 
     Args:
       positive: bool [n].
-      scores_a, scores_b: float [n], rising with the belief in "positive"; only ranks matter.
+      scores_a, scores_b: float [n], higher for "positive"; only their ranks matter.
+      level: confidence of the interval.
 
     Returns:
-      None with fewer than two positives or negatives.
+      None if there are fewer than two positives or negatives.
     """
     positive = np.asarray(positive, bool)
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -124,7 +135,7 @@ def delong(
 
 
 def wilson(successes: int, count: int, level: float = 0.95) -> Interval:
-    """Score interval of a proportion (Wilson 1927); all None where `count` is 0."""
+    """Score interval of a proportion (Wilson 1927); all ends are None if `count` is 0."""
     if count == 0:
         return Interval(None, None, None, level, 0, 0)
     low, high = _wilson_ends(successes, count, level)

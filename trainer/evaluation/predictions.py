@@ -1,4 +1,4 @@
-"""Exact evaluation: every example of a split once, metrics from the stored predictions."""
+"""Predictions of a split, every example exactly once: made, stored, read back and scored."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Predictions:
       ids: image ids, n of them.
       labels: int32 [n], true classes.
       logits: float32 [n, classes].
-      groups: ids of what was split together (near-duplicates, a patient), n of them: the unit
-        that a bootstrap draws. Empty means that each image is its own.
+      groups: group ids, n of them: images that were kept in one split (near-duplicates, those of
+        a patient), the unit that a bootstrap draws. Empty: each image is a group of its own.
     """
 
     ids: list[str]
@@ -56,18 +56,18 @@ def predict(
     ids: list[str] | None = None,
     groups: list[str] | None = None,
 ) -> Predictions:
-    """Runs a split through the model and puts each row where its index says.
+    """Runs a split through the model and puts each output at its example's index.
 
     Args:
       predict_step: see `steps.make_predict_step`.
       batches: distributed (images, labels, weights, index), padded rows with index -1.
       counts: examples of each class in the metadata; the split's order is by class.
-      ids, groups: of the examples in that order; None leaves them empty (between epochs nobody
-        asks).
+      ids, groups: of the examples in that order; None leaves them empty, as between epochs, where
+        they are not used.
 
     Raises:
-      RuntimeError: a row is missing, comes twice or has another label than the metadata say.
-        Padding and masking are ours, so this is a bug and not a user's mistake.
+      RuntimeError: an example is missing, comes twice or has another label than the metadata say:
+        a bug of this package, not a user's mistake.
     """
     logits = collect(predict_step, batches, counts)
     return Predictions(ids or [""] * len(logits), _in_order(counts), logits, groups or [])
@@ -76,9 +76,9 @@ def predict(
 def collect(
     predict_step: Callable[[tuple], tuple], batches: Iterable, counts: Sequence[int]
 ) -> np.ndarray:
-    """float32 [n, outputs], what `predict_step` gives for each example, in the split's order.
+    """What `predict_step` gives for each example, float32 [n, outputs], in the split's order.
 
-    Args, Raises: see `predict`.
+    Arguments and errors are those of `predict`.
     """
     expected = _in_order(counts)
     outputs = np.zeros((len(expected), 0), np.float32)
@@ -105,23 +105,23 @@ def _in_order(counts: Sequence[int]) -> np.ndarray:
 
 
 def compute_metrics(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
-    """Metrics of a split, from nothing but its predictions.
+    """Metrics of a split, from its predictions alone.
 
     Returns:
       The names of `metrics.OVERALL`, confusion_matrix [true][predicted] and per_class {name: the
-      names of `metrics.PER_CLASS`}; `metrics.weighted_metrics` defines them. What is undefined is
-      None, as the AUROC of a class that is absent or the precision of one never predicted.
+      names of `metrics.PER_CLASS`}; `metrics.weighted_metrics` defines them. An undefined metric is
+      None, such as the AUROC of a class that is absent or the precision of one never predicted.
     """
     once = np.ones((1, len(predictions.labels)), np.int32)
     arrays = weighted_metrics(predictions.labels, predictions.log_probabilities, once)
-    # The loss that training saw, to the last bit: sums in another order differ in it.
+    # The same sum as during training: in another order the last bit would differ.
     return arrays.report(class_names) | {"log_loss": predictions.loss}
 
 
 def write_predictions(path: str, predictions: Predictions, class_names: Sequence[str]) -> None:
     """Writes a CSV file: id, label, class, logit_<class>…, probability_<class>…, group.
 
-    Every float32 is written with as many digits as reading it back needs.
+    Every float32 is written with as many digits as are needed to read the same value back.
     """
     header = ["id", "label", "class"]
     header += [f"logit_{name}" for name in class_names]
@@ -161,6 +161,8 @@ def read_predictions(path: str) -> Predictions:
             [row["group"] for row in rows],
         )
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path}: {error.strerror}; is its run finished?") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a file of predictions ({error})") from error
+        raise UserError(
+            f"{path} is not a file of predictions ({error}): name a run directory of trainer.main"
+        ) from error

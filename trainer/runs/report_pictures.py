@@ -1,7 +1,8 @@
 """Pictures of a finished run, from the files in its directory.
 
-Colours are Okabe and Ito's, told apart with any colour vision; shape, hatching or a label says
-the same once more. Matplotlib is imported where it is needed, so that training starts quickly.
+Colours are Okabe and Ito's, which can be told apart with any colour vision; besides, shapes,
+hatching or labels tell the same. Matplotlib is imported where it is needed, so that training
+starts quickly.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ def write_pictures(run_dir: str) -> list[str]:
     paths = []
     with matplotlib.rc_context(_STYLE):
         figures = {
-            "class_counts": _draw_class_counts(run),
-            "training_curves": _draw_training_curves(run),
+            "class_counts": draw_class_counts(run),
+            "training_curves": draw_training_curves(run),
         }
-        figures |= {f"confusion_matrix_{split}": _draw_confusion(run, split) for split in SPLITS}
+        figures |= {f"confusion_matrix_{split}": draw_confusion(run, split) for split in SPLITS}
         for name, figure in figures.items():
             paths.append(os.path.join(run_dir, f"{name}.png"))
             with replacing(paths[-1]) as temporary:
@@ -65,7 +66,8 @@ def write_sampling_picture(
     """Writes a PNG of the classes before and after each sampler (Wuisan et al. 2022, Figures 1-3).
 
     Args:
-      natural: training images of each class; sampled: a panel's title -> images after sampling.
+      natural: training images of each class.
+      sampled: title of a panel -> images of each class after sampling.
     """
     import matplotlib
 
@@ -114,11 +116,12 @@ def _draw_sampling(
     return figure
 
 
-def _draw_class_counts(run: FinishedRun) -> Figure:
+def draw_class_counts(run: FinishedRun) -> Figure:
+    """Training images of each class before and after sampling, repeats apart."""
     natural, planned, realised, unique = (
         np.array(run.samples[key]) for key in ("natural", "planned", "realised", "unique")
     )
-    # The first epoch leaves out its last, partial batch; its share of repeats is what counts.
+    # `unique` is of the first epoch without its last, partial batch: scale it to the whole plan.
     different = planned * unique / np.maximum(realised, 1)
     repeats = planned - different
     rows = np.arange(len(natural))
@@ -154,7 +157,8 @@ def _label_bar(axes: Axes, length: int, row: float, text: str) -> None:
     )
 
 
-def _draw_training_curves(run: FinishedRun) -> Figure:
+def draw_training_curves(run: FinishedRun) -> Figure:
+    """Loss and accuracy by epoch, with the best epoch and falls of the learning rate marked."""
     loss = "" if run.config.loss == "cross_entropy" else f", loss {run.config.loss}"
     styles = {
         "loss": (_ORANGE, "o", "-", f"training (sampler {run.config.sampler}{loss})"),
@@ -220,7 +224,8 @@ def _mark_epochs(
         )
 
 
-def _draw_confusion(run: FinishedRun, split: str) -> Figure:
+def draw_confusion(run: FinishedRun, split: str) -> Figure:
+    """The confusion matrix of a split: counts, and shares of the true class."""
     metrics: dict[str, Any] = run.metrics[split]
     counts = np.array(metrics["confusion_matrix"])
     totals = counts.sum(axis=1)

@@ -204,8 +204,8 @@ def test_two_rare_proportions_get_fishers_test():
 
 
 def test_the_simulation_itself_runs(monkeypatch):
-    monkeypatch.setattr(statistics_check, "_TRUTH_GROUPS", 500)
-    monkeypatch.setattr(statistics_check, "_RESAMPLES", 50)
+    monkeypatch.setattr(statistics_check, "TRUTH_GROUPS", 500)
+    monkeypatch.setattr(statistics_check, "RESAMPLES", 50)
     checks = [
         check
         for run in (
@@ -222,7 +222,7 @@ def test_the_simulation_itself_runs(monkeypatch):
 
 @pytest.mark.slow
 def test_intervals_cover_and_tests_keep_their_level_in_simulated_worlds():
-    """About two minutes. docs/statistics.md has the figures of 1,000 repetitions."""
+    """docs/statistics.md has the figures of 1,000 repetitions."""
     checks = {
         check.name: check
         for check in itertools.chain(

@@ -6,6 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from tests.trainer import fake_run
 from trainer.runs import report
@@ -37,13 +38,11 @@ def test_tables_have_as_many_cells_in_each_row(run_dir):
         assert len({row.count("|") for row in table.splitlines()}) == 1, table
 
 
-def test_interval_holds_the_accuracy_and_narrows_with_more_images():
-    small = report._interval({"confusion_matrix": [[40, 10], [10, 40]]})
-    large = report._interval({"confusion_matrix": [[4000, 1000], [1000, 4000]]})
-    bounds = [[float(x) for x in re.findall(r"[\d.]+(?=%)", t)[1:]] for t in (small, large)]
-    # Wilson 1927 for 80 of 100.
-    np.testing.assert_allclose(bounds[0], [71.1, 86.7], atol=0.05)
-    assert bounds[1][1] - bounds[1][0] < bounds[0][1] - bounds[0][0]
+def test_interval_of_the_accuracy_is_wilsons(run_dir):
+    confusion = np.array(read_run(run_dir).metrics["test"]["confusion_matrix"])
+    total = confusion.sum()
+    low, high = proportion_confint(np.trace(confusion), total, method="wilson")
+    assert f"95% interval {low:.1%} to {high:.1%}" in _text(run_dir)
 
 
 def test_the_command_shown_gives_the_same_settings():
@@ -68,24 +67,22 @@ def test_the_command_shown_gives_the_same_settings():
     assert "epochs" not in given, "defaults make the command long"
 
 
-def test_unit_of_the_split_and_balanced_splits_are_told(run_dir):
+def test_unit_of_the_split_and_balanced_splits_are_told(run_dir, tmp_path):
     assert "test images at natural prevalence" in _text(run_dir)
-    run = read_run(run_dir)
     told = {"split_unit": "group of copies; patients are not known", "balanced_splits": ["test"]}
-    changed = dataclasses.replace(run, dataset=run.dataset | told)
-    assert "test images at balanced classes" in report._summarize(changed)
-    assert "Validation is at natural prevalence, test at balanced" in report._describe_data(changed)
-    assert any("two splits: group of copies; patients" in note for note in report._notes(changed))
+    text = _text(fake_run.write_run(tmp_path / "balanced", dataset=told))
+    assert "test images at balanced classes" in text
+    assert "Validation is at natural prevalence, test at balanced" in text
+    assert "two splits: group of copies; patients" in text
 
 
 @pytest.mark.parametrize(
     ("sampler", "planned", "warns"),
     [("oversample", [7137, 7650, 6509, 6656], True), ("none", fake_run.COUNTS["train"], False)],
 )
-def test_changed_class_mix_asks_for_recalibration(run_dir, sampler, planned, warns):
-    run = read_run(run_dir)
-    changed = dataclasses.replace(run, samples=run.samples | {"planned": list(planned)})
-    assert any("Recalibrate" in note for note in report._notes(changed)) == warns
+def test_changed_class_mix_asks_for_recalibration(tmp_path, sampler, planned, warns):
+    text = _text(fake_run.write_run(tmp_path, sampler=sampler, planned=planned))
+    assert ("Recalibrate" in text) == warns
 
 
 def test_recomputation_shown_in_the_report_runs_and_agrees(run_dir, monkeypatch, capsys):

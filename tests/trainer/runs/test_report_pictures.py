@@ -36,7 +36,7 @@ def test_same_run_gives_the_same_bytes(tmp_path):
 
 def test_confusion_picture_shows_every_count_of_the_metrics(tmp_path):
     run = read_run(fake_run.write_run(tmp_path))
-    written = _texts(report_pictures._draw_confusion(run, "test"))
+    written = _texts(report_pictures.draw_confusion(run, "test"))
     for row in run.metrics["test"]["confusion_matrix"]:
         for count in row:
             assert f"{count:,}\n{count / sum(row):.1%}" in written
@@ -44,13 +44,13 @@ def test_confusion_picture_shows_every_count_of_the_metrics(tmp_path):
 
 def test_class_counts_picture_shows_counts_before_and_after(tmp_path):
     run = read_run(fake_run.write_run(tmp_path))
-    written = " ".join(_texts(report_pictures._draw_class_counts(run)))
+    written = " ".join(_texts(report_pictures.draw_class_counts(run)))
     for count in (*run.samples["natural"], *run.samples["planned"]):
         assert f"{count:,}" in written
 
 
 def test_curves_mark_the_epoch_whose_weights_were_kept(tmp_path):
-    figure = report_pictures._draw_training_curves(read_run(fake_run.write_run(tmp_path)))
+    figure = report_pictures.draw_training_curves(read_run(fake_run.write_run(tmp_path)))
     loss = figure.axes[0]
     best = 1 + int(np.argmin(fake_run.LOSSES))
     (mark,) = [t for t in loss.texts if t.get_text() == "best epoch"]
