@@ -29,13 +29,15 @@ flags.adopt_module_key_flags(dataset_flags)
 flags.DEFINE_integer(
     "rounds", 5, "How often every system runs, after a warm-up. 1: no warm-up.", lower_bound=1
 )
-flags.DEFINE_list("samplers", list(SAMPLERS), "Which to measure; none always is.")
+flags.DEFINE_list(
+    "samplers", list(SAMPLERS), "Samplers to measure; the sampler none is always measured as well."
+)
 
 
 def main(argv: list[str]) -> None:
     del argv
     if unknown := set(FLAGS.samplers) - set(SAMPLERS):
-        raise UserError(f"--samplers={min(unknown)} is none of {', '.join(SAMPLERS)}")
+        raise UserError(f"--samplers={min(unknown)} is not one of {', '.join(SAMPLERS)}")
     data = dataset_flags.open_dataset(image_size=224)
     print(dataset_flags.describe(data), flush=True)
     quiet_tensorflow()

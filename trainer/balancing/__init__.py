@@ -1,1 +1,1 @@
-"""Which training images an epoch shows and how much each class counts; NumPy only."""
+"""Which training images an epoch shows and how much each class counts, in NumPy."""

@@ -28,8 +28,8 @@ def check_counts(
         name = f" ({class_names[label]})" if class_names else ""
         raise UserError(
             f"--loss={loss}: class {label}{name} has no image in the training split (class counts "
-            f"{[int(n) for n in sizes]}): use --loss=cross_entropy or focal, or build the data "
-            "set without that class"
+            f"{[int(n) for n in sizes]}): use a loss that needs no class "
+            "counts, such as --loss=cross_entropy, or build the data set without that class"
         )
     return sizes
 

@@ -7,8 +7,8 @@
               Balanced-MixUp for Highly Imbalanced Medical Image Classification, MICCAI 2021; which
               of the two images lambda weighs is as in the authors' code)
 
-Like an epoch plan it is a pure function of (seed, epoch), and every slot has a partner of its
-own: nothing depends on the batch, the replicas or where a run was resumed. (Zhang et al. draw
+Like an epoch plan, it is a pure function of (seed, epoch), and every slot has its own partner:
+nothing depends on the batch, the replicas or where a run was resumed. (Zhang et al. draw
 one weight for a batch and permute within it.)
 """
 
@@ -24,8 +24,9 @@ from trainer.balancing.class_shares import Sampling
 from trainer.balancing.drawing import Streams
 from trainer.balancing.samplers import EpochPlan, draw_epoch, join_plans
 
-# Seeds of other random numbers than the training stream's: from the same ones the partner of a
-# `weighted` stream would be the image itself. Users' seeds are small.
+# Added to the run's seed, so that these random numbers are not those of the training stream: from
+# the same numbers, the partner of a `weighted` stream would be the image itself. Users' seeds are
+# small.
 _PARTNER_SEED = 2**63
 _MIXING_SEED = 2**62
 _WEIGHTS, _PARTNERS = range(2)
@@ -63,7 +64,8 @@ def draw_partners(
     Args:
       kind: `plain` or `balanced`.
       alpha: above 0; the larger, the more is mixed.
-      counts: records of each class in the split; epoch: from 0.
+      counts: records of each class in the split.
+      epoch: from 0.
       flip: mirror each partner of `balanced` with probability 1/2 (`plain` takes it as planned).
     """
     size = len(plan.labels)

@@ -38,7 +38,9 @@ def make_configs(
     """One for each sampler; a setting goes to those samplers that know it.
 
     Args:
-      names: samplers; settings: as `sampler_flags.parsed_settings` gives them; common: of all.
+      names: samplers.
+      settings: of `--sampler`'s companions, flag -> value.
+      common: other settings, of all samplers.
 
     Raises:
       UserError: a sampler is unknown, or none of them knows a setting.
