@@ -1,4 +1,4 @@
-"""TensorFlow is imported once, quietly, before any test module does it."""
+"""TensorFlow is imported once in each process, quietly, before any test module does it."""
 
 import gc
 import os
@@ -15,7 +15,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from cxr_tfrecords.quiet import quiet_tensorflow
 
-quiet_tensorflow()
+
+def pytest_configure(config):
+    # The process that only hands tests to workers needs no TensorFlow.
+    if not getattr(config.option, "numprocesses", None):
+        quiet_tensorflow()
+
+
+def pytest_collection_finish():
+    """A collection that walks all objects of TensorFlow takes half a second: those that the
+    imports made stay, and it comes more seldom."""
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="module", autouse=True)

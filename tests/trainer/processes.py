@@ -17,8 +17,7 @@ import tempfile
 from collections.abc import Mapping
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# conftest.py imports TensorFlow quietly and with the tests' number of threads.
-_CONTEXT.set_forkserver_preload(["tests.conftest", "trainer.training.run"])
+_CONTEXT.set_forkserver_preload(["tests.trainer.preloaded"])
 
 
 class Process:
@@ -43,6 +42,11 @@ class Process:
             (pathlib.Path(self._output.name) / name).read_text() for name in ("stdout", "stderr")
         )
         return out, err
+
+    def read_output(self) -> str:
+        """Standard output so far."""
+        path = pathlib.Path(self._output.name) / "stdout"
+        return path.read_text() if path.exists() else ""
 
     def poll(self) -> int | None:
         self.returncode = self._process.exitcode

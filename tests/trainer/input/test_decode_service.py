@@ -1,7 +1,6 @@
 """Batches that two real servers decode are the trainer's own, in its order."""
 
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import tensorflow as tf
 
 from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
-from tests.trainer import equality
+from tests.trainer import equality, processes
 from trainer.balancing import mixup, samplers
 from trainer.balancing.class_shares import Sampling
 from trainer.input import decode_service
@@ -28,18 +27,16 @@ def addresses():
     """Of two servers, each a process of its own."""
     ports = [equality.free_ports(1)[0] for _ in range(2)]
     servers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "trainer.decode_server", f"--port={port}", "--host=localhost"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        processes.Process("trainer.decode_server", f"--port={port}", "--host=localhost")
         for port in ports
     ]
     try:
         for server, port in zip(servers, ports, strict=True):
-            line = server.stdout.readline()
-            assert f"--data_service=localhost:{port}" in line, server.stderr.read()
+            while "\n" not in server.read_output():
+                assert server.poll() is None, server.communicate()
+                time.sleep(0.05)
+            line = server.read_output().splitlines()[0]
+            assert f"--data_service=localhost:{port}" in line
         yield tuple(f"localhost:{port}" for port in ports)
     finally:
         for server in servers:
