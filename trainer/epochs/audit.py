@@ -1,8 +1,8 @@
 """What a sampler did: planned and delivered classes, coverage, repeats and reading, by epoch.
 
 Everything is worked out from the plans, which are pure functions of the run's settings: no record
-is read for it, a resumed run finds the same again, and a preview needs no training. What was really
-trained on is held against it, see `check_trained`.
+is read for it, a resumed run gets the same audit, and a preview needs no training. `check_trained`
+compares it with the images that a run really trained on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class EpochAudit:
       epoch: from 1.
       planned: records that the sampler aims at, before the last, partial batch is left out.
       realised: records delivered, in whole batches.
-      unique: different records among them; unique_so_far: in all epochs up to this one.
+      unique: different records among them.
+      unique_so_far: different records in all epochs up to this one.
       largest_repeat: how often the most frequent record is delivered.
-      records_read: by all hosts together, those read in vain included.
+      records_read: by all hosts together, including those that were read and not used.
     """
 
     epoch: int
@@ -74,10 +75,12 @@ class SamplerAudit:
         *,
         streaming_hosts: int = 0,
     ) -> None:
-        """Args:
-        counts: training records of each class.
-        streaming_hosts: hosts that read the shards in every epoch; 0: the decoded split is in
-          memory, and what is delivered is all that is read.
+        """Begins before the first epoch.
+
+        Args:
+          counts: training records of each class.
+          streaming_hosts: hosts that read the shards in every epoch; 0: the decoded split is in
+            memory, and only the records that are delivered are read.
         """
         self._config, self.sampler = config, config.sampler
         self.class_names, self.counts = class_names, np.asarray(counts, np.int64)
@@ -149,7 +152,7 @@ class SamplerAudit:
 
 
 def check_trained(audit: EpochAudit, confusion: np.ndarray) -> None:
-    """Holds the classes that an epoch trained on against its plan.
+    """Compares the classes that an epoch trained on with its plan.
 
     Args:
       confusion: int64 [classes, classes], true by predicted, of all steps of the epoch.
@@ -163,7 +166,7 @@ def check_trained(audit: EpochAudit, confusion: np.ndarray) -> None:
     if not np.array_equal(trained, audit.realised):
         raise RuntimeError(
             f"epoch {audit.epoch} trained on {trained.tolist()} images of the classes, but its "
-            f"plan holds {audit.realised.tolist()}"
+            f"plan holds {audit.realised.tolist()}: please report this error with the command"
         )
 
 
@@ -171,7 +174,8 @@ def describe_epoch(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """One line on an epoch: shares, coverage, repeats, reading.
 
     Args:
-      content: as `SamplerAudit.to_json` gives it, whose `epochs` are not looked at; row: one such.
+      content: as `SamplerAudit.to_json` gives it; its `epochs` are not read.
+      row: one of those.
     """
     shares = ", ".join(
         f"{name} {realised:.1%} (plan {planned:.1%})"
@@ -183,8 +187,8 @@ def describe_epoch(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     return (
         f"epoch {row['epoch']} shares {shares}; {sum(row['unique_so_far']):,} of "
         f"{sum(content['natural_counts']):,} images seen, one image at most "
-        f"{times} time{'s' if times != 1 else ''}, read amplification "
-        f"{row['read_amplification']:.2f}"
+        f"{times} time{'s' if times != 1 else ''}, "
+        f"{row['read_amplification']:.2f} records read for each one delivered"
     )
 
 
@@ -192,7 +196,7 @@ def describe_run(content: Mapping[str, Any], *, checked: bool = True) -> str:
     """What an audit says of a whole run, in Markdown lines.
 
     Args:
-      checked: whether `check_trained` held the plans against what was trained on.
+      checked: whether `check_trained` compared the plans with the images trained on.
     """
     rows = content["epochs"]
     first, last = rows[0], rows[-1]

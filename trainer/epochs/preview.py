@@ -35,11 +35,11 @@ def read_counts(data_dir: str, items: Sequence[str]) -> tuple[tuple[str, ...], l
 def make_configs(
     names: Sequence[str], settings: Mapping[str, Any], **common: Any
 ) -> list[TrainConfig]:
-    """One for each sampler; a setting goes to those samplers that know it.
+    """One config for each sampler; with several samplers, each gets only the settings it takes.
 
     Args:
       names: samplers.
-      settings: of `--sampler`'s companions, flag -> value.
+      settings: of class balancing, flag -> value.
       common: other settings, of all samplers.
 
     Raises:
@@ -64,7 +64,8 @@ def make_configs(
 
 
 def describe_sampler(audit: SamplerAudit, batch_size: int) -> str:
-    """Tables of an audit's epochs; epochs that plan the same share one, with mean realised counts.
+    """Tables of an audit's epochs. Consecutive epochs with the same planned counts share one table,
+    which shows the mean of their realised counts.
 
     Args:
       audit: with at least one epoch.
@@ -90,7 +91,7 @@ def _table(audit: SamplerAudit, rows: Sequence[EpochAudit]) -> list[str]:
     """Lines on epochs with one plan; the last row sums the classes."""
     planned, last = rows[0].planned, rows[-1]
     realised = np.mean([row.realised for row in rows], axis=0)
-    several = f"s {rows[0].epoch}-{last.epoch}" if len(rows) > 1 else f" {last.epoch}"
+    title = f"epochs {rows[0].epoch}-{last.epoch}" if len(rows) > 1 else f"epoch {last.epoch}"
     columns = {
         "natural": _with_shares(audit.counts),
         "planned": _with_shares(planned),
@@ -99,8 +100,8 @@ def _table(audit: SamplerAudit, rows: Sequence[EpochAudit]) -> list[str]:
         f"in {last.epoch} epoch{'s' if last.epoch > 1 else ''}": _with_sum(last.unique_so_far),
     }
     names = [*audit.class_names, "all"]
-    first = max(map(len, [*names, f"epoch{several}"]))
-    lines = [f"{f'epoch{several}':{first}}" + "".join(f"{title:>20}" for title in columns)]
+    first = max(map(len, [*names, title]))
+    lines = [f"{title:{first}}" + "".join(f"{column:>20}" for column in columns)]
     for name, *cells in zip(names, *columns.values(), strict=True):
         lines.append(f"{name:{first}}" + "".join(f"{cell:>20}" for cell in cells))
     most = max(row.largest_repeat for row in rows)

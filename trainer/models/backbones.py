@@ -57,7 +57,7 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     else:
         constructor = getattr(keras.applications, row.application)
         if row.has_switch:
-            # Our preprocessing is there already, and in float32 under every policy.
+            # `preprocess` below does it instead, in float32 under every precision policy.
             constructor = functools.partial(constructor, include_preprocessing=False)
         backbone = _application(
             name, constructor, shape, "imagenet" if weights == "imagenet" else None
@@ -95,7 +95,7 @@ def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
 def freeze(backbone: keras.Model, trainable: str) -> None:
     """Freezes all of the backbone (`head`), none (`all`) or what lies before `from:<layer>`.
 
-    All frozen, it is a fixed function of an image: EfficientNets then drop no blocks either.
+    A frozen backbone is a fixed function of an image: dropout within EfficientNets is off as well.
 
     Raises:
       UserError: no layer has that name.

@@ -148,7 +148,8 @@ def test_line_tells_shares_plan_coverage_repeats_and_reading():
     times = row.largest_repeat
     assert line == (
         f"epoch 1 shares A {a:.1%} (plan 48.4%), B {b:.1%} (plan 51.6%); {seen} of 34 images "
-        f"seen, one image at most {times} times, read amplification {(30 + 4 * times) / 48:.2f}"
+        f"seen, one image at most {times} times, {(30 + 4 * times) / 48:.2f} records "
+        "read for each one delivered"
     )
 
 
