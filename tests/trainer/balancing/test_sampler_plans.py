@@ -21,7 +21,7 @@ TABLE_IV = (2379, 3825, 6509, 832)
 
 counts_lists = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 seeds = st.integers(0, 2**40)
-any_sampler = st.sampled_from(SAMPLERS)
+any_sampler = st.sampled_from(list(SAMPLERS))
 
 
 def plan(sampler, counts, *, batch_size=1, seed=0, epoch=0, epochs=10, flip=True, **settings):

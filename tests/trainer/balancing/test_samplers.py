@@ -23,7 +23,7 @@ OVERSAMPLED = (7137, 7650, 6509, 6656)
 counts_lists = st.lists(st.integers(1, 60), min_size=2, max_size=5)
 seeds = st.integers(-(2**70), 2**70)
 epochs = st.integers(0, 10**6)
-any_sampler = st.sampled_from(SAMPLERS)
+any_sampler = st.sampled_from(list(SAMPLERS))
 
 
 def plan(sampler, counts, *, batch_size=1, seed=0, epoch=0, flip=True, **settings):

@@ -39,7 +39,7 @@ def test_fixed_steps_cut_the_same_stream_anew(sampler, steps, batch_size):
 
 
 @settings(max_examples=20, deadline=None)
-@given(sampler=st.sampled_from(SAMPLERS), steps=st.integers(1, 40))
+@given(sampler=st.sampled_from(list(SAMPLERS)), steps=st.integers(1, 40))
 def test_planned_counts_of_fixed_steps_sum_to_their_images(sampler, steps):
     config = TrainConfig(data_dir="", sampler=sampler, batch_size=4, steps_per_epoch=steps)
     for epoch in (0, 19, 25):
