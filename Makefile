@@ -1,6 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv, then the command.
 #   make demo   synthetic radiographs -> TFRecords -> short balanced training -> evaluation
 #   make test   the test suite            make check   ruff and mypy
+#   make coverage   the test suite, and which lines and branches it runs
 #   make test-slow   simulations, whole studies, kills at every moment
 #   make tpu-check   compiles the steps for a TPU slice, without a TPU; TPU_CHECK='--flags' for another
 
@@ -15,7 +16,7 @@ TPU_CHECK ?= --backbone=tiny --image_size=96 --batch_size=128 --topology=v5e:2x2
 # A process for each core; the tests of a file share what its fixtures make, so they stay together.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo install test test-slow tpu-check check format clean help
+.PHONY: demo install test coverage test-slow tpu-check check format clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(PYTEST)
+
+coverage: $(STAMP)
+	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 test-slow: $(TPU_STAMP)
 	@$(PYTEST) -m slow

@@ -82,6 +82,7 @@ setup(
             "moto[server]>=5",
             "mypy>=1.10",
             "pytest>=8",
+            "pytest-cov>=6",
             "pytest-xdist>=3.6",
             "pyyaml>=6",
             "ruff>=0.6",
