@@ -1,9 +1,9 @@
-"""Does balancing help, by how much, and at what price? A grid of methods and seeds, compared.
+"""Trains a grid of methods and seeds, and compares them: does balancing the classes help?
 
   python -m trainer.compare --data_dir=DATA --study_dir=STUDY --weights=FILE.h5 \\
       --backbones=mobilenet_v2 --methods=none,undersample,oversample --seeds=0,1,2
 
-Trains what is not trained yet, each run with the same splits and, by seed, the same initial
+Trains the runs that are not finished, all with the same splits and, by seed, the same initial
 weights; then compares all methods with the --reference on the test split and writes
 comparison.json, comparison.md and comparison.html. Flags that are not listed here go to
 trainer.main (--weights, --batch_norm, --learning_rate, …), the same for all runs. The same
@@ -111,10 +111,14 @@ def _make_cells() -> list[method_grid.Cell]:
     try:
         seeds = [int(seed) for seed in FLAGS.seeds]
     except ValueError as error:
-        raise UserError(f"--seeds={','.join(FLAGS.seeds)} must be whole numbers") from error
+        raise UserError(
+            f"--seeds={','.join(FLAGS.seeds)} must be whole numbers, as 0,1,2"
+        ) from error
     for flag, values in (("seeds", seeds), ("methods", FLAGS.methods)):
         if len(set(values)) < len(values) or not values:
-            raise UserError(f"--{flag}={','.join(map(str, values))}: each once, and at least one")
+            raise UserError(
+                f"--{flag}={','.join(map(str, values))}: name each once, and at least one"
+            )
     methods = [method_grid.parse_method(name) for name in FLAGS.methods]
     if any(method.decoupled for method in methods) and "none" not in FLAGS.methods:
         raise UserError(
@@ -147,14 +151,16 @@ def _entry_name(cell: method_grid.Cell) -> str:
 
 
 def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
-    """(entry, run directory) of all finished runs; what tells entries apart names them."""
+    """(name of the entry, run directory) of all finished runs that match."""
     from trainer.runs import run_files
     from trainer.runs.finished_run import read_run
 
     paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
     paths = [path for path in paths if run_files.is_finished(path, with_model=False)]
     if not paths:
-        raise UserError(f"--runs={','.join(patterns)} matches no finished run")
+        raise UserError(
+            f"--runs={','.join(patterns)} matches no finished run: finish one with trainer.main"
+        )
     runs = [read_run(path) for path in paths]
     several = len({run.config.backbone for run in runs}) > 1
     return [
@@ -175,7 +181,7 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
 
     entries = read_entries(named)
     if len(entries) < 2:
-        raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison")
+        raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison, add one")
     names = [entry.name for entry in entries]
     reference = FLAGS.reference or next((n for n in names if n.split(" ")[0] == "none"), names[0])
     print(f"comparing {len(names)} methods with {FLAGS.resamples:,} resamples", flush=True)
@@ -189,7 +195,7 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
         ),
     )
     os.makedirs(FLAGS.study_dir, exist_ok=True)
-    plain = json.loads(json.dumps(content))  # tuples and NumPy's numbers leave no trace
+    plain = json.loads(json.dumps(content))  # no tuples, which JSON does not know
     files.write_json(os.path.join(FLAGS.study_dir, "comparison.json"), plain)
     path = os.path.join(FLAGS.study_dir, "comparison.md")
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
@@ -199,7 +205,7 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
         print(f"  {line}")
     paper = confusion_matrices.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
     page = write_page(FLAGS.study_dir, content, entries, paper=paper)
-    print(f"\n{page} shows it all, {path} its figures")
+    print(f"\n{page} shows everything, {path} its tables")
 
 
 if __name__ == "__main__":

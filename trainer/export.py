@@ -1,21 +1,22 @@
-"""A finished run's model as one that gives probabilities for the place where it is used.
+"""Exports a finished run's model with probabilities for the place where it will be used.
 
   python -m trainer.export --run_dir=RUN --output_dir=MODEL
   python -m trainer.export --run_dir=RUN --output_dir=MODEL \\
       --deploy_prior=COVID=0.02,Lung_Opacity=0.2,Normal=0.7,'Viral Pneumonia=0.08'
 
-RUN/model.keras gives logits, at the class mix that training made. MODEL/model.keras takes the same
-images (uint8, not scaled) and gives, by name:
+RUN/model.keras gives logits, at the class mix of training. MODEL/model.keras takes the same images
+(uint8, not scaled) and gives these outputs:
 
-  logits                     as they were trained
+  logits                     of the trained model
   probabilities_raw          their softmax: at the class shares of training
   probabilities              corrected to the class shares of the deployment (Saerens et al. 2002),
                              at a temperature fitted on validation (Guo et al. 2017)
   probabilities_uncalibrated the same without the temperature
 
-MODEL/deployment.json says by what; it has the test split's Brier score, ECE and log loss of each,
-where the deployment's class shares are those of the data. --format=saved_model writes a SavedModel
-for TensorFlow Serving instead, with the same outputs. No code of this package is needed to load it.
+MODEL/deployment.json holds class shares and temperature and, if the deployment's class shares are
+those of the data, Brier score, ECE and log loss of each output on the test split.
+--format=saved_model writes a SavedModel for TensorFlow Serving instead, with the same outputs. No
+code of this package is needed to load either.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from cxr_tfrecords.errors import UserError, run_main
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run_dir", "", "A finished run directory.")
-flags.DEFINE_string("output_dir", "", "Where the model goes; a new or empty directory.")
+flags.DEFINE_string("output_dir", "", "Directory for the model; new or empty.")
 flags.DEFINE_list(
     "deploy_prior",
     [],
@@ -35,7 +36,7 @@ flags.DEFINE_list(
     "training split, before any balancing.",
 )
 flags.DEFINE_enum(
-    "format", "keras", ["keras", "saved_model"], "Of one file model.keras, or a SavedModel."
+    "format", "keras", ["keras", "saved_model"], "One file model.keras, or a SavedModel."
 )
 
 
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    # Imported late: --help and a mistyped flag answer at once.
+    # Imported here, so that --help and a wrong flag answer at once.
     from trainer.deployment import exported_model
 
     for line in exported_model.export(

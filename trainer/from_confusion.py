@@ -1,10 +1,10 @@
-"""Metrics, intervals and comparisons from confusion matrices alone, as published ones.
+"""Metrics, intervals and comparisons from confusion matrices alone, such as published ones.
 
   python -m trainer.from_confusion FILE.json [--out=DIR]
 
 FILE.json: {"class_names": ["COVID", …], "models": {"A": [[689, …], …], …}}, rows being true
 classes; or a paper's tables, which are then checked against its matrices (see
-trainer/comparison/published_tables.py). Prints Markdown; --out writes it to
+trainer/comparison/published_tables.json). Prints Markdown; --out writes it to
 DIR/from_confusion.md and the figures to DIR/from_confusion.json.
 """
 
@@ -47,9 +47,11 @@ def _write(directory: str, page: str, matrices: confusion_matrices.Matrices) -> 
             with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
                 file.write(content + "\n")
     except OSError as error:
-        raise UserError(f"--out={directory}: {error.strerror}") from error
+        raise UserError(
+            f"--out={directory} cannot be written ({error.strerror}): name another"
+        ) from error
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", "", "Directory for from_confusion.md and .json; '' writes none.")
+    flags.DEFINE_string("out", "", "Directory for from_confusion.md and .json. Empty: write none.")
     run_main(main, arguments=True)

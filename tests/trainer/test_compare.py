@@ -140,7 +140,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path):
     with pytest.raises(UserError, match="are both none with seed 0"):
         read_entries([named[0], ("none", named[1][1])])
     entries = read_entries(named)
-    with pytest.raises(UserError, match="--reference=all is none of none, focal"):
+    with pytest.raises(UserError, match="--reference=all is not one of none, focal"):
         compare_methods.compare(entries, reference="all")
     path = os.path.join(named[1][1], "predictions_test.csv")
     own = read_predictions(path)

@@ -1,9 +1,10 @@
-"""Finished runs against each other: every number of a comparison, from their predictions alone.
+"""Compares finished runs: every number of a comparison, from their predictions alone.
 
 A method is all runs of one backbone that differ in nothing but the seed. Metrics are means over
 seeds with intervals from one bootstrap over groups, the same resamples for all methods, so that
-differences are paired; see `evaluation.bootstrap`. What each p-value is corrected for stands beside
-it. The result is a plain dictionary, comparison.json: page and text are made from it.
+differences are paired; see `evaluation.bootstrap`. Beside each p-value is the one that is corrected
+for the number of methods. The result is a dictionary, comparison.json, from which page and text are
+made.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from trainer.comparison import operating_points
 from trainer.comparison.methods import Entry, Scored, score_entry
 from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.evaluation import bootstrap, calibration, paired_tests
-from trainer.evaluation.metrics import LOWER_IS_BETTER, OVERALL, weighted_metrics
+from trainer.evaluation.metrics import LOWER_IS_BETTER, OVERALL, log_odds, weighted_metrics
 from trainer.evaluation.predictions import Predictions
 from trainer.runs.training_priors import training_priors
 
@@ -27,7 +28,7 @@ FORMAT = "cxr-comparison/1"
 # By class; the others of `metrics.PER_CLASS` are in each run's metrics.json.
 BY_CLASS = ("recall", "specificity", "precision", "f1", "auroc", "auprc")
 LEVEL = 0.95
-# What a metric can be, where that is not 0 to 1.
+# Range of metrics whose range is not 0 to 1.
 _ANYTHING = (-np.inf, np.inf)
 _BOUNDS = {
     "mcc": (-1.0, 1.0),
@@ -50,17 +51,21 @@ def compare(
     """Compares all entries with the reference on the test split.
 
     Args:
-      primary: name of `metrics.OVERALL` that the verdict is about, chosen before looking.
-      resamples: of the bootstrap.
+      reference: name of the entry that the others are compared with.
+      primary: metric of `metrics.OVERALL` that the verdict is about, to be chosen beforehand.
+      resamples, seed: of the bootstrap.
       deploy_prior: class shares that probabilities are corrected to; None: those of the training
-        split, the natural ones.
+        split before any balancing.
+
+    Returns:
+      The content of comparison.json.
 
     Raises:
-      UserError: the reference is not there, or test images differ between runs.
+      UserError: there is no such reference, or test images differ between runs.
     """
     names = [entry.name for entry in entries]
     if reference not in names:
-        raise UserError(f"--reference={reference} is none of {', '.join(names)}")
+        raise UserError(f"--reference={reference} is not one of {', '.join(names)}")
     class_names = entries[0].runs[0].class_names
     scored = {entry.name: score_entry(entry, deploy_prior) for entry in entries}
     test = scored[reference].predictions[0]
@@ -68,8 +73,8 @@ def compare(
         _check_same_images(entry, scored[entry.name], test)
     weights = bootstrap.group_weights(test.groups or test.ids, resamples, seed)
     values = {
-        name: {variant: _resample(own, variant, weights, class_names) for variant in VARIANTS}
-        for name, own in scored.items()
+        name: {variant: _resample(one, variant, weights, class_names) for variant in VARIANTS}
+        for name, one in scored.items()
     }
     results = {
         entry.name: _describe_entry(entry, scored[entry.name], values[entry.name], class_names)
@@ -94,9 +99,11 @@ def compare(
 
 
 def _check_same_images(entry: Entry, scored: Scored, test: Predictions) -> None:
-    for run, own in zip(entry.runs, scored.predictions, strict=True):
-        if own.ids != test.ids or not np.array_equal(own.labels, test.labels):
-            raise UserError(f"{run.path} was tested on other images than the first run")
+    for run, predictions in zip(entry.runs, scored.predictions, strict=True):
+        if predictions.ids != test.ids or not np.array_equal(predictions.labels, test.labels):
+            raise UserError(
+                f"{run.path} was tested on other images than the first run: leave it out of --runs"
+            )
 
 
 def _resample(
@@ -104,8 +111,8 @@ def _resample(
 ) -> dict[str, np.ndarray]:
     """Metric -> float64 [seeds, 1 + resamples]; a class's are called `recall/COVID`."""
     rows = []
-    for own, log_probabilities in zip(scored.predictions, scored.variants[variant], strict=True):
-        rows.append(weighted_metrics(own.labels, log_probabilities, weights).flat(class_names))
+    for test, log_probabilities in zip(scored.predictions, scored.variants[variant], strict=True):
+        rows.append(weighted_metrics(test.labels, log_probabilities, weights).flat(class_names))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -151,7 +158,7 @@ def _calibration_names(class_names: Sequence[str]) -> list[str]:
 def _reliability(
     scored: Scored, variant: str, class_names: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    """Curves of the first seed: pooling seeds would show their mean, which nobody would use."""
+    """Curves of the first seed: pooled seeds would show an average of models that nobody uses."""
     labels = scored.predictions[0].labels
     probabilities = np.exp(scored.variants[variant][0])
     curves = {}
@@ -181,7 +188,7 @@ def _differences(
         ("calibrated", "calibrated", OVERALL),
     ):
         for metric in metrics:
-            found = [
+            differences = [
                 bootstrap.paired_difference(
                     values[entry.name][variant][metric],
                     values[reference][variant][metric],
@@ -189,8 +196,8 @@ def _differences(
                 )
                 for entry in others
             ]
-            adjusted = bootstrap.holm([one.p_value for one in found])
-            for entry, one, p_value in zip(others, found, adjusted, strict=True):
+            adjusted = bootstrap.holm([one.p_value for one in differences])
+            for entry, one, p_value in zip(others, differences, adjusted, strict=True):
                 result[entry.name][part][metric] = {**_plain(one), "p_holm": p_value}
     _add_tests(result, others, base, scored, class_names)
     return result
@@ -203,8 +210,8 @@ def _add_tests(
     scored: Mapping[str, Scored],
     class_names: Sequence[str],
 ) -> None:
-    """McNemar's and DeLong's tests by seed, joined by twice the median p (Rueschendorf 1982),
-    which holds however the seeds depend on each other; then corrected over the entries."""
+    """McNemar's and DeLong's tests by seed, combined by twice the median p-value (Rueschendorf
+    1982), which is valid whatever the dependence between seeds; then corrected over the entries."""
     for entry in others:
         pairs = [
             (scored[entry.name].predictions[i], scored[base.name].predictions[base.seeds.index(s)])
@@ -217,7 +224,7 @@ def _add_tests(
         ]
         result[entry.name]["mcnemar"] = {
             "by_seed": [dataclasses.asdict(test) for test in mcnemars],
-            "p_value": _joined([test.p_value for test in mcnemars]),
+            "p_value": _combined([test.p_value for test in mcnemars]),
         }
         result[entry.name]["delong"] = {}
         for c, name in enumerate(class_names):
@@ -227,36 +234,35 @@ def _add_tests(
             known = [test for test in tests if test is not None]
             result[entry.name]["delong"][name] = {
                 "by_seed": [dataclasses.asdict(test) for test in known],
-                "p_value": _joined([test.p_value for test in known]),
+                "p_value": _combined([test.p_value for test in known]),
             }
     for kind in ("mcnemar", *(("delong", name) for name in class_names)):
-        own = [
+        tests_of_kind = [
             result[e.name][kind] if isinstance(kind, str) else result[e.name][kind[0]][kind[1]]
             for e in others
         ]
-        for one, p_value in zip(own, bootstrap.holm([o["p_value"] for o in own]), strict=True):
+        adjusted = bootstrap.holm([one["p_value"] for one in tests_of_kind])
+        for one, p_value in zip(tests_of_kind, adjusted, strict=True):
             one["p_holm"] = p_value
 
 
 def _odds(predictions: Predictions) -> np.ndarray:
-    from trainer.evaluation.metrics import log_odds
-
     return log_odds(predictions.log_probabilities)
 
 
-def _joined(p_values: Sequence[float | None]) -> float | None:
+def _combined(p_values: Sequence[float | None]) -> float | None:
     known = [p for p in p_values if p is not None]
     return min(1.0, 2 * float(np.median(known))) if known else None
 
 
 def _bounded(metric: str, values: np.ndarray) -> dict[str, Any]:
-    """The interval of a metric within what it can be: few seeds spread resamples beyond that."""
-    found = _plain(bootstrap.interval(values))
+    """The interval of a metric, cut to the metric's range: with few seeds, resamples exceed it."""
+    result = _plain(bootstrap.interval(values))
     bounds = _BOUNDS.get(metric.split("/")[0], (0.0, 1.0))
     for end in ("low", "high"):
-        if found[end] is not None:
-            found[end] = float(np.clip(found[end], *bounds))
-    return found
+        if result[end] is not None:
+            result[end] = float(np.clip(result[end], *bounds))
+    return result
 
 
 def _plain(interval: bootstrap.Interval) -> dict[str, Any]:

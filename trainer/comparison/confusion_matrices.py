@@ -1,7 +1,7 @@
-"""What confusion matrices alone can say: of published results, or of anyone's.
+"""Metrics and comparisons from confusion matrices alone, such as published ones.
 
-Proportions get Wilson intervals and models are compared as if tested on different images. All
-that needs single predictions is out of reach, and the page says so.
+Proportions get Wilson intervals, and models are compared as if tested on different images. The page
+names what needs single predictions and so cannot be computed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.evaluation.metrics import confusion_metrics
 from trainer.evaluation.paired_tests import TwoProportions, two_proportions, wilson
 
 OUT_OF_REACH = """\
-Out of reach from matrices alone:
+What cannot be computed from matrices alone:
 
 - paired tests (McNemar, DeLong, paired bootstrap): they need to know which images each model got
   wrong. Where two models saw the same images, the comparison here ignores that, and its
@@ -29,7 +29,7 @@ Out of reach from matrices alone:
 - AUROC, average precision, log loss, Brier score, calibration, other thresholds: they need
   probabilities;
 - how much another seed, another split or several images of one patient would change: the
-  intervals take images as independent and each model as the one that there is."""
+  intervals assume that images are independent, and hold for these trained models only."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Matrices:
     Attributes:
       class_names: in the order of rows and columns.
       models: name -> int64 [classes, classes], rows are true classes.
-      content: the whole file, for what else it tells.
+      content: the whole file, with its other parts.
     """
 
     class_names: list[str]
@@ -66,7 +66,7 @@ class Comparison:
 
 def read_matrices(path: str) -> Matrices:
     """Reads {"class_names": [...], "models": {"A": [[...], ...]}}, rows being true classes, or a
-    file of published tables (class_order, confusion_matrices_rows_actual, see `published`).
+    file of published tables (class_order, confusion_matrices_rows_actual, see `published_tables`).
 
     Raises:
       UserError: no such file, or its matrices are not square tables of counts.
@@ -127,7 +127,7 @@ def compare(matrices: Matrices) -> list[Comparison]:
 
 
 def describe(matrices: Matrices) -> str:
-    """The page: metrics by model and class, comparisons, and what they cannot say."""
+    """The page: metrics by model and class, comparisons, and what cannot be computed."""
     summaries = {
         m: summarize(counts, matrices.class_names) for m, counts in matrices.models.items()
     }
@@ -193,7 +193,7 @@ def _same_images(matrices: Matrices) -> str:
             sizes = " and ".join("/".join(map(str, m.sum(axis=1))) for m in (one, other))
             sentences.append(
                 f"{a} and {b} were tested on different images ({sizes} by class): a part of their "
-                "difference is that of the test sets."
+                "difference may come from the test sets."
             )
     return "\n".join(f"- {sentence}" for sentence in sentences)
 

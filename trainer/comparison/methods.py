@@ -1,4 +1,4 @@
-"""Methods as a comparison takes them: their runs and their predictions."""
+"""The methods of a comparison: their runs and their predictions."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Scored:
 
 
 def read_entries(named_runs: Sequence[tuple[str, str]]) -> list[Entry]:
-    """Reads runs and gathers them.
+    """Reads runs and groups them by method.
 
     Args:
       named_runs: (name of the entry, run directory).
 
     Raises:
-      UserError: two runs of an entry have one seed, or runs are of different data.
+      UserError: two runs of an entry have the same seed, or runs are of different data.
     """
     gathered: dict[str, dict[int, FinishedRun]] = {}
     first: FinishedRun | None = None
@@ -52,20 +52,24 @@ def read_entries(named_runs: Sequence[tuple[str, str]]) -> list[Entry]:
         if run.dataset["fingerprint"] != first.dataset["fingerprint"]:
             raise UserError(
                 f"{path} and {first.path} were trained on different data sets: their figures "
-                "cannot be paired"
+                "cannot be paired; leave one out"
             )
-        own = gathered.setdefault(name, {})
-        if run.config.seed in own:
+        by_seed = gathered.setdefault(name, {})
+        if run.config.seed in by_seed:
             raise UserError(
-                f"{path} and {own[run.config.seed].path} are both {name} with seed "
+                f"{path} and {by_seed[run.config.seed].path} are both {name} with seed "
                 f"{run.config.seed}: leave one out"
             )
-        own[run.config.seed] = run
-    return [Entry(n, tuple(own[s] for s in sorted(own))) for n, own in gathered.items()]
+        by_seed[run.config.seed] = run
+    return [Entry(n, tuple(runs[s] for s in sorted(runs))) for n, runs in gathered.items()]
 
 
 def score_entry(entry: Entry, deploy_prior: Sequence[float] | None) -> Scored:
-    """Reads the test predictions of an entry's runs and makes their variants."""
+    """Reads the test predictions of an entry's runs and computes their variants.
+
+    Raises:
+      UserError: a run has no readable predictions.
+    """
     predictions, plans = [], []
     variants: dict[str, list[np.ndarray]] = {variant: [] for variant in VARIANTS}
     for run in entry.runs:
@@ -77,6 +81,6 @@ def score_entry(entry: Entry, deploy_prior: Sequence[float] | None) -> Scored:
             variants[name].append(log_probabilities)
     return Scored(
         tuple(predictions),
-        {name: tuple(found) for name, found in variants.items()},
+        {name: tuple(by_seed) for name, by_seed in variants.items()},
         tuple(plan.temperature for plan in plans),
     )

@@ -21,10 +21,10 @@ def of_runs(
 ) -> dict[str, list[dict[str, Any]]]:
     """Class -> one operating point a run, JSON values.
 
-    The threshold is the highest that finds this share of the class's validation images; test
-    images play no part in it. Each of sensitivity, specificity, ppv and npv has estimate, low and
-    high (Wilson's 95% interval, of test images alone). A class that validation lacks has no
-    threshold, and no entries.
+    The threshold is the highest with this sensitivity on validation; test images are not used to
+    choose it. Each of sensitivity, specificity, ppv and npv has estimate, low and high (Wilson's
+    95% interval, of the test images). A class without validation images has no threshold, and an
+    empty list.
     """
     points: dict[str, list[dict[str, Any]]] = {name: [] for name in runs[0].class_names}
     for run in runs:
@@ -39,14 +39,14 @@ def of_runs(
 def _point(
     validation: Predictions, test: Predictions, c: int, sensitivity: float
 ) -> dict[str, Any] | None:
-    # Log-odds rank as probabilities do, but do not tie where those round to 1.
+    # Log-odds have the order of probabilities, and still differ where those round to 1.
     chosen, tested = (log_odds(p.log_probabilities)[:, c] for p in (validation, test))
     threshold = calibration.choose_threshold(validation.labels == c, chosen, sensitivity)
     if threshold is None:
         return None
-    found = calibration.operating_point(test.labels == c, tested, threshold)
+    measured = calibration.operating_point(test.labels == c, tested, threshold)
     measures = {
-        name: {key: getattr(getattr(found, name), key) for key in ("estimate", "low", "high")}
+        name: {key: getattr(getattr(measured, name), key) for key in ("estimate", "low", "high")}
         for name in ("sensitivity", "specificity", "ppv", "npv")
     }
     return {"wanted": sensitivity, "threshold": float(expit(threshold)), **measures}
@@ -59,7 +59,7 @@ def rarest_first(content: Mapping[str, Any]) -> list[str]:
 
 
 def rows(content: Mapping[str, Any], class_name: str) -> list[list[str]]:
-    """One row a method: the first seed's threshold and figures, and what other seeds reach."""
+    """One row a method: the first seed's threshold and figures, and other seeds' sensitivity."""
     result = []
     for name, entry in content["entries"].items():
         points = entry["operating_points"][class_name]
@@ -93,11 +93,11 @@ HEADER = (
 def explain() -> str:
     """One paragraph on how thresholds were found and what PPV and NPV hold for."""
     return (
-        "One class against all others. The threshold on the raw probability is the highest that "
-        f"finds {SENSITIVITY:.0%} of the class's validation images; it is then frozen and applied "
-        "to the test images. Figures are of each method's first seed, with Wilson's 95% intervals, "
-        "which are of the test images alone. PPV and NPV hold at the test split's class shares and "
-        "nowhere else."
+        "One class against all others. The threshold on the raw probability is the highest "
+        f"with a sensitivity of {SENSITIVITY:.0%} on validation; it is then applied unchanged to "
+        "the test images. Figures are of each method's first seed, with Wilson's 95% intervals, "
+        "which cover the choice of test images only. PPV and NPV hold at the test split's "
+        "class shares only."
     )
 
 

@@ -1,9 +1,8 @@
-"""Probabilities that mean something where a model is used: at which class shares a run's are, and
-how they become those of another place.
+"""Corrects a run's probabilities to the class shares of the place where the model is used.
 
 A model that was trained on a changed class mix gives probabilities of that mix. `Deployment` holds
-what puts them right: class shares (Saerens et al. 2002) and a temperature (Guo et al. 2017), both
-known before the test split is looked at.
+the correction: class shares (Saerens et al. 2002) and a temperature (Guo et al. 2017), both found
+without the test split.
 """
 
 from __future__ import annotations
@@ -20,18 +19,19 @@ from trainer.evaluation import calibration
 from trainer.runs.finished_run import FinishedRun
 from trainer.runs.training_priors import training_priors
 
-# As the model gives them; at the deployment's class shares; and with the temperature besides.
+# As the model gives them; at the deployment's class shares; and with the temperature too.
 VARIANTS = ("raw", "prior_corrected", "calibrated")
 
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """What turns a run's probabilities into those of a place where it is used.
+    """The correction of a run's probabilities to a deployment.
 
     Attributes:
       trained_at: float64 [classes], sum 1: the class shares that the raw probabilities are at.
-      natural: those of the training split before any balancing; validation has them too.
-      target: those of the place.
+      natural: float64 [classes], those of the training split before any balancing; validation has
+        the same.
+      target: float64 [classes], those of the deployment.
       temperature: fitted on validation, after the correction to `natural`.
     """
 
@@ -41,11 +41,10 @@ class Deployment:
     temperature: float
 
     def scaling(self) -> dict[str, tuple[float, np.ndarray]]:
-        """Variant -> (scale, offset float64 [classes]): a variant is the softmax of scale * logits
-        + offset.
+        """Variant -> (scale, offset): its probabilities are the softmax of scale * logits + offset.
 
-        The temperature acts at the shares that it was fitted at, the natural ones. The offset of a
-        class that the target rules out is minus infinity.
+        The temperature applies at the shares that it was fitted at, the natural ones. offset is
+        float64 [classes], minus infinity for a class of share 0 in the target.
         """
         with np.errstate(divide="ignore"):
             trained, natural, target = map(np.log, (self.trained_at, self.natural, self.target))
@@ -57,19 +56,19 @@ class Deployment:
         }
 
     def variants(self, log_probabilities: np.ndarray) -> dict[str, np.ndarray]:
-        """`VARIANTS` of float64 [n, classes] log-probabilities."""
-        found = {
+        """Each of `VARIANTS` of log-probabilities, all float64 [n, classes]."""
+        corrected = {
             variant: log_softmax(scale * log_probabilities + offset, axis=1)
             for variant, (scale, offset) in self.scaling().items()
         }
-        return {**found, "raw": log_probabilities}  # to the last bit
+        return {**corrected, "raw": log_probabilities}  # unchanged to the last bit
 
 
 def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = None) -> Deployment:
     """Fits the temperature on a run's validation predictions.
 
     Args:
-      deploy_prior: class shares of the place, in any scale; None: the natural ones.
+      deploy_prior: class shares of the deployment, in any scale; None: the natural ones.
 
     Raises:
       UserError: the run has no readable validation predictions.
@@ -89,10 +88,10 @@ def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = Non
 def parse_deploy_prior(
     items: Sequence[str], class_names: Sequence[str]
 ) -> tuple[float, ...] | None:
-    """`["COVID=0.1", "Normal=0.9"]` to shares in label order; None if there is no item.
+    """Turns `["COVID=0.1", "Normal=0.9"]` into shares in label order; None if there is no item.
 
     Raises:
-      UserError: a class is left out, unknown or negative, or all are 0.
+      UserError: a class is missing, unknown or has a negative share, or all shares are 0.
     """
     pairs = dict(sampler_options.parse_pairs("deploy_prior", items, float, "class=share"))
     if not pairs:

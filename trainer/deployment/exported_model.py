@@ -1,4 +1,4 @@
-"""Writes a run's model with its probabilities put right, of Keras' own layers; see `export`."""
+"""Writes a run's model with corrected probabilities as outputs, from Keras' own layers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from trainer.evaluation.metrics import weighted_metrics
 from trainer.runs import run_directory, run_files
 from trainer.runs.finished_run import FinishedRun, read_run
 
-# Of the exported model -> of `corrected_probabilities.VARIANTS`.
+# Output of the exported model -> one of `corrected_probabilities.VARIANTS`.
 OUTPUTS = {
     "probabilities_raw": "raw",
     "probabilities_uncalibrated": "prior_corrected",
     "probabilities": "calibrated",
 }
 _SCORES = ("brier", "ece", "log_loss")
-# What the logarithm of a share of 0 becomes: a layer wants a finite number, which float32's softmax
-# makes 0.
+# Instead of the logarithm of a share of 0: a layer needs a finite number, and float32's softmax
+# makes 0 of this one.
 _LEAST = -1e4
 
 
@@ -38,30 +38,33 @@ def export(
     """Writes the model and deployment.json; yields lines for the user.
 
     Args:
-      output_dir: new or empty; it appears whole or not at all.
+      run_dir: a finished run.
+      output_dir: new or empty; if anything fails it is not created.
       deploy_prior: `CLASS=share` items; none: the natural shares.
       form: `keras` or `saved_model`.
 
     Raises:
-      UserError: `run_dir` is not finished, `output_dir` is taken, or the shares do not fit.
+      UserError: `run_dir` is not finished, `output_dir` is not empty, or the shares are wrong.
     """
     run = read_run(run_dir)
     shares = corrected_probabilities.parse_deploy_prior(deploy_prior, run.class_names)
     plan = corrected_probabilities.plan_deployment(run, shares)
     model = create_deployed(run_directory.load_model(run_dir), plan)
     if os.path.exists(output_dir) and (not os.path.isdir(output_dir) or os.listdir(output_dir)):
-        raise UserError(f"--output_dir={output_dir} is there already: name a new directory")
+        raise UserError(
+            f"--output_dir={output_dir} is there already: name a new or empty directory"
+        )
     content = describe(run, plan, natural=shares is None)
     with files.replacing_folder(output_dir) as temporary:
         if form == "keras":
             model.save(os.path.join(temporary, "model.keras"))
         else:
-            with contextlib.redirect_stdout(io.StringIO()):  # Keras describes the signature
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras prints the signature
                 model.export(temporary, verbose=False)
         run_directory.write_json(os.path.join(temporary, "deployment.json"), content)
-    yield from _told(content)
+    yield from _describe_content(content)
     where = os.path.join(output_dir, "model.keras") if form == "keras" else output_dir
-    yield f"\n{where} gives {', '.join(['logits', *OUTPUTS])}; deployment.json says by what"
+    yield f"\n{where} gives {', '.join(['logits', *OUTPUTS])}; deployment.json holds the correction"
 
 
 def create_deployed(model: keras.Model, plan: Deployment) -> keras.Model:
@@ -82,8 +85,8 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
     """The content of deployment.json.
 
     Args:
-      natural: whether the place's shares are those of the data; else the test split says nothing
-        of the probabilities there, and only raw ones are scored.
+      natural: whether the deployment's shares are those of the data. If not, the test split cannot
+        measure the corrected probabilities, and only raw ones are scored.
     """
     test = run.predictions("test")
     once = np.ones((1, len(test.labels)), np.int32)
@@ -91,8 +94,8 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
     for output, variant in OUTPUTS.items():
         if natural or variant == "raw":
             answers = plan.variants(test.log_probabilities)[variant]
-            found = weighted_metrics(test.labels, answers, once).flat(run.class_names)
-            scores[output] = {name: float(found[name][0]) for name in _SCORES}
+            values = weighted_metrics(test.labels, answers, once).flat(run.class_names)
+            scores[output] = {name: float(values[name][0]) for name in _SCORES}
     shares = {
         name: dict(zip(run.class_names, map(float, getattr(plan, name)), strict=True))
         for name in ("trained_at", "natural", "target")
@@ -108,7 +111,7 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
     }
 
 
-def _told(content: dict[str, Any]) -> Iterator[str]:
+def _describe_content(content: dict[str, Any]) -> Iterator[str]:
     header = ["class shares", *content["class_names"]]
     titles = {"trained_at": "trained at", "natural": "of the data", "target": "of the deployment"}
     rows = [

@@ -1,4 +1,4 @@
-"""Checkpoints that hold everything the next step depends on.
+"""Checkpoints, which hold everything that the next step depends on.
 
 RUN/checkpoints/resume/epoch-N         after epoch N: model, optimizer (learning rate and step count
                                        too), random states of dropout, and `Progress`
@@ -6,10 +6,10 @@ RUN/checkpoints/resume/epoch-N-step-K  the same after K steps of the epoch that 
                                        then holds the sums of the meters as well
 RUN/checkpoints/best/epoch-N           the model's variables after the best epoch, as evaluated
 
-Each is a folder that is written under another name, flushed to the disk and then renamed: it is
-there whole, or not at all. The folders themselves are the list of what can be resumed, so no index
-file can be lost or contradict them (`tf.train.CheckpointManager` trusts one such file, and starts
-from nothing without it). What is damaged all the same, TensorFlow's checksums tell.
+Each is a folder that is written under another name, flushed to the disk and then renamed, so that
+it is complete or does not exist. The folders themselves list what can be resumed: there is no index
+file that could be lost or contradict them (`tf.train.CheckpointManager` relies on one and starts
+again without it). TensorFlow's checksums detect a checkpoint that is damaged nevertheless.
 
 Best weights are kept for every epoch that a kept checkpoint can name as its best.
 """
@@ -34,7 +34,7 @@ _FAILURES = (tf.errors.OpError, ValueError, TypeError, IndexError, KeyError, Ass
 
 
 def exist(directory: str) -> bool:
-    """Whether a run's checkpoint directory holds one to resume from, damaged or not."""
+    """Whether a run's checkpoint directory holds a checkpoint to resume from, damaged or not."""
     return bool(_list(os.path.join(directory, RESUME)))
 
 
@@ -44,9 +44,15 @@ class Checkpoints:
     def __init__(
         self, directory: str, model: keras.Model, optimizer: keras.Optimizer, keep: int = 2
     ) -> None:
-        """Args: directory: made when first needed; keep: checkpoints kept to resume from."""
-        # Lists, not Keras objects: layer names differ between processes, the order does not.
-        # `model.variables` holds the states of dropout's random generators as well.
+        """Saves nothing yet.
+
+        Args:
+          directory: made by the first save.
+          model, optimizer: whose variables are saved and restored.
+          keep: how many checkpoints to resume from are kept.
+        """
+        # Lists of variables and not Keras objects: names of layers differ between processes, their
+        # order does not. `model.variables` includes the random states of dropout.
         weights = [variable.value for variable in model.variables]
         self._host = _HostState()
         self._whole = tf.train.Checkpoint(
@@ -61,7 +67,7 @@ class Checkpoints:
         self._last: tuple[int, int] | None = None
 
     def save(self, progress: Progress) -> None:
-        """Saves where the run is, unless that is what was saved or restored last."""
+        """Saves the run's state, unless this position was saved or restored last."""
         position = (progress.epoch, progress.epoch_step)
         if position == self._last:
             return
@@ -71,17 +77,18 @@ class Checkpoints:
         self._last = position
 
     def save_best(self, epoch: int) -> None:
+        """Saves the model's variables as those of the best epoch."""
         _write(self._model, os.path.join(self._best, _name((epoch, 0))))
-        # Each kept checkpoint names one epoch as its best, and the next names this one.
+        # Each kept checkpoint names its best epoch; the checkpoint to come will name this one.
         _prune(self._best, (epoch, 0), self._keep + 1)
 
     def restore_latest(self) -> Progress | None:
-        """Restores the newest checkpoint that is whole; None if there is none at all.
+        """Restores the newest checkpoint that is not damaged; None if there is no checkpoint.
 
-        A damaged one is passed over with a line on standard error.
+        Damaged ones are skipped, with a warning on standard error.
 
         Raises:
-          UserError: none of those that are there can be restored.
+          UserError: there are checkpoints and none of them can be restored.
         """
         positions = _list(self._resume)
         failures: list[str] = []
@@ -137,7 +144,7 @@ def _name(position: tuple[int, int]) -> str:
 
 
 def _list(directory: str) -> list[tuple[int, int]]:
-    """(epoch, step of the next epoch) of each checkpoint there, the oldest first."""
+    """(epoch, steps of the next epoch) of each checkpoint, the oldest first."""
     if not os.path.isdir(directory):
         return []
     matches = (re.fullmatch(r"epoch-(\d+)(?:-step-(\d+))?", name) for name in os.listdir(directory))
@@ -147,18 +154,18 @@ def _list(directory: str) -> list[tuple[int, int]]:
 def _write(checkpoint: tf.train.Checkpoint, path: str) -> None:
     directory = os.path.dirname(path)
     temporary = os.path.join(directory, _UNFINISHED)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     os.makedirs(temporary)
     checkpoint.write(os.path.join(temporary, _STATE))
     for name in (*os.listdir(temporary), ""):
         _flush(os.path.join(temporary, name))
-    shutil.rmtree(path, ignore_errors=True)  # a damaged one, whose steps have been done again
+    shutil.rmtree(path, ignore_errors=True)  # a damaged one, whose steps were repeated
     os.rename(temporary, path)
     _flush(directory)
 
 
 def _flush(path: str) -> None:
-    # A machine that goes down just after a rename may otherwise leave a file of zeros.
+    # Otherwise, a machine that fails just after the rename may leave a file of zeros.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -167,7 +174,7 @@ def _flush(path: str) -> None:
 
 
 def _prune(directory: str, current: tuple[int, int], keep: int) -> None:
-    """Leaves `current` and the newest before it; those after it are ones that were damaged."""
+    """Keeps `current` and the newest before it; later ones are damaged, since they were skipped."""
     positions = _list(directory)
     kept = [position for position in positions if position <= current][-keep:]
     for position in positions:

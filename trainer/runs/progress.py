@@ -1,6 +1,6 @@
 """What a run has done so far: its history, best epoch, patience and learning rate.
 
-Plain values, saved inside every checkpoint, so that a resumed run decides as if never stopped.
+Plain values that every checkpoint holds, so that a resumed run decides as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# Keras' ReduceLROnPlateau: a smaller gain than this counts as none.
+# As in Keras' ReduceLROnPlateau: a smaller improvement does not count.
 _PLATEAU_MIN_DELTA = 1e-4
 
 
 @dataclasses.dataclass
 class Progress:
-    """State after any step.
+    """A run's state after any step.
 
     Attributes:
       epoch, step: epochs and optimizer steps done.
-      epoch_step: those of the steps that belong to the epoch after `epoch`.
-      meters: `steps.Meters.state` over these; None at the start of an epoch.
-      epoch_seconds: what these took, in all processes that did some of them.
+      epoch_step: how many of the steps belong to the epoch after `epoch`, which is not finished.
+      meters: `steps.Meters.state` over these steps; None at the start of an epoch.
+      epoch_seconds: duration of these steps, summed over the processes that did some of them.
       learning_rate: of the next epoch.
       history: one row an epoch, the columns of history.csv.
       best_epoch: epoch of the best monitored value, 0 before the first; best_value: that value.
       epochs_since_best: for early stopping.
-      plateau_best, plateau_epochs: for the learning rate, which has a threshold of its own.
+      plateau_best, plateau_epochs: the same two for the learning rate, whose rule ignores small
+        improvements.
       stopped: early stopping has ended the training.
     """
 
@@ -47,10 +48,12 @@ class Progress:
     stopped: bool = False
 
     def to_json(self) -> str:
+        """All fields as JSON text."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
+        """What `to_json` gave."""
         return cls(**json.loads(text))
 
     def finish_epoch(
@@ -67,8 +70,9 @@ class Progress:
         Args:
           value: the monitored value after this epoch.
           maximize: larger is better.
-          early_stopping_patience, reduce_lr_patience: epochs without improvement; 0 never
-            stops and never reduces.
+          early_stopping_patience, reduce_lr_patience: epochs without improvement; with 0 it never
+            stops, or never reduces.
+          reduce_lr_factor: the learning rate is multiplied by it.
 
         Returns:
           Whether this epoch is the best so far.

@@ -1,4 +1,4 @@
-"""One page of Markdown on a finished run: what was run, on what, with what outcome and limits."""
+"""report.md: one page on a finished run, its settings, data, results and limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.runs.run_files import REPORT, SPLITS
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 
-# Always part of the command, even where they are the defaults: what a reader asks first.
+# Always part of the command, even if they have their defaults: a reader asks for them first.
 _SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "loss", "seed")
 
 
@@ -155,7 +155,7 @@ def _counts_table(run: FinishedRun) -> str:
     ]
     columns = [list(map(_whole, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
     rows.append(["all", *(f"{sum(column):,}" for column in columns)])
-    # The only sampler whose class mix moves; the audit below shows its last epoch as well.
+    # The only sampler whose class mix changes with the epoch; the audit shows the last epoch too.
     first = ", epoch 1" if SAMPLERS[run.config.sampler].varies_by_epoch else ""
     sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
     return plain_table(["class", *splits, *sampled], rows)
@@ -172,7 +172,7 @@ def _describe_training(run: FinishedRun) -> str:
     falls = sum(after < before for before, after in itertools.pairwise(rates))
     last = run.history[-1]
     epochs = int(last["epoch"])
-    ended = "stopped early" if epochs < config.epochs else "all that were asked for"
+    ended = "stopped early" if epochs < config.epochs else "all that were planned"
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return (
         f"{epochs} epochs ({ended}), {int(last['step']):,} steps of {config.batch_size}, "
@@ -193,18 +193,18 @@ def _describe_decoupling(run: FinishedRun) -> str:
     source = f"`{run.decoupled['from_run']}`"
     if run.decoupled["method"] == "crt":
         return (
-            f" That was the second stage: features are those of {source}, frozen, and only the "
-            "output layer was trained anew (cRT, Kang et al. 2020)."
+            f" That was the second stage: the features are those of {source}, frozen, and only the "
+            "output layer was trained again (cRT, Kang et al. 2020)."
         )
     if run.decoupled["method"] == "posthoc_logit_adjusted":
         return (
-            f" That was the training of {source}, from whose logits tau = "
-            f"{run.decoupled['tau']:g} times the log class shares of training were taken (post hoc "
-            "logit adjustment, Menon et al. 2021)."
+            f" That was the training of {source}. From its logits, tau = {run.decoupled['tau']:g} "
+            "times the log class shares of training were subtracted (post hoc logit adjustment, "
+            "Menon et al. 2021)."
         )
     return (
-        f" That was the training of {source}, whose output weights were then divided by their "
-        f"length to the power tau = {run.decoupled['tau']:g} ({run.decoupled['tau_from']}), "
+        f" That was the training of {source}. Its output weights were then divided by their "
+        f"norms to the power tau = {run.decoupled['tau']:g} ({run.decoupled['tau_from']}), "
         "without bias (tau-normalisation, Kang et al. 2020)."
     )
 
@@ -220,15 +220,15 @@ def _describe_data(run: FinishedRun) -> str:
 
 def _notes(run: FinishedRun) -> Iterable[str]:
     yield (
-        f"What never lies in two splits: {run.dataset['split_unit'] or 'unknown'} "
-        f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). Where patients are "
-        "not known, several images of one may lie in two: the figures then hold for images, not "
-        "for patients, and may be too good."
+        f"Unit of the split, never in two of them: {run.dataset['split_unit'] or 'unknown'} "
+        f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). If patients are "
+        "unknown, images of one patient may be in two splits: the figures then hold for images, "
+        "not for patients, and may be too good."
     )
     yield (
         f"The epoch was chosen by {run.config.monitor.replace('_', ' ')}, so the validation "
-        "figures are too good by nature. The test split was read once, at the end; choosing "
-        "among runs by their test figures would undo that."
+        "figures are too good. The test split was read once, at the end; choosing among runs by "
+        "their test figures would make these too good as well."
     )
     support = {n: v["support"] for n, v in run.metrics["test"]["per_class"].items() if v["support"]}
     rarest = min(support, key=lambda name: support[name])
@@ -237,8 +237,9 @@ def _notes(run: FinishedRun) -> Iterable[str]:
         f"{100 / support[rarest]:.1f} points of its recall."
     )
     yield (
-        "This is one seed. Another one gives other figures, and the interval above holds only "
-        "for the choice of test images: two methods are not told apart by two such pages."
+        "This is one seed. Another seed gives other figures, and the interval above covers only "
+        "the choice of test images: two such pages cannot show that two methods differ "
+        "(`python -m trainer.compare` can)."
     )
     yield from _balancing_notes(run)
     yield (
@@ -259,7 +260,7 @@ def _balancing_notes(run: FinishedRun) -> Iterable[str]:
         yield (
             f"The classes were balanced ({', '.join(balanced_by)}), so the probabilities are "
             "those of another class mix and not of the natural prevalence. Recalibrate them "
-            "before they are read as risks (`python -m trainer.export` does), and report both "
+            "before reading them as risks (`python -m trainer.export` does), and report both "
             "(TRIPOD+AI, item 13)."
         )
     twice = balance_summary.double_balancing(config, *mixes)
@@ -267,14 +268,14 @@ def _balancing_notes(run: FinishedRun) -> Iterable[str]:
         yield twice
     if LOSSES[config.loss].changes_confidence or config.mixup_alpha > 0:
         yield (
-            "Focal loss and mixup change how sure a model sounds, at any class mix: its "
+            "Focal loss and mixup change a model's confidence at any class mix: its "
             "probabilities need recalibration too."
         )
     if LOSSES[config.loss].has_late_weights and run.best["epoch"] < config.first_drw_epoch:
         yield (
             f"The weights kept are of epoch {int(run.best['epoch'])}, before deferred re-weighting "
-            f"began (epoch {config.first_drw_epoch}): this is LDAM without it. Another --monitor, "
-            "--early_stopping_patience or --drw_epoch mends that."
+            f"began (epoch {config.first_drw_epoch}): this is LDAM without it. Use another "
+            "--monitor, --early_stopping_patience or --drw_epoch."
         )
 
 
@@ -291,7 +292,7 @@ def _recompute(run: FinishedRun) -> str:
 
 
 def _mix(run: FinishedRun, split: str) -> str:
-    """Prevalence of a split, in words."""
+    """The class mix of a split, in words."""
     balanced = split in run.dataset["balanced_splits"]
     return "balanced classes (not the natural prevalence)" if balanced else "natural prevalence"
 

@@ -33,7 +33,7 @@ from trainer.settings.config import TrainConfig
 def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
     """Refuses a run directory that holds checkpoints or results of other settings or data.
 
-    Settings of a run that has no checkpoint yet bind nobody: `start_run` replaces them.
+    A run without a checkpoint may be started again with other settings: `start_run` replaces them.
 
     Raises:
       UserError: naming each flag that differs, with both values.
@@ -60,7 +60,7 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
         )
     weights = content.get("weights_sha256")
     if weights and os.path.isfile(config.weights) and hash_file(config.weights) != weights:
-        differing.append(f"--weights={config.weights}: the file is not what it was")
+        differing.append(f"--weights={config.weights}: the file has changed since")
     if differing:
         raise UserError(
             f"--run_dir={config.run_dir} holds another run: name another --run_dir, or give that "
@@ -69,8 +69,8 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
 
 
 def check_decoupled_run(run_dir: str) -> None:
-    """Refuses a directory that holds a run, unless it is an unfinished one of trainer.decouple,
-    which takes a moment to make anew.
+    """Refuses a directory that holds a run, unless it is an unfinished one of trainer.decouple:
+    that one is quickly made again.
 
     Raises:
       UserError: the directory is taken.
@@ -96,7 +96,8 @@ def start_run(
     """Makes the run directory and writes config.json and sampler_counts.json.
 
     Args:
-      decoupled: see `second_stage`; None for a run that was trained from its start.
+      samples: training examples of each class, see `finished_run.FinishedRun.samples`.
+      decoupled: what trainer.decouple made the run from and how; None for a run of trainer.main.
     """
     content: dict[str, Any] = {
         "config": config.to_json(),
@@ -134,7 +135,7 @@ def write_json(path: str, content: Any) -> None:
 
 
 def write_history(run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
-    """Writes history.csv anew: resuming can then neither repeat nor lose a row."""
+    """Replaces history.csv, so that a resumed run can neither repeat nor lose a row."""
     if not history:
         return
     path = os.path.join(run_dir, run_files.HISTORY)
@@ -148,12 +149,12 @@ def write_history(run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_audit(run_dir: str, audit: SamplerAudit) -> None:
-    """Writes sampler_audit.json anew."""
+    """Replaces sampler_audit.json."""
     write_json(os.path.join(run_dir, run_files.SAMPLER_AUDIT), audit.to_json())
 
 
 class TensorBoard:
-    """Curves of the history; starts anew with the rows that are there already."""
+    """Curves of the history, for TensorBoard; replaces earlier ones by the rows given."""
 
     def __init__(self, run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
         directory = os.path.join(run_dir, run_files.TENSORBOARD)
@@ -187,12 +188,18 @@ def load_model(run_dir: str) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError) as error:
         reason = first_line(error, 160)
-        raise UserError(f"{path} cannot be read ({reason})") from error
+        raise UserError(
+            f"{path} cannot be read ({reason}): name a finished run whose model was kept"
+        ) from error
 
 
 @contextlib.contextmanager
 def explained_failures(config: TrainConfig) -> Iterator[None]:
-    """Turns a failing disk and too little device memory into one line each."""
+    """Turns errors of the disk and lack of device memory into messages of one line.
+
+    Raises:
+      UserError: naming --run_dir or --batch_size.
+    """
     where = f"--run_dir={config.run_dir}"
     try:
         yield
@@ -203,7 +210,7 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
         tf.errors.ResourceExhaustedError,
         tf.errors.UnknownError,
     ) as error:
-        # TensorFlow reports a full disk as ResourceExhausted, as it does too little memory.
+        # TensorFlow raises ResourceExhausted for a full disk as well as for lack of memory.
         if "no space left" in str(error).lower():
             raise UserError(
                 f"{where}: no space left on its disk. The last checkpoint is kept: make room, then "
@@ -211,18 +218,20 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
             ) from error
         if isinstance(error, OSError) and error.strerror:
             path = error.filename or config.run_dir
-            raise UserError(f"{where}: {error.strerror} ({path})") from error
+            raise UserError(
+                f"{where}: {error.strerror} ({path}): mend that or name another --run_dir"
+            ) from error
         reason = re.sub(r"\{\{.*?\}\} ", "", first_line(error))[:200]
         if isinstance(error, tf.errors.ResourceExhaustedError):
             raise UserError(
                 f"out of device memory at --batch_size={config.batch_size}: use a smaller one "
                 f"({reason})"
             ) from error
-        raise UserError(f"{where}: {reason}") from error
+        raise UserError(f"{where}: {reason}: mend that or name another --run_dir") from error
 
 
 def hash_file(path: str) -> str:
-    """Hex SHA-256."""
+    """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -73,7 +73,7 @@ def test_unit_of_the_split_and_balanced_splits_are_told(run_dir, tmp_path):
     text = _text(fake_run.write_run(tmp_path / "balanced", dataset=told))
     assert "test images at balanced classes" in text
     assert "Validation is at natural prevalence, test at balanced" in text
-    assert "two splits: group of copies; patients" in text
+    assert "never in two of them: group of copies; patients" in text
 
 
 @pytest.mark.parametrize(
