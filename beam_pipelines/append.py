@@ -1,6 +1,6 @@
 """--append: new images into a finished data set; no old image changes its split or its bytes.
 
-The old images take part in the plan as rows of sources.csv with their splits given: a new image
+The plan takes the old images from sources.csv, with the splits that they have: a new image
 that copies one of them, or shows the same patient, follows it. Nothing in the directory changes
 before the new shards are written (see `commit`).
 """
@@ -15,7 +15,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.dataset import commit
-from beam_pipelines.dataset.existing_rows import Joined, Known, read_known
+from beam_pipelines.dataset.existing_rows import CombinedRows, ExistingRows, read_existing_rows
 from beam_pipelines.dataset.manifest import make_manifest, write_sources
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, in_blocks
 from beam_pipelines.job import BuildResult
@@ -45,16 +45,16 @@ def append(
 ) -> BuildResult:
     """Adds the files that a finished data set does not hold yet.
 
-    Files that it knows by name and bytes are passed over, so `sources` may list old and new ones
-    together.
+    Files that it holds already, by name and bytes, are skipped: `sources` may list old and new
+    ones together.
 
     Args:
       sources: labels are those of the data set, see `sources.find_sources`.
       config: that of the data set.
 
     Raises:
-      UserError: there is no finished data set, it was built with other settings, a known file
-        has other bytes now, or what `job.build` raises.
+      UserError: there is no finished data set, it was built with other settings, a file of
+        the data set has other bytes now, or what `job.build` raises.
     """
     config = dataclasses.replace(config, salt_id=salt_id(salt))
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
@@ -64,27 +64,27 @@ def append(
         before = dataset_dir.read_manifest(output_dir)
         dataset_dir.load(output_dir)  # refuses a directory that lacks shards
         _refuse_other_settings(output_dir, before, config)
-        known = read_known(output_dir, before)
-        new, mended = _new_files(sources, known)
+        existing = read_existing_rows(output_dir, before)
+        new, changed = _new_files(sources, existing)
         note = f"appending {len(new):,} of {len(sources):,} files, the others are in it already"
         if not len(new):
             return BuildResult(before, 0, 0, (note,))
-        known = known.without(mended)
+        existing = existing.without(changed)
         scratch.make()
         work = Work(sources.root, sources.class_names, config, salt)
         threads = threads or default_threads(options)
         inspected, todo = passes.inspect_sources(new, scratch, work, options, threads)
-        joined = Joined(known, inspected)
-        settled = known.settled(before)
-        plan = plan_build(sources.class_names, joined, config, max_bad_fraction, settled)
+        columns = CombinedRows(existing, inspected)
+        earlier_plan = existing.plan(before)
+        plan = plan_build(sources.class_names, columns, config, max_bad_fraction, earlier_plan)
         entries, written = passes.write_shards(scratch.appended, scratch, inspected, plan, options)
         renamed = _new_names(before, plan)
         old = [{**e, "file": renamed.get(e["file"], e["file"])} for e in before["shards"]]
         manifest = make_manifest(
-            plan, joined, inspected, config, new, _in_order(old + entries, plan), before
+            plan, columns, inspected, config, new, _in_order(old + entries, plan), before
         )
         path = commit.staged_sources(scratch)
-        write_sources(path, plan, inspected, known, renamed)
+        write_sources(path, plan, inspected, existing, renamed)
         commit.commit(output_dir, scratch, manifest, renamed)
         return BuildResult(manifest, todo, written, (note,))
 
@@ -104,10 +104,11 @@ def _refuse_other_settings(output_dir: str, before: dict[str, Any], config: Buil
         )
 
 
-def _new_files(sources: Sources, known: Known) -> tuple[Sources, set[str]]:
-    """The files that are not known yet, and the names of rejected ones that were mended."""
-    digests = dict(zip(known.texts("filename"), known.texts("sha256"), strict=True))
-    written = dict(zip(known.texts("filename"), known.texts("shard"), strict=True))
+def _new_files(sources: Sources, existing: ExistingRows) -> tuple[Sources, set[str]]:
+    """The files that are not in the data set yet, and the names of files that it rejected and that
+    have changed since."""
+    digests = dict(zip(existing.texts("filename"), existing.texts("sha256"), strict=True))
+    written = dict(zip(existing.texts("filename"), existing.texts("shard"), strict=True))
 
     def is_new(file: SourceFile) -> bool:
         name = file.filename
@@ -116,8 +117,8 @@ def _new_files(sources: Sources, known: Known) -> tuple[Sources, set[str]]:
     fresh: list[SourceFile] = []
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         for block in in_blocks(sources.listed, _BLOCK):
-            found = pool.map(is_new, block)
-            fresh += [file for file, new in zip(block, found, strict=True) if new]
+            answers = pool.map(is_new, block)
+            fresh += [file for file, new in zip(block, answers, strict=True) if new]
     changed = {file.filename for file in fresh} & digests.keys()
     for name in sorted(changed):
         if written[name]:

@@ -98,7 +98,7 @@ def _find_sources(call: BuildCall, config: BuildConfig, known_classes: Sequence[
             folder, with_masks=config.with_masks, known_classes=known_classes
         )
     if call.group_csv:
-        found = input_tables.tie_by_csv(found, call.group_csv, call.group_column, call.group_salt)
+        found = input_tables.group_by_csv(found, call.group_csv, call.group_column, call.group_salt)
     elif FLAGS["group_column"].present:
         raise UserError("--group_column needs --group_csv, the table that has it")
     return found

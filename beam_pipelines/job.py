@@ -54,10 +54,10 @@ def build(
     salt: str = "",
     page: bool = True,
 ) -> BuildResult:
-    """Builds, resumes or mends a dataset directory.
+    """Builds, resumes or repairs a dataset directory.
 
     Args:
-      salt: of patient ids, see `input_tables.tie_digest`.
+      salt: of patient ids, see `input_tables.group_digest`.
       page: make the statistics page, see `cxr_tfrecords.stats`.
 
     Raises:
@@ -119,7 +119,8 @@ def _earlier_build(
         earlier = dataset_dir.read_manifest(output_dir)
         state = {"config": earlier["config"], **earlier["sources"]}
     elif files.exists(scratch.state) and files.names(output_dir) - {workdir.FOLDER}:
-        # Until the first shard, other settings do no harm: parts are named after them.
+        # Until the first shard is written, other settings do no harm: part files are named after
+        # their settings.
         state = files.read_json(scratch.state)
     if state and not resume:
         raise UserError(
@@ -132,7 +133,7 @@ def _earlier_build(
 
 
 def _start(scratch: Scratch, sources: Sources, config: BuildConfig) -> None:
-    """Makes the scratch folder, and notes what is being built for a later --resume."""
+    """Makes the scratch folder, and writes down what is built, for a later --resume."""
     scratch.make()
     files.write_json(scratch.state, {"config": config.to_json(), "listing": sources.listed.digest})
 

@@ -1,4 +1,4 @@
-"""What a build tells its user: what it found, and what it made."""
+"""The lines that a build prints about its input and its result."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cxr_tfrecords.splits import SPLITS
 
 
 def describe_sources(sources: Sources) -> str:
-    """One line on the input: classes with their file counts, and what was passed over."""
+    """One line on the input: classes with their file counts, and what was skipped."""
     counts = sources.listed.label_counts
     classes = ", ".join(f"{name} {counts[i]:,}" for i, name in enumerate(sources.class_names))
     line = f"{sources.root}: {len(sources):,} files in {len(counts)} classes ({classes})"
     if sources.ignored:
         shown = ", ".join(sources.ignored[:4]) + (", …" if len(sources.ignored) > 4 else "")
-        line += f"\npassed over: {shown}"
+        line += f"\nskipped: {shown}"
     return "\n".join([line, *sources.notes])
 
 
@@ -57,11 +57,11 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
 def _describe_duplicates(duplicates: dict[str, Any]) -> list[str]:
     if duplicates["level"].startswith("none"):
         return ["warning: copies were not looked for (--dedup=off): splits may leak"]
-    tied = duplicates["tied_by"]
+    reasons = duplicates["tied_by"]
     lines = [
         f"groups of more than one image {duplicates['num_groups']:,}, each in one split (images "
-        f"with identical pixels {tied['pixels']:,}, near-duplicates {tied['near']:,}, tied by "
-        f"patient or column {tied['group']:,})"
+        f"with identical pixels {reasons['pixels']:,}, near-duplicates {reasons['near']:,}, "
+        f"grouped by patient or column {reasons['group']:,})"
     ]
     if duplicates["num_label_conflicts"]:
         lines.append(

@@ -1,8 +1,8 @@
 """The moment at which an append takes effect: decided in one file, then carried out.
 
 Appending renames shards (TFDS wants their total in each name) and replaces the metadata. Both
-cannot be one atomic step, so what is to be done is noted first; a killed commit is finished by
-the next build into the directory, whatever that build is for.
+cannot be one atomic step, so a file in the scratch folder lists first what is to be done; the next
+build into the directory, whatever its purpose, finishes a commit that was killed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cxr_tfrecords import dataset_dir, files
 
 
 def staged_sources(scratch: Scratch) -> str:
-    """Where the new sources.csv waits."""
+    """Path of the new sources.csv until the commit."""
     return files.join(scratch.root, dataset_dir.SOURCES)
 
 
@@ -33,7 +33,7 @@ def commit(
 
 
 def finish_interrupted(output_dir: str, scratch: Scratch) -> None:
-    """Carries out what a commit decided; nothing happens where there was none."""
+    """Carries out what `commit` decided; does nothing if there is no decision."""
     if not files.exists(scratch.commit):
         return
     decided = files.read_json(scratch.commit)

@@ -1,6 +1,6 @@
-"""What a finished data set knows of its images, as columns: what --append plans with.
+"""The images of a finished data set, read from its sources.csv: what --append plans with.
 
-The rows come from sources.csv, so the old source files need not be there any more.
+The old source files need not be there any more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from beam_pipelines.planning.grouping import FATES, REJECTED, SET_ASIDE, WRITTEN, Settled
+from beam_pipelines.planning.grouping import (
+    OUTCOME_REASONS,
+    REJECTED,
+    SET_ASIDE,
+    WRITTEN,
+    ExistingPlan,
+)
 from beam_pipelines.shards.parts import SCHEMA, Parts
 from cxr_tfrecords import dataset_dir, files, splits
 from cxr_tfrecords.errors import UserError
@@ -28,7 +34,7 @@ _DIGESTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class ExistingRows:
     """Rows of sources.csv.
 
     Attributes:
@@ -45,7 +51,7 @@ class Known:
     def texts(self, column: str) -> list[str]:
         return self.table[column].to_pylist()
 
-    def without(self, filenames: set[str]) -> Known:
+    def without(self, filenames: set[str]) -> ExistingRows:
         """The rows of other files."""
         keep = [name not in filenames for name in self.texts("filename")]
         return dataclasses.replace(self, table=self.table.filter(pa.array(keep)))
@@ -54,8 +60,8 @@ class Known:
         """As `parts.Parts.digests`."""
         width = SCHEMA.field(column).type.byte_width
         empty = bytes(width)
-        found = (bytes.fromhex(text) or empty for text in self.texts(_DIGESTS[column]))
-        return np.frombuffer(b"".join(found), np.uint64).reshape(len(self), width // 8)
+        values = (bytes.fromhex(text) or empty for text in self.texts(_DIGESTS[column]))
+        return np.frombuffer(b"".join(values), np.uint64).reshape(len(self), width // 8)
 
     def numbers(self, column: str) -> np.ndarray:
         """`label`, `split` (-1: not written), `length` (1: decoded, 0: rejected), `num_bytes`."""
@@ -66,26 +72,28 @@ class Known:
             codes = {"": -1, **{name: number for number, name in enumerate(splits.SPLITS)}}
             return np.array([codes[name] for name in self.texts("split")], np.int8)
         if column == "length":
-            return (self.fates() != REJECTED).astype(np.int64)
+            return (self.outcomes() != REJECTED).astype(np.int64)
         return np.array([int(text or 0) for text in self.texts(column)], np.int64)
 
-    def fates(self) -> np.ndarray:
-        """uint8 [rows], see `plan.FATES`."""
-        codes = {FATES[fate]: fate for fate in SET_ASIDE} | {"": WRITTEN}
+    def outcomes(self) -> np.ndarray:
+        """uint8 [rows], see `grouping.OUTCOME_REASONS`."""
+        codes = {OUTCOME_REASONS[outcome]: outcome for outcome in SET_ASIDE} | {"": WRITTEN}
         return np.array([codes.get(text, REJECTED) for text in self.texts("reason")], np.uint8)
 
-    def settled(self, manifest: dict[str, Any]) -> Settled:
-        """What the plan must not change; see `plan.Settled`."""
+    def plan(self, manifest: dict[str, Any]) -> ExistingPlan:
+        """What --append must not change; see `grouping.ExistingPlan`."""
         ids = self.texts("group")
         groups = b"".join(bytes.fromhex(text) or bytes(16) for text in ids)
         shards: dict[tuple[str, int], int] = {}
         for entry in manifest["shards"]:
             key = entry["split"], self.class_names.index(entry["class"])
             shards[key] = shards.get(key, 0) + 1
-        return Settled(self.fates(), np.frombuffer(groups, np.uint64).reshape(-1, 2), shards)
+        return ExistingPlan(
+            self.outcomes(), np.frombuffer(groups, np.uint64).reshape(-1, 2), shards
+        )
 
 
-def read_known(output_dir: str, manifest: dict[str, Any]) -> Known:
+def read_existing_rows(output_dir: str, manifest: dict[str, Any]) -> ExistingRows:
     """Reads sources.csv.
 
     Raises:
@@ -104,25 +112,25 @@ def read_known(output_dir: str, manifest: dict[str, Any]) -> Known:
         raise UserError(
             f"--append: {path} cannot be read ({error}): build a new --output_dir from all data"
         ) from error
-    return Known(table, tuple(manifest["class_names"]))
+    return ExistingRows(table, tuple(manifest["class_names"]))
 
 
-class Joined:
-    """Columns of the known rows, then of the new ones: what `plan.plan_build` asks for."""
+class CombinedRows:
+    """Columns of the existing rows, then of the new ones: what `plan.plan_build` asks for."""
 
-    def __init__(self, known: Known, parts: Parts) -> None:
-        self._known, self._parts = known, parts
+    def __init__(self, existing: ExistingRows, parts: Parts) -> None:
+        self._existing, self._parts = existing, parts
 
     def __len__(self) -> int:
-        return len(self._known) + len(self._parts)
+        return len(self._existing) + len(self._parts)
 
     def numbers(self, column: str) -> np.ndarray:
-        return np.concatenate([self._known.numbers(column), self._parts.numbers(column)])
+        return np.concatenate([self._existing.numbers(column), self._parts.numbers(column)])
 
     def digests(self, column: str) -> np.ndarray:
-        return np.concatenate([self._known.digests(column), self._parts.digests(column)])
+        return np.concatenate([self._existing.digests(column), self._parts.digests(column)])
 
     def strings(self, column: str, rows: np.ndarray) -> list[str]:
-        first = len(self._known)
-        old = self._known.table[column].take(pa.array(rows[rows < first])).to_pylist()
+        first = len(self._existing)
+        old = self._existing.table[column].take(pa.array(rows[rows < first])).to_pylist()
         return old + self._parts.strings(column, rows[rows >= first] - first)

@@ -10,22 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from beam_pipelines.dataset.existing_rows import Known
+from beam_pipelines.dataset.existing_rows import ExistingRows
 from beam_pipelines.inputs.sources import Sources
-from beam_pipelines.planning.grouping import FATES, REJECTED, TIES, WRITTEN, Columns
-from beam_pipelines.planning.plan import BuildPlan, describe_fates
+from beam_pipelines.planning.grouping import (
+    GROUP_REASONS,
+    OUTCOME_REASONS,
+    REJECTED,
+    WRITTEN,
+    Columns,
+)
+from beam_pipelines.planning.plan import BuildPlan, describe_set_aside
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards.parts import Parts
 from cxr_tfrecords import __version__, dataset_dir, files, splits, stats
 
 # Packages that can change a stored byte.
 _BYTE_SHAPERS = ("opencv-python-headless", "pillow", "simplejpeg", "numpy")
-# The manifest names so many groups and rejected files; sources.csv names them all.
+# The manifest names at most this many groups and rejected files; sources.csv names all.
 _LISTED = 1000
 
 _SOURCE_COLUMNS = ("num_bytes", "sha256", "height", "width", "format", "mode")
 _DIGEST_COLUMNS = ("pixels", "stored", "near")
-_TIE_COLUMNS = ("tie", "patient")
+_GROUP_COLUMNS = ("tie", "patient")
 
 
 def sources_fingerprint(parts: Parts) -> str:
@@ -46,17 +52,18 @@ def make_manifest(
     entries: Sequence[dict[str, Any]],
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything about a build that TFDS has no place for; holds no time, path or host.
+    """Everything about a build that TFDS has no field for; without times, paths and host names, so
+    that the same build gives the same manifest.
 
     Args:
       columns: of all rows of the plan; parts: of those that were read now.
-      entries: one a shard, as `WriteShard` noted it, by split, label and number.
+      entries: one for each shard, as `WriteShard` wrote it, by split, label and number.
       before: manifest of the data set that was appended to.
     """
     image = {"size": config.image_size, "channels": config.channels, "encoding": config.encoding}
     if config.with_masks:
         image["mask"] = True
-    rejected = np.flatnonzero(plan.fate == REJECTED)
+    rejected = np.flatnonzero(plan.outcome == REJECTED)
     listed = rejected[:_LISTED]
     names, reasons = (columns.strings(column, listed) for column in ("filename", "reason"))
     return {
@@ -79,9 +86,9 @@ def make_manifest(
         "shards": list(entries),
         "sources": {
             "found": len(columns),
-            "written": int((plan.fate == WRITTEN).sum()),
+            "written": int((plan.outcome == WRITTEN).sum()),
             "rejected": len(rejected),
-            "set_aside": describe_fates(plan),
+            "set_aside": describe_set_aside(plan),
             "bytes": int(columns.numbers("num_bytes").sum()),
             "listing": sources.listed.digest,
             "fingerprint": sources_fingerprint(parts),
@@ -98,33 +105,35 @@ def make_manifest(
 def _appended_sources(
     plan: BuildPlan, parts: Parts, sources: Sources, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The first build's listing stays; each --append adds a line of its own."""
+    """What changes at --append: the first listing stays, an entry for the new files is added."""
     if before is None:
         return {}
-    own = {
+    appended = {
         "found": len(parts),
-        "written": int((plan.fate[plan.settled :] == WRITTEN).sum()),
+        "written": int((plan.outcome[plan.num_existing :] == WRITTEN).sum()),
         "listing": sources.listed.digest,
         "fingerprint": sources_fingerprint(parts),
     }
     kept = ("listing", "fingerprint", "ignored")
     earlier = before["sources"]
-    return {**{name: earlier[name] for name in kept}, "appended": [*earlier["appended"], own]}
+    return {**{name: earlier[name] for name in kept}, "appended": [*earlier["appended"], appended]}
 
 
 def _describe_duplicates(plan: BuildPlan, columns: Columns, config: BuildConfig) -> dict[str, Any]:
     sizes = np.bincount(plan.groups, minlength=len(plan.groups))
-    several = np.flatnonzero(sizes > 1)
-    listed = np.isin(plan.groups, several[:_LISTED]).nonzero()[0]
+    shared = np.flatnonzero(sizes > 1)
+    listed = np.isin(plan.groups, shared[:_LISTED]).nonzero()[0]
     groups: dict[str, list[str]] = {}
     for row, name in zip(listed.tolist(), columns.strings("filename", listed), strict=True):
         groups.setdefault(plan.group_id(row), []).append(name)
     return {
         "level": _level(config),
         "near_distance": config.near_distance,
-        "images": int((sizes[several] - 1).sum()),
-        "num_groups": len(several),
-        "tied_by": {kind: int((plan.ties & bit > 0).sum()) for kind, bit in TIES.items()},
+        "images": int((sizes[shared] - 1).sum()),
+        "num_groups": len(shared),
+        "tied_by": {
+            kind: int((plan.group_reasons & bit > 0).sum()) for kind, bit in GROUP_REASONS.items()
+        },
         "groups": dict(sorted(groups.items())),
         "label_conflicts": [plan.group_id(row) for row in plan.conflicts[:_LISTED]],
         "num_label_conflicts": len(plan.conflicts),
@@ -145,10 +154,10 @@ def _level(config: BuildConfig) -> str:
 def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
     """Counted from the images as planned, not assumed."""
     seen = np.zeros((len(plan.groups), len(splits.SPLITS)), bool)
-    written = plan.fate == WRITTEN
+    written = plan.outcome == WRITTEN
     seen[plan.groups[written], plan.split[written]] = True
     unit = "single image" if config.dedup == "off" else "group of copies"
-    if (plan.ties & TIES["group"]).any():
+    if (plan.group_reasons & GROUP_REASONS["group"]).any():
         unit += ", united with the given groups (patients or the like)"
     elif config.dedup != "off":
         unit += "; patients are not known"
@@ -163,8 +172,8 @@ def _pixel_moments(
     plan: BuildPlan, parts: Parts, config: BuildConfig, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Mean and deviation per channel, from exact integer sums: equal on every runner."""
-    training = (plan.fate == WRITTEN) & (plan.split == splits.SPLITS.index(splits.TRAIN))
-    training = training[plan.settled :]
+    training = (plan.outcome == WRITTEN) & (plan.split == splits.SPLITS.index(splits.TRAIN))
+    training = training[plan.num_existing :]
     pixels = int(training.sum()) * config.image_size**2
     sums, squares = parts.sums(config.channels)[training].sum(axis=0).tolist()
     if before is not None:
@@ -219,58 +228,58 @@ def write_sources(
     path: str,
     plan: BuildPlan,
     parts: Parts,
-    known: Known | None = None,
+    existing: ExistingRows | None = None,
     renamed: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the source list.
 
     Args:
-      known: rows of the data set that was appended to; renamed: its shards' new names.
+      existing: rows of the data set that was appended to; renamed: its shards' new names.
     """
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(dataset_dir.SOURCE_COLUMNS)
-        if known is not None:
-            writer.writerows(_known_rows(plan, known, renamed or {}))
+        if existing is not None:
+            writer.writerows(_existing_rows(plan, existing, renamed or {}))
         writer.writerows(_new_rows(plan, parts))
 
 
-def _known_rows(
-    plan: BuildPlan, known: Known, renamed: Mapping[str, str]
+def _existing_rows(
+    plan: BuildPlan, existing: ExistingRows, renamed: Mapping[str, str]
 ) -> Iterator[Sequence[str]]:
-    for row, one in enumerate(known.table.to_pylist()):
+    for row, one in enumerate(existing.table.to_pylist()):
         one |= {"shard": renamed.get(one["shard"], one["shard"]), "tied_by": plan.tied_by(row)}
         yield [one[column] for column in dataset_dir.SOURCE_COLUMNS]
 
 
 def _new_rows(plan: BuildPlan, parts: Parts) -> Iterator[list[Any]]:
-    shard_of = np.full(len(plan.fate), -1, np.int64)
+    shard_of = np.full(len(plan.outcome), -1, np.int64)
     for number, shard in enumerate(plan.shards):
         shard_of[shard.rows] = number
-    row = plan.settled
-    columns = ["filename", "reason", *_SOURCE_COLUMNS, *_DIGEST_COLUMNS, *_TIE_COLUMNS]
+    row = plan.num_existing
+    columns = ["filename", "reason", *_SOURCE_COLUMNS, *_DIGEST_COLUMNS, *_GROUP_COLUMNS]
     for table in parts.tables(columns):
         for one in table.to_pylist():
-            own = plan.shards[shard_of[row]] if shard_of[row] >= 0 else None
-            known = plan.fate[row] != REJECTED
+            target = plan.shards[shard_of[row]] if shard_of[row] >= 0 else None
+            usable = plan.outcome[row] != REJECTED
             yield [
                 plan.class_names[plan.labels[row]],
-                own.split if own else "",
-                own.file if own else "",
+                target.split if target else "",
+                target.file if target else "",
                 one["filename"],
                 *("" if one[c] is None else one[c] for c in _SOURCE_COLUMNS),
-                *(one[c].hex() if known else "" for c in _DIGEST_COLUMNS),
-                plan.group_id(row) if known else "",
+                *(one[c].hex() if usable else "" for c in _DIGEST_COLUMNS),
+                plan.group_id(row) if usable else "",
                 plan.tied_by(row),
-                *(one[c].hex() if any(one[c]) else "" for c in _TIE_COLUMNS),
-                one["reason"] or FATES[plan.fate[row]],
+                *(one[c].hex() if any(one[c]) else "" for c in _GROUP_COLUMNS),
+                one["reason"] or OUTCOME_REASONS[plan.outcome[row]],
             ]
             row += 1
 
 
 def unexpected_files(output_dir: str) -> list[str]:
-    """Files in the directory that no build of ours makes: never to be deleted or mixed with."""
-    known = {
+    """Files in the directory that no build makes: they must not be deleted or mixed with shards."""
+    expected = {
         dataset_dir.MANIFEST,
         dataset_dir.SOURCES,
         "dataset_info.json",
@@ -281,7 +290,7 @@ def unexpected_files(output_dir: str) -> list[str]:
     return sorted(
         name
         for name in files.names(output_dir)
-        if name not in known
+        if name not in expected
         and not name.startswith((f"{dataset_dir.NAME}-", ".build"))
         and not name.endswith(".labels.txt")
     )

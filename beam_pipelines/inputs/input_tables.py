@@ -1,4 +1,4 @@
-"""Tables that a user gives: a list of images as input, and columns that tie images together."""
+"""Tables that a user gives: a list of images as input, and columns that group images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cxr_tfrecords.errors import UserError
 _FILE_COLUMNS = ("path", "filename", "file name", "file_name", "file", "image", "image_id")
 
 
-def tie_digest(value: str, salt: str) -> str:
+def group_digest(value: str, salt: str) -> str:
     """32 hex digits of a patient id or the like: keyed BLAKE2b (RFC 7693), the salt is its key.
 
-    Who knows the salt can try all ids; without a secret salt that is anybody.
+    Whoever knows the salt can find an id by trying all possible ids, so keep the salt secret.
     """
     key = hashlib.sha256(salt.encode()).digest()
     return hashlib.blake2b(value.strip().encode(), digest_size=16, key=key).hexdigest()
@@ -32,7 +32,7 @@ def read_input_csv(
 
     Args:
       path: the CSV file; its paths are relative to `root`, or to its own folder if that is ''.
-      salt: of `group`, see `tie_digest`.
+      salt: of `group`, see `group_digest`.
       known_classes: as in `sources.find_sources`.
 
     Raises:
@@ -51,7 +51,7 @@ def read_input_csv(
     check_known(names, known_classes, f"--input_csv={path}")
     names = list(known_classes) or names
     labels = {name: label for label, name in enumerate(names)}
-    found: list[SourceFile] = []
+    listed: list[SourceFile] = []
     seen: dict[str, int] = {}
     for line, row in rows:
         where = f"--input_csv={path}, line {line}"
@@ -61,22 +61,22 @@ def read_input_csv(
             raise UserError(f"{where}: {row['path']} is in line {seen[row['path']]} already")
         seen[row["path"]] = line
         group = row.get("group", "")
-        found.append(
+        listed.append(
             SourceFile(
                 filename=row["path"],
                 label=labels[row["label"]],
                 num_bytes=_size(files.join(root, row["path"])),
                 split=_split_index(row.get("split", ""), where),
-                tie=tie_digest(group, salt) if group else "",
+                tie=group_digest(group, salt) if group else "",
                 mask=row.get("mask", ""),
             )
         )
-    found.sort(key=lambda file: (file.label, file.filename))
-    return Sources(root, tuple(names), FileList(found))
+    listed.sort(key=lambda file: (file.label, file.filename))
+    return Sources(root, tuple(names), FileList(listed))
 
 
-def tie_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
-    """Ties files that share a value of a column, as `patient_id`.
+def group_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
+    """Puts files that share a value of a column, as `patient_id`, into one group.
 
     A row names its file by path, by file name or by file name without extension, whichever
     matches; the data sheets of the COVID-19 Radiography Database (.xlsx) can be given as they are.
@@ -84,7 +84,7 @@ def tie_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
     Raises:
       UserError: a column is missing, or no row matches a file.
     """
-    ties: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for _, row in _read_table(path, "group_csv"):
         if column.lower() not in row:
             raise UserError(
@@ -98,35 +98,35 @@ def tie_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources:
                 f"{', '.join(_FILE_COLUMNS)}"
             )
         if row[column.lower()]:
-            ties[name] = tie_digest(row[column.lower()], salt)
+            groups[name] = group_digest(row[column.lower()], salt)
     count = 0
 
-    def tied() -> Iterator[SourceFile]:
+    def grouped() -> Iterator[SourceFile]:
         nonlocal count
         for file in sources.listed:
-            tie = _lookup(ties, file.filename)
-            count += tie is not None
-            yield dataclasses.replace(file, tie=tie or file.tie)
+            group = _lookup(groups, file.filename)
+            count += group is not None
+            yield dataclasses.replace(file, tie=group or file.tie)
 
-    listed = FileList(tied())
+    listed = FileList(grouped())
     if not count:
         raise UserError(f"--group_csv={path} names none of the {len(sources)} files: check paths")
     note = f"{path}: {column} found for {count:,} of {len(sources):,} files"
     return dataclasses.replace(sources, listed=listed, notes=(*sources.notes, note))
 
 
-def _lookup(ties: Mapping[str, str], filename: str) -> str | None:
+def _lookup(groups: Mapping[str, str], filename: str) -> str | None:
     base = filename.rpartition("/")[2]
     for name in (filename, base, base.rpartition(".")[0]):
-        if name in ties:
-            return ties[name]
+        if name in groups:
+            return groups[name]
     return None
 
 
 def _split_index(name: str, where: str) -> int:
     names = {"": -1, "val": 1, "valid": 1, **{s: i for i, s in enumerate(splits.SPLITS)}}
     if name.lower() not in names:
-        raise UserError(f"{where}: split {name!r} is none of {', '.join(splits.SPLITS)}")
+        raise UserError(f"{where}: split {name!r} is not one of {', '.join(splits.SPLITS)}")
     return names[name.lower()]
 
 
@@ -170,6 +170,6 @@ def _read_xlsx(content: bytes, path: str, flag: str) -> Iterator[list[str]]:
     try:
         sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
     except Exception as error:  # of a zip file, of XML, of its own: any of a dozen types
-        raise UserError(f"--{flag}={path} is no readable .xlsx file ({error})") from error
+        raise UserError(f"--{flag}={path} cannot be read as an .xlsx file ({error})") from error
     for row in sheet.iter_rows(values_only=True):
         yield ["" if value is None else str(value) for value in row]

@@ -24,8 +24,9 @@ from cxr_tfrecords.errors import UserError
 IMAGES, MASKS = "images", "masks"
 _BLOCK = 1 << 16
 
-# One row a candidate file. `split` is an index into splits.SPLITS or -1; `tie` is the salted
-# digest of what ties files together (a patient), or empty; `mask` is a path or empty.
+# One row a candidate file. `split` is an index into splits.SPLITS or -1; `tie` is the
+# salted digest of the group (such as a patient) that a table names, or empty; `mask` is a path or
+# empty. The names enter `FileList.digest`, so they stay.
 SCHEMA = pa.schema(
     [
         ("filename", pa.string()),
@@ -95,13 +96,13 @@ def in_blocks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """What was found.
+    """The input of a build.
 
     Attributes:
       root: the input folder.
       class_names: names of the class folders, sorted; a label is an index into them.
       listed: the files, by class and then name.
-      ignored: folders and hidden files that were passed over (relative paths).
+      ignored: folders and hidden files that were skipped (relative paths).
       notes: lines for the user.
     """
 
@@ -120,13 +121,13 @@ def find_sources(
 ) -> Sources:
     """Lists `<root>/<Class>/images/*` (or `<root>/<Class>/*` where there is no `images`).
 
-    Every other plain file in an image folder is a candidate, whatever its extension: one that
-    is no image is reported as rejected, not lost.
+    Every file in an image folder that is not hidden is a candidate, whatever its extension: one
+    that is not an image is reported as rejected, not lost.
 
     Args:
       root: local folder, gs:// or s3:// address.
       with_masks: expect for each image a file of the same name in `<Class>/masks`; otherwise
-        `masks` beside `images` is passed over.
+        `masks` beside `images` is skipped.
       known_classes: those of the data set that is appended to: labels are indices into them.
 
     Raises:
@@ -158,7 +159,7 @@ def _list_classes(
     with_masks: bool,
     ignored: list[str],
 ) -> Iterator[SourceFile]:
-    """Each class's files by name; what is passed over is added to `ignored`."""
+    """Each class's files by name; what is skipped is added to `ignored`."""
     for name in classes:
         label = names.index(name)
         folder, beside = _image_folder(root, name)
@@ -181,8 +182,8 @@ def check_known(classes: Sequence[str], known: Sequence[str], where: str) -> Non
     for name in classes:
         if known and name not in known:
             raise UserError(
-                f"{where}: class {name!r} is none of the data set's ({', '.join(known)}): labels "
-                "would change; build a new --output_dir from all data"
+                f"{where}: class {name!r} is not one of the data set's ({', '.join(known)}): "
+                "labels would change; build a new --output_dir from all data"
             )
 
 
@@ -231,21 +232,21 @@ def _remote_entries(folder: str) -> Iterator[_Entry]:
     fs, inner = files.filesystem(folder)
     with files.explained(folder, "input_dir"):
         try:
-            found = fs.ls(inner, detail=True)
+            entries = fs.ls(inner, detail=True)
         except FileNotFoundError as error:
-            # Told by its path alone; of a missing bucket the store says more.
+            # A missing folder's message is its path alone; a missing bucket's says more.
             alone = str(error).strip("/") == inner.strip("/")
             reason = "there is no such folder" if alone else error.strerror or error
             raise UserError(f"--input_dir={folder}: {reason}") from error
-    rows = {files.base_name(one["name"]): one for one in found if one["name"] != inner}
+    rows = {files.base_name(one["name"]): one for one in entries if one["name"] != inner}
     for name in sorted(rows):
         one = rows[name]
-        # Stores tell a time in formats of their own: what changed is told by name and size.
+        # Each store has its own format of time: here changes are found by name and size.
         yield _Entry(name, one["type"] == "directory", one["size"] or 0, 0)
 
 
 def _image_folder(root: str, class_name: str) -> tuple[str, Sequence[str]]:
-    """The folder that holds a class's images, and what beside it is passed over."""
+    """The folder that holds a class's images, and what is skipped beside it."""
     entries = list(_entries(files.join(root, class_name)))
     if not any(entry.name == IMAGES and entry.is_folder for entry in entries):
         return class_name, ()

@@ -1,7 +1,7 @@
 """Between the passes: which image goes to which split and shard.
 
-Everything is a column of numbers, one entry a source file in the order of file names: as
-objects, millions of them would take ten times the memory.
+Everything is a column of numbers, one entry for each source file in the order of file names:
+millions of objects would take ten times the memory.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from beam_pipelines.planning import grouping
 from beam_pipelines.planning.grouping import (
     COPY,
-    FATES,
-    NOTHING_SETTLED,
+    GROUP_REASONS,
+    NO_EXISTING_PLAN,
+    OUTCOME_REASONS,
     REJECTED,
     SET_ASIDE,
-    TIES,
     UNBALANCED,
     WRITTEN,
     Columns,
-    Settled,
+    ExistingPlan,
 )
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, splits
@@ -46,30 +46,31 @@ class BuildPlan:
 
     Attributes:
       class_names, class_slugs: label order.
-      labels: int32 [rows]; fate: uint8 [rows], see `FATES`.
-      groups: int32 [rows], the first row of the group; ties: uint8 [rows], see `TIES`.
-      split: uint8 [rows], index into splits.SPLITS, where the fate is WRITTEN.
+      labels: int32 [rows]; outcome: uint8 [rows], see `OUTCOME_REASONS`.
+      groups: int32 [rows], the first row of the group; group_reasons:
+        uint8 [rows], see `GROUP_REASONS`.
+      split: uint8 [rows], index into splits.SPLITS, where the outcome is WRITTEN.
       group_keys: uint64 [rows, 2], the group's id.
       conflicts: int64, groups whose copies lie in several classes.
       shards: to be written, by split, label, number.
-      settled: number of leading rows that a data set had before, see `Settled`.
+      num_existing: number of leading rows that a data set had before, see `ExistingPlan`.
     """
 
     class_names: tuple[str, ...]
     class_slugs: tuple[str, ...]
     labels: np.ndarray
-    fate: np.ndarray
+    outcome: np.ndarray
     groups: np.ndarray
-    ties: np.ndarray
+    group_reasons: np.ndarray
     split: np.ndarray
     group_keys: np.ndarray
     conflicts: np.ndarray
     shards: tuple[Shard, ...]
-    settled: int = 0
+    num_existing: int = 0
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """split -> class name -> number of images, the settled ones included."""
-        written = self.fate == WRITTEN
+        """split -> class name -> number of images, those written before --append included."""
+        written = self.outcome == WRITTEN
         return {
             split: {
                 name: int(np.count_nonzero(written & (self.split == s) & (self.labels == label)))
@@ -84,7 +85,9 @@ class BuildPlan:
 
     def tied_by(self, row: int) -> str:
         """`pixels+near`: why the image shares its group; empty where it is alone."""
-        return "+".join(name for name, bit in TIES.items() if self.ties[row] & bit)
+        return "+".join(
+            name for name, bit in GROUP_REASONS.items() if self.group_reasons[row] & bit
+        )
 
 
 def plan_build(
@@ -92,52 +95,52 @@ def plan_build(
     columns: Columns,
     config: BuildConfig,
     max_bad_fraction: float,
-    settled: Settled = NOTHING_SETTLED,
+    existing: ExistingPlan = NO_EXISTING_PLAN,
 ) -> BuildPlan:
     """Groups, splits and shards the images that passed inspection.
 
     Args:
-      settled: of the first `len(settled)` rows of the columns.
+      existing: plan of the first `len(existing)` rows of the columns, which stays as it is.
 
     Raises:
       UserError: too many files were rejected, copies contradict each other, or a class is left
         without an image in a split.
     """
     labels = columns.numbers("label")
-    fate = np.where(columns.numbers("length") > 0, WRITTEN, REJECTED).astype(np.uint8)
-    _check_rejected(columns, fate, max_bad_fraction, len(settled))
-    copies, groups, ties = grouping.find_groups(columns, fate == WRITTEN, config)
-    fate[: len(settled)] = settled.fate
-    new = np.ones(len(fate), bool)
-    new[: len(settled)] = False
-    conflicts = grouping.conflicting(copies, labels, fate != REJECTED)
-    grouping.settle_conflicts(columns, copies, conflicts, fate, new, config)
+    outcome = np.where(columns.numbers("length") > 0, WRITTEN, REJECTED).astype(np.uint8)
+    _check_rejected(columns, outcome, max_bad_fraction, len(existing))
+    copies, groups, reasons = grouping.find_groups(columns, outcome == WRITTEN, config)
+    outcome[: len(existing)] = existing.outcome
+    new = np.ones(len(outcome), bool)
+    new[: len(existing)] = False
+    conflicts = grouping.find_label_conflicts(copies, labels, outcome != REJECTED)
+    grouping.apply_label_conflicts(columns, copies, conflicts, outcome, new, config)
     if config.dedup == "drop":
-        fate[new & (fate == WRITTEN) & (copies != np.arange(len(fate)))] = COPY
+        outcome[new & (outcome == WRITTEN) & (copies != np.arange(len(outcome)))] = COPY
     given = columns.numbers("split")
-    if len(settled):
-        groups = grouping.set_torn_aside(groups, given, fate, settled)
+    if len(existing):
+        groups = grouping.set_aside_joining_splits(groups, given, outcome, existing)
     keys = columns.digests("pixels")
-    split = _split(columns, groups, keys, labels, fate, given, config)
-    _balance(split, labels, keys, fate, config)
+    split = _split(columns, groups, keys, labels, outcome, given, config)
+    _balance(split, labels, keys, outcome, config)
     class_slugs = dataset_dir.slugs(class_names)
-    _check_splits(class_names, labels, split, fate)
-    to_write = new & (fate == WRITTEN)
+    _check_splits(class_names, labels, split, outcome)
+    to_write = new & (outcome == WRITTEN)
     shards = tuple(
-        _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, settled)
+        _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, existing)
     )
     return BuildPlan(
         class_names=tuple(class_names),
         class_slugs=class_slugs,
         labels=labels,
-        fate=fate,
+        outcome=outcome,
         groups=groups,
-        ties=ties,
+        group_reasons=reasons,
         split=split,
-        group_keys=grouping.make_group_keys(groups, keys, settled),
+        group_keys=grouping.make_group_keys(groups, keys, existing),
         conflicts=conflicts,
         shards=shards,
-        settled=len(settled),
+        num_existing=len(existing),
     )
 
 
@@ -146,14 +149,14 @@ def _split(
     groups: np.ndarray,
     keys: np.ndarray,
     labels: np.ndarray,
-    fate: np.ndarray,
+    outcome: np.ndarray,
     given: np.ndarray,
     config: BuildConfig,
 ) -> np.ndarray:
-    """uint8 [rows], index into splits.SPLITS; of no meaning where the fate is not WRITTEN."""
-    rows = np.flatnonzero(fate == WRITTEN)
-    if len(rows) < len(fate):
-        # Groups are numbered anew: what was a group's first row may have been set aside.
+    """uint8 [rows], index into splits.SPLITS; without meaning where the outcome is not WRITTEN."""
+    rows = np.flatnonzero(outcome == WRITTEN)
+    if len(rows) < len(outcome):
+        # Groups are numbered again: a group's first row may have been set aside.
         _, first, inverse = np.unique(groups[rows], return_index=True, return_inverse=True)
         groups, keys, labels = first[inverse], keys[rows], labels[rows]
         given = given[rows]
@@ -172,25 +175,29 @@ def _split(
         members = rows[groups == error.groups[0]][:4]
         raise UserError(
             f"the given splits leak: {len(error.groups)} groups of copies or of one patient lie in "
-            f"two of them, first {', '.join(columns.strings('filename', members))}. Mend the "
-            "column `split`, or leave the groups out of account with --dedup=off; nothing was "
+            f"two of them, first {', '.join(columns.strings('filename', members))}. Correct the "
+            "column `split`, or ignore the groups with --dedup=off; nothing was "
             "written"
         ) from error
-    split = np.zeros(len(fate), np.uint8)
+    split = np.zeros(len(outcome), np.uint8)
     split[rows] = assigned
     return split
 
 
 def _balance(
-    split: np.ndarray, labels: np.ndarray, keys: np.ndarray, fate: np.ndarray, config: BuildConfig
+    split: np.ndarray,
+    labels: np.ndarray,
+    keys: np.ndarray,
+    outcome: np.ndarray,
+    config: BuildConfig,
 ) -> None:
     """Cuts every class of the chosen splits to the smallest, by salted order."""
     for name in config.balance_splits:
-        here = np.flatnonzero((fate == WRITTEN) & (split == splits.SPLITS.index(name)))
-        counts = np.bincount(labels[here], minlength=int(labels.max()) + 1)
-        order = here[np.argsort(splits.salted(keys[here], config.seed, "balance"), kind="stable")]
+        rows = np.flatnonzero((outcome == WRITTEN) & (split == splits.SPLITS.index(name)))
+        counts = np.bincount(labels[rows], minlength=int(labels.max()) + 1)
+        order = rows[np.argsort(splits.salted(keys[rows], config.seed, "balance"), kind="stable")]
         for label in np.flatnonzero(counts):
-            fate[order[labels[order] == label][counts.min() :]] = UNBALANCED
+            outcome[order[labels[order] == label][counts.min() :]] = UNBALANCED
 
 
 def _plan_shards(
@@ -201,7 +208,7 @@ def _plan_shards(
     keys: np.ndarray,
     written: np.ndarray,
     config: BuildConfig,
-    settled: Settled,
+    existing: ExistingPlan,
 ) -> Iterator[Shard]:
     for number, name in enumerate(splits.SPLITS):
         for label, class_name in enumerate(class_names):
@@ -213,17 +220,17 @@ def _plan_shards(
             total = min(total, len(rows))
             if not total:
                 continue
-            first = settled.shards.get((name, label), 0)
+            first = existing.shards.get((name, label), 0)
             for shard, part in enumerate(np.array_split(rows, total), start=first):
                 file = dataset_dir.shard_name(name, class_slugs[label], shard, first + total)
                 yield Shard(file, name, label, class_name, part)
 
 
 def _check_rejected(
-    columns: Columns, fate: np.ndarray, max_bad_fraction: float, settled: int
+    columns: Columns, outcome: np.ndarray, max_bad_fraction: float, num_existing: int
 ) -> None:
-    rejected = np.flatnonzero(fate[settled:] == REJECTED) + settled
-    count = len(fate) - settled
+    rejected = np.flatnonzero(outcome[num_existing:] == REJECTED) + num_existing
+    count = len(outcome) - num_existing
     if len(rejected) <= max_bad_fraction * count:
         return
     names, reasons = (columns.strings(c, rejected[:5]) for c in ("filename", "reason"))
@@ -232,27 +239,27 @@ def _check_rejected(
     raise UserError(
         f"{len(rejected)} of {count} files cannot be used, more than "
         f"--max_bad_fraction={max_bad_fraction}:{shown}{more}\n"
-        "mend or remove them, or allow more with --max_bad_fraction; nothing was written"
+        "correct or remove them, or allow more with --max_bad_fraction; nothing was written"
     )
 
 
 def _check_splits(
-    class_names: Sequence[str], labels: np.ndarray, split: np.ndarray, fate: np.ndarray
+    class_names: Sequence[str], labels: np.ndarray, split: np.ndarray, outcome: np.ndarray
 ) -> None:
-    written = fate == WRITTEN
+    written = outcome == WRITTEN
     for label, name in enumerate(class_names):
         for number, split_name in enumerate(splits.SPLITS):
-            own = labels == label
-            if not (written & own & (split == number)).any():
+            of_class = labels == label
+            if not (written & of_class & (split == number)).any():
                 raise UserError(
                     f"class {name!r} has no image in the {split_name} split "
-                    f"({(written & own).sum()} usable of {own.sum()} files): add images, remove "
-                    "the folder, or change --test_fraction / --validation_fraction / --seed; "
-                    "nothing was written"
+                    f"({(written & of_class).sum()} usable of {of_class.sum()} files): add images, "
+                    "remove the folder, or change --test_fraction, --validation_fraction or "
+                    "--seed; nothing was written"
                 )
 
 
-def describe_fates(plan: BuildPlan) -> dict[str, int]:
+def describe_set_aside(plan: BuildPlan) -> dict[str, int]:
     """Reason -> number of images that are whole but set aside."""
-    counts = {FATES[f]: int((plan.fate == f).sum()) for f in SET_ASIDE}
+    counts = {OUTCOME_REASONS[f]: int((plan.outcome == f).sum()) for f in SET_ASIDE}
     return {reason: count for reason, count in counts.items() if count}

@@ -28,7 +28,7 @@ from cxr_tfrecords.errors import UserError
 _REFRESH_SECONDS = 0.25
 _REMOTE_REFRESH_SECONDS = 5.0  # a listing of an object store costs money
 _EXTRAS = {"DataflowRunner": "gcp", "DaskRunner": "dask"}
-_REFUSED_OPTIONS = "Pipeline has validations errors:"  # so written by Beam
+_REFUSED_OPTIONS = "Pipeline has validations errors:"  # the start of Beam's message
 
 
 def run_pass(
@@ -52,7 +52,7 @@ def run_pass(
       initial: images that an earlier run has finished.
 
     Raises:
-      UserError: what the DoFn raised as one, taken out of Beam's wrapping.
+      UserError: the DoFn raised it; without the text that Beam puts around it.
     """
     if not items:
         return
@@ -118,16 +118,16 @@ def _local_runner(options: PipelineOptions) -> tuple[Any, PipelineOptions]:
 
 def _run(title: str, items: Sequence[Any], dofn: beam.DoFn, options: PipelineOptions) -> None:
     pipeline = make_pipeline(title, items, dofn, options)
-    # Beam's worker threads print the stack trace of what is raised below, past all logging.
+    # Beam's worker threads print the stack trace of every failure directly to standard error.
     local = runs_locally(options)
     traces = contextlib.redirect_stderr(io.StringIO()) if local else contextlib.nullcontext()
     try:
         with traces:
             pipeline.run().wait_until_finish()
     except Exception as error:
-        found = re.search(r"UserError: (.*?)(?: \[while running|\n|$)", str(error), re.DOTALL)
-        if isinstance(error, UserError) or found:
-            message = found.group(1) if found else str(error).split(" [while running")[0]
+        match = re.search(r"UserError: (.*?)(?: \[while running|\n|$)", str(error), re.DOTALL)
+        if isinstance(error, UserError) or match:
+            message = match.group(1) if match else str(error).split(" [while running")[0]
             raise UserError(message.strip()) from error
         _explain_missing(error, options)
         raise
@@ -149,7 +149,7 @@ def _watch(
     finished = False
     seconds = _REFRESH_SECONDS if files.is_local(folder) else _REMOTE_REFRESH_SECONDS
     while not finished:
-        finished = stop.wait(seconds)  # one last look after the pass has ended
+        finished = stop.wait(seconds)  # reads the folder once more after the pass has ended
         names = files.names(folder)
         bar.n = initial + sum(weights[name] for name in names & weights.keys())
         bar.refresh()

@@ -14,7 +14,7 @@ B = TypeVar("B")
 def map_in_order(function: Callable[[A], B], items: Iterable[A], threads: int) -> Iterator[B]:
     """Yields `function(item)` in the order of `items`, computed by `threads` threads.
 
-    At most four results a thread wait to be taken: memory stays flat however many items.
+    At most four results per thread wait to be taken, so memory does not grow with the items.
     """
     if threads <= 1:
         yield from map(function, items)

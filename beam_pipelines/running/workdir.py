@@ -1,4 +1,4 @@
-"""The build's scratch folder: work lists in, results out, gone when the build is finished.
+"""The build's scratch folder: lists of work and their results; removed when the build ends.
 
 Work travels by file name, so that the job graph that Beam submits stays small however many
 images there are, and a finished piece is one whole file: what a resumed build skips.
@@ -52,7 +52,7 @@ class Scratch:
 
     @property
     def appended(self) -> str:
-        """Shards of --append, until they are committed."""
+        """Folder for the new shards of --append, until they are committed."""
         return files.join(self.root, "appended")
 
     @property
@@ -71,7 +71,7 @@ class Scratch:
 
 @contextlib.contextmanager
 def locked(output_dir: str) -> Iterator[None]:
-    """Keeps a second build out of a local directory while one is at work.
+    """Keeps a second build out of a local directory while another is running.
 
     The lock is the kernel's, so a killed build leaves none behind. Object stores have none: two
     builds with the same settings write the same bytes there, others would overwrite each other.

@@ -1,4 +1,5 @@
-"""First pass: read, decode, resize and encode every source once; keep its record and a row.
+"""First pass: read, decode, resize and encode every source once; keep its record and a row
+of facts.
 
 A split can only be decided when all copies are known, and copies only after decoding. So the
 records are written aside here, by chunk, and the second pass moves them into their shards:
@@ -18,14 +19,14 @@ import cv2
 import numpy as np
 import xxhash
 
-from beam_pipelines.inputs.input_tables import tie_digest
+from beam_pipelines.inputs.input_tables import group_digest
 from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.running.ordered_threads import map_in_order
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import parts
 from cxr_tfrecords import enhance, files, images, near_duplicates, records
 
-_NO_TIE = bytes(16)
+_NO_GROUP = bytes(16)
 # For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
 _HISTOGRAM_ROWS = 4
 
@@ -38,7 +39,7 @@ class Work:
       root: the input folder.
       class_names: true names, in label order.
       config: decides the bytes.
-      salt: of patient ids, see `input_tables.tie_digest`.
+      salt: of patient ids, see `input_tables.group_digest`.
     """
 
     root: str
@@ -56,14 +57,14 @@ class InspectChunk(beam.DoFn):
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         chunk_path, part_path = element
         chunk = [SourceFile(**row) for row in files.read_json(chunk_path)]
-        found = map_in_order(lambda file: inspect(file, self._work), chunk, self._threads)
+        rows = map_in_order(lambda file: inspect(file, self._work), chunk, self._threads)
         with files.explained_writes(part_path):
-            parts.write_part(part_path, found)
+            parts.write_part(part_path, rows)
         yield part_path
 
 
 def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.ndarray | None]:
-    """Reads one file; never raises for a bad one.
+    """Reads one file; a bad file gives a row with the reason, never an exception.
 
     Returns:
       Its row, its record (b"" if it is rejected) and the histogram of its pixels (or None), see
@@ -74,8 +75,8 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         "label": file.label,
         "num_bytes": file.num_bytes,
         "split": file.split,
-        "tie": bytes.fromhex(file.tie) or _NO_TIE,
-        "patient": _NO_TIE,
+        "tie": bytes.fromhex(file.tie) or _NO_GROUP,
+        "patient": _NO_GROUP,
         "pixels": bytes(16),
         "stored": bytes(16),
         "near": bytes(32),
@@ -88,9 +89,9 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         height, width = decoded.pixels.shape[:2]
         row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
         if decoded.patient and work.config.patient_ids:
-            row["patient"] = bytes.fromhex(tie_digest(decoded.patient, work.salt))
-        stored, found = _store(decoded, work.config)
-        row |= found
+            row["patient"] = bytes.fromhex(group_digest(decoded.patient, work.salt))
+        stored, facts = _store(decoded, work.config)
+        row |= facts
         mask = _read_mask(file, work) if work.config.with_masks else None
     except images.BadImageError as error:
         return row | {"reason": str(error)}, b"", None
@@ -101,7 +102,7 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
             class_name=work.class_names[file.label],
             filename=file.filename,
             sha256=row["sha256"],
-            # Right for an image without copies; the second pass replaces it for the others.
+            # Right for an image without copies; the second pass writes the group of the others.
             group=row["pixels"].hex(),
             source_height=height,
             source_width=width,
@@ -159,6 +160,6 @@ def _read_mask(file: SourceFile, work: Work) -> bytes:
 
 
 def chunk_name(rows: list[dict[str, Any]], config: BuildConfig) -> str:
-    """Holds all that decides a part's content: a file touched since is read again."""
+    """Name of a part: a digest of all that decides its content, so a changed file is read again."""
     content = json.dumps([rows, config.inspection_settings()])
     return hashlib.sha256(content.encode()).hexdigest()[:32]

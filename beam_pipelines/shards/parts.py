@@ -1,4 +1,5 @@
-"""Part files: what the first pass leaves of a chunk of sources, for the plan and the second pass.
+"""Part files: what the first pass writes for a chunk of sources; the plan and the second pass read
+them.
 
 PART.records   the serialized records of its images, end to end, as they will stand in a shard
 PART.parquet   one row a source file (`SCHEMA`); written last, so that its presence means a whole
@@ -76,10 +77,14 @@ def write_part(path: str, rows: Iterable[tuple[dict[str, Any], bytes, np.ndarray
 
 
 class Parts:
-    """All parts of a build, in the order of the sources; a row's number is its place in it."""
+    """All parts of a build, in the order of the sources; rows are numbered through all parts."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """Args: paths: without ending."""
+        """Reads the sizes and histograms, and the whole rows of small sets.
+
+        Args:
+          paths: of the parts, without ending.
+        """
         self.paths = tuple(paths)
         self._histograms: dict[int, np.ndarray] = {}
         # Opening a file for each column costs as much as hashing its images does: small sets are
@@ -95,8 +100,8 @@ class Parts:
                 if keep:
                     self._kept.append(reader.read())
             for label, histogram in counts.items():
-                own = self._histograms.setdefault(int(label), np.zeros(256, np.int64))
-                own += np.array(histogram, np.int64)
+                total = self._histograms.setdefault(int(label), np.zeros(256, np.int64))
+                total += np.array(histogram, np.int64)
         self._sizes = np.array(sizes, np.int64)
 
     def __len__(self) -> int:
@@ -122,8 +127,8 @@ class Parts:
     def numbers(self, column: str) -> np.ndarray:
         """A numeric column, [rows]."""
         # A rejected file has nulls in some columns, and nulls would make floats of integers.
-        found = [pc.fill_null(t[column], 0).to_numpy() for t in self.tables([column])]
-        return np.concatenate(found)
+        values = [pc.fill_null(t[column], 0).to_numpy() for t in self.tables([column])]
+        return np.concatenate(values)
 
     def digests(self, column: str) -> np.ndarray:
         """A column of digests as words, uint64 [rows, words]; zeros where there is none."""
@@ -149,12 +154,12 @@ class Parts:
         return result
 
     def strings(self, column: str, rows: np.ndarray) -> list[str]:
-        """Values of a text column for some rows (rising); only those are kept."""
-        found: list[str] = []
+        """Values of a text column for some rows (ascending numbers); only these are kept."""
+        values: list[str] = []
         start = 0
         for table in self.tables([column]):
             low, high = np.searchsorted(rows, (start, start + table.num_rows))
             if high > low:
-                found += table[column].take(pa.array(rows[low:high] - start)).to_pylist()
+                values += table[column].take(pa.array(rows[low:high] - start)).to_pylist()
             start += table.num_rows
-        return found
+        return values

@@ -1,7 +1,7 @@
 """The two Beam passes over a scratch folder: inspect every source, write every shard.
 
-They exchange nothing with each other but file names; what is finished is one whole file, and is
-not done again.
+They exchange nothing with each other but file names. Each finished piece of work is one whole
+file, which a resumed build does not make again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from beam_pipelines.shards.inspection import InspectChunk, Work, chunk_name
 from beam_pipelines.shards.write_shards import MEMBER, ShardTask, WriteShard, save_members
 from cxr_tfrecords import __version__, files
 
-# Files that one call inspects: few enough for a lively progress bar, many enough that a large
+# Files that one call inspects: few, so that the progress bar moves often, but enough that a large
 # set does not become a million parts.
 _CHUNK, _LARGE_CHUNK, _LARGE_SET = 64, 1024, 100_000
 
@@ -115,10 +115,10 @@ def write_shards(
 
 
 class _Members:
-    """Where the records of shards lie in the parts."""
+    """Finds the records of a shard in the part files."""
 
     def __init__(self, inspected: parts.Parts, plan: BuildPlan) -> None:
-        self._plan = plan  # whose rows start with those that are in no part
+        self._plan = plan  # its rows start with the existing images, which are in no part
         self._part = inspected.part_of
         self._offset, self._length, self._check = (
             inspected.numbers(column) for column in ("offset", "length", "check")
@@ -134,17 +134,17 @@ class _Members:
             ("length", self._length),
             ("check", self._check),
         ):
-            result[name] = column[rows - self._plan.settled]
-        # An image alone in its group has its own pixels' digest as group, and in its record.
-        for place in np.flatnonzero(self._plan.ties[rows]):
-            result["group"][place] = self._plan.group_id(rows[place])
+            result[name] = column[rows - self._plan.num_existing]
+        # The record of an image that is alone in its group names the right group already.
+        for position in np.flatnonzero(self._plan.group_reasons[rows]):
+            result["group"][position] = self._plan.group_id(rows[position])
         return result
 
     def fingerprint(self, shard: Shard) -> str:
         """Hex digest of all that decides the shard's bytes."""
         rows = shard.rows
         digest = hashlib.sha256(f"{__version__}/{shard.file}/{shard.class_name}".encode())
-        checks = self._check[rows - self._plan.settled]
+        checks = self._check[rows - self._plan.num_existing]
         digest.update(checks.tobytes() + self._plan.group_keys[rows].tobytes())
         return digest.hexdigest()
 
@@ -152,7 +152,7 @@ class _Members:
 def _finished_entries(
     folder: str, scratch: Scratch, earlier: dict[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
-    """File name -> manifest entry of each shard that is whole on disk, by name and size."""
+    """File name -> manifest entry of each shard that is complete on disk, by name and size."""
     entries = {entry["file"]: entry for entry in (earlier or {}).get("shards", [])}
     for name in files.names(scratch.written):
         entries[name] = files.read_json(files.join(scratch.written, name))

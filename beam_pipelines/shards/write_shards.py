@@ -28,7 +28,7 @@ _RANGES_AT_ONCE = 64
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """What a worker is told of a shard; its members (`MEMBER`) are in the file at `plan_path`.
+    """What a worker needs to write a shard; its members (`MEMBER`) are in the file at `plan_path`.
 
     `entry` holds the manifest's fields that are known before writing: file, split, class,
     fingerprint.
@@ -48,10 +48,14 @@ def save_members(path: str, members: np.ndarray) -> None:
 
 
 class WriteShard(beam.DoFn):
-    """Writes a shard under a temporary name, renames it, then notes it as done."""
+    """Writes a shard under a temporary name, renames it, then writes its manifest entry."""
 
     def __init__(self, parts_list: str) -> None:
-        """Args: parts_list: JSON file with the paths of all parts, in order."""
+        """The parts are read by the worker, not sent to it.
+
+        Args:
+          parts_list: path of a JSON file with the paths of all parts, in order.
+        """
         self._parts_list = parts_list
         self._parts: list[str] = []
 
@@ -108,7 +112,7 @@ def _remote_ranges(parts: Sequence[str], members: np.ndarray) -> Iterator[bytes]
     """Many small ranges, asked for at the same time: a store answers each after 10 to 100 ms."""
     fs, _ = files.filesystem(parts[0])
     for start in range(0, len(members), _RANGES_AT_ONCE):
-        some = members[start : start + _RANGES_AT_ONCE]
-        paths = [fs._strip_protocol(parts[part] + RECORDS) for part in some["part"]]
-        ends = (some["offset"] + some["length"]).tolist()
-        yield from fs.cat_ranges(paths, some["offset"].tolist(), ends, on_error="raise")
+        batch = members[start : start + _RANGES_AT_ONCE]
+        paths = [fs._strip_protocol(parts[part] + RECORDS) for part in batch["part"]]
+        ends = (batch["offset"] + batch["length"]).tolist()
+        yield from fs.cat_ranges(paths, batch["offset"].tolist(), ends, on_error="raise")

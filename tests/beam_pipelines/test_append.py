@@ -128,7 +128,7 @@ def test_copies_and_patients_follow_the_old_image(first, tmp_path):
     patients = tmp_path / "patients.csv"
     lines = [f"{name},p{number}" for number, name in enumerate(old)]
     patients.write_text("\n".join(["path,patient_id", *lines]))
-    build(input_tables.tie_by_csv(find(first), str(patients), "patient_id", ""), out)
+    build(input_tables.group_by_csv(find(first), str(patients), "patient_id", ""), out)
     rows = read_sources(out)
     by_split = collections.defaultdict(list)
     for name, row in rows.items():
@@ -141,7 +141,7 @@ def test_copies_and_patients_follow_the_old_image(first, tmp_path):
     shutil.copy(first / train, new / "torn.png")  # … a train image, of the test image's patient
     lines = [f"COVID/images/{name}.png,p{old.index(test)}" for name in ("visit", "torn")]
     patients.write_text("\n".join(["path,patient_id", *lines]))
-    add(input_tables.tie_by_csv(find(tmp_path / "new"), str(patients), "patient_id", ""), out)
+    add(input_tables.group_by_csv(find(tmp_path / "new"), str(patients), "patient_id", ""), out)
     after = read_sources(out)
     for name in ("copy", "visit", "torn"):  # what ties two splits takes its neighbours along
         assert after[f"COVID/images/{name}.png"]["reason"].startswith("it ties images of two")
@@ -233,7 +233,7 @@ def test_other_settings_classes_and_balanced_splits_are_refused(first, tmp_path)
     with pytest.raises(UserError, match="--image_size: 24 -> 32"):
         add(find(first), out, dataclasses.replace(CONFIG, image_size=32))
     write_radiographs(tmp_path / "other", {"Fracture": 3})
-    with pytest.raises(UserError, match="class 'Fracture' is none of the data set's"):
+    with pytest.raises(UserError, match="class 'Fracture' is not one of the data set's"):
         find(tmp_path / "other")
     balanced = dataclasses.replace(CONFIG, balance_splits=("test",))
     build(find(first), tmp_path / "balanced", balanced)

@@ -109,7 +109,7 @@ def test_patients_never_span_splits_and_their_ids_are_not_stored(radiographs, tm
     lines = [f"{name},patient-{number // 2}" for number, name in enumerate(names)]
     table.write_text("\n".join(["FILE NAME,patient_id", *lines]))
     found = sources.find_sources(str(radiographs))
-    tied = input_tables.tie_by_csv(found, str(table), "patient_id", "secret")
+    tied = input_tables.group_by_csv(found, str(table), "patient_id", "secret")
     manifest = build(tied, tmp_path / "out", salt="secret")
     patient = dict(line.split(",") for line in lines)
     where = collections.defaultdict(set)
@@ -122,7 +122,7 @@ def test_patients_never_span_splits_and_their_ids_are_not_stored(radiographs, tm
     with pytest.raises(UserError, match="--group_salt"):
         build(tied, tmp_path / "out", salt="other")
     with pytest.raises(UserError, match="has no column 'person'"):
-        input_tables.tie_by_csv(found, str(table), "person", "")
+        input_tables.group_by_csv(found, str(table), "person", "")
 
 
 def test_a_list_of_images_keeps_its_splits_and_leaks_are_refused(radiographs, tmp_path):

@@ -62,7 +62,7 @@ def test_images_of_one_address_in_a_sheet_share_a_split(radiographs, sheet, tmp_
             pair = [rows[f"{name}/images/{name}-{number + i}.png"] for i in (0, 1)]
             assert pair[0]["group"] == pair[1]["group"]
             assert pair[0]["split"] == pair[1]["split"]
-            assert pair[0]["given_group"] == input_tables.tie_digest(
+            assert pair[0]["given_group"] == input_tables.group_digest(
                 f"https://{name}/{number // 2}", ""
             )
     assert len({row["group"] for row in rows.values()}) == 20
@@ -77,7 +77,7 @@ def test_a_sheet_groups_as_the_same_table_in_csv_does(radiographs, sheet, tmp_pa
         csv.writer(file).writerows(openpyxl.load_workbook(sheet).worksheets[0].values)
     found = sources.find_sources(str(radiographs))
     ties = [
-        [file.tie for file in input_tables.tie_by_csv(found, str(path), "URL", "salt").listed]
+        [file.tie for file in input_tables.group_by_csv(found, str(path), "URL", "salt").listed]
         for path in (sheet, text)
     ]
     assert ties[0] == ties[1]
@@ -87,25 +87,27 @@ def test_a_sheet_groups_as_the_same_table_in_csv_does(radiographs, sheet, tmp_pa
 def test_a_sheet_without_the_column_or_with_other_names_is_one_line(radiographs, sheet):
     found = sources.find_sources(str(radiographs))
     with pytest.raises(UserError, match=r"no column 'patient'.*file name, format, size, url"):
-        input_tables.tie_by_csv(found, str(sheet), "patient", "")
+        input_tables.group_by_csv(found, str(sheet), "patient", "")
     other = sources.find_sources(str(write_radiographs(sheet.parent / "o", {"a": 2, "b": 2})))
     with pytest.raises(UserError, match="names none of the 4 files"):
-        input_tables.tie_by_csv(other, str(sheet), "URL", "")
+        input_tables.group_by_csv(other, str(sheet), "URL", "")
 
 
 def test_a_damaged_sheet_is_one_line(radiographs, sheet):
     found = sources.find_sources(str(radiographs))
     for content in (b"", b"FILE NAME,URL\n", sheet.read_bytes()[:2000]):
         sheet.write_bytes(content)
-        with pytest.raises(UserError, match=r"^--group_csv=.*XLSX is no readable \.xlsx file"):
-            input_tables.tie_by_csv(found, str(sheet), "URL", "")
+        with pytest.raises(
+            UserError, match=r"^--group_csv=.*XLSX cannot be read as an \.xlsx file"
+        ):
+            input_tables.group_by_csv(found, str(sheet), "URL", "")
 
 
 def test_a_missing_package_for_sheets_names_the_extra(radiographs, sheet, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     found = sources.find_sources(str(radiographs))
     with pytest.raises(UserError, match=r"^--group_csv=.* pip install 'cxr-balance\[xlsx\]'"):
-        input_tables.tie_by_csv(found, str(sheet), "URL", "")
+        input_tables.group_by_csv(found, str(sheet), "URL", "")
 
 
 def test_a_group_in_a_sheet_unites_across_classes(radiographs, tmp_path):
@@ -116,7 +118,7 @@ def test_a_group_in_a_sheet_unites_across_classes(radiographs, tmp_path):
         book.active.append((name, "PNG", "256*256", "https://one"))
     book.save(tmp_path / "sheet.xlsx")
     found = sources.find_sources(str(radiographs))
-    tied = input_tables.tie_by_csv(found, str(tmp_path / "sheet.xlsx"), "url", "")
+    tied = input_tables.group_by_csv(found, str(tmp_path / "sheet.xlsx"), "url", "")
     manifest = job.build(
         tied,
         str(tmp_path / "out"),
