@@ -4,8 +4,8 @@
       cxr-train_viral_pneumonia.tfrecord-00000-of-00004   one set of shards per split and class
       dataset_info.json, features.json, …                  what TFDS reads
       manifest.json                                        what it was built from, and how
-      sources.csv                                          every source file and its fate
-      stats.html, stats.json                               what is in it, to look at (see `stats`)
+      sources.csv                                          each source file: its shard or reason
+      stats.html, stats.json                               the statistics page (see `stats`)
 
 `load` reads the manifest alone: counts, priors and steps are never found by reading shards.
 """

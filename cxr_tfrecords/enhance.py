@@ -32,7 +32,7 @@ def enhance(pixels: np.ndarray, method: str) -> np.ndarray:
     if method == "gamma":
         return _GAMMA_TABLE[pixels]
     if method not in METHODS:
-        raise ValueError(f"enhancement {method!r} is none of {METHODS}")
+        raise ValueError(f"enhancement {method!r} is not one of {METHODS}")
     if method == "histogram":
         change = cv2.equalizeHist
     else:

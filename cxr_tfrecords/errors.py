@@ -36,7 +36,7 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """A training whose loss or weights are no numbers any more. Nothing was wrong with the command,
+    """A training whose loss or weights became NaN or infinite. Nothing was wrong with the command,
     so others of the same study may well succeed."""
 
     exit_code = 3

@@ -3,7 +3,7 @@
 Damage that decoders forgive is refused here: OpenCV returns a picture with a gray lower half
 for a truncated JPEG, and Pillow accepts some PNG files with a flipped bit. PNG chunks carry a
 CRC, so any flipped bit in one is found; JPEG has no checksum, so a flip that leaves a legal
-stream (another, valid picture) cannot be found by anybody.
+stream (another, valid picture) cannot be detected.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def encode(pixels: np.ndarray, encoding: str) -> bytes:
             np.ascontiguousarray(pixels), quality=95, colorspace=space, colorsubsampling="444"
         )
     if encoding != "png":
-        raise ValueError(f"encoding {encoding!r} is none of png, raw, jpeg")
+        raise ValueError(f"encoding {encoding!r} is not one of png, raw, jpeg")
     bgr = pixels if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     ok, data = cv2.imencode(".png", bgr, PNG_OPTIONS)
     if not ok:

@@ -1,4 +1,4 @@
-"""Keeps the start-up chatter of TensorFlow's C++ side away from the user's terminal."""
+"""Hides the start-up messages of TensorFlow's C++ code from the user's terminal."""
 
 import logging
 import os

@@ -57,7 +57,7 @@ def connect(count: int, *pairs: np.ndarray) -> np.ndarray:
     """int32 [count], for each image the smallest number in its connected component.
 
     Args:
-      pairs: int64 [m, 2] each; whatever ties two images.
+      pairs: int64 [m, 2] each; two images that must be in one component.
     """
     result = np.arange(count, dtype=np.int32)
     edges = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
@@ -66,7 +66,7 @@ def connect(count: int, *pairs: np.ndarray) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    # Of millions of images few are tied to another: the graph holds these alone.
+    # Of millions of images few are in a pair: the graph holds these alone.
     nodes, ends = np.unique(edges, return_inverse=True)
     ends = ends.reshape(edges.shape)
     graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(len(nodes), len(nodes)))
@@ -111,7 +111,7 @@ def assign_splits(
       ContradictoryGroupsError: given splits would tear a group.
     """
     if method not in METHODS:
-        raise ValueError(f"split method {method!r} is none of {METHODS}")
+        raise ValueError(f"split method {method!r} is not one of {METHODS}")
     labels = np.asarray(labels)
     fractions = test_fraction, validation_fraction
     tied = np.bincount(groups, minlength=1)[groups] > 1

@@ -5,7 +5,7 @@
 Reads every shard once: checksums, counts, labels, that each image decodes, that nothing is
 stored twice under one name, and that no group, no picture and no near-duplicate of one lies in
 two splits. Every fault is named by file and record; the exit code is 1 if there is one, 2 if
-DATA is no dataset.
+DATA is not a dataset directory.
 """
 
 from __future__ import annotations

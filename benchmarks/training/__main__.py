@@ -50,7 +50,7 @@ flags.DEFINE_string("torch_python", sys.executable, "Interpreter in which PyTorc
 def main(argv: list[str]) -> None:
     del argv
     if unknown := set(FLAGS.parts) - set(PARTS):
-        raise UserError(f"--parts={min(unknown)} is none of {', '.join(PARTS)}")
+        raise UserError(f"--parts={min(unknown)} is not one of {', '.join(PARTS)}")
     data = dataset_flags.open_dataset(image_size=96)
     machine = dataset_flags.describe(data)
     print(machine, flush=True)
