@@ -1,4 +1,4 @@
-"""Pieces of an HTML page: every text that comes in is escaped here, unless it is `Html`."""
+"""Pieces of an HTML page: every text given is escaped, unless it is `Html`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Thumbnail:
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is HTML already and is not escaped."""
 
 
 def escaped(value: object) -> str:
@@ -135,8 +135,8 @@ def figure(thumbnails: Thumbnail | Sequence[Thumbnail] | None, captions: Sequenc
         return f'<figure><div class="none">no image</div>{caption}</figure>'
     if not isinstance(thumbnails, Sequence):
         return f"<figure>{_image(thumbnails)}{caption}</figure>"
-    several = "".join(map(_image, thumbnails))
-    return f'<figure class="several"><div>{several}</div>{caption}</figure>'
+    pictures = "".join(map(_image, thumbnails))
+    return f'<figure class="several"><div>{pictures}</div>{caption}</figure>'
 
 
 def _image(thumbnail: Thumbnail) -> str:

@@ -1,5 +1,7 @@
-"""A comparison in words and tables: the verdict, and comparison.md. Every number is from
-comparison.json."""
+"""A comparison in words and tables: the verdict, and comparison.md.
+
+Every number is from comparison.json.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def p_text(p_value: float | None) -> str:
 
 
 def verdicts(content: Mapping[str, Any]) -> list[str]:
-    """One sentence a method: the primary metric, whether it differs, and the price in Brier."""
+    """One sentence a method: the primary metric, whether it differs, and the Brier score."""
     return [f"{name}: {_verdict(content, name)}" for name in content["differences"]]
 
 
@@ -152,7 +154,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         _metrics_table(content, tuple(f"recall/{c}" for c in content["class_names"])),
         "## Probabilities",
         "Raw; corrected from the class mix of training to that of the deployment (Saerens et al. "
-        "2002); and with a temperature fitted on validation besides (Guo et al. 2017).",
+        "2002); and with a temperature fitted on validation too (Guo et al. 2017).",
         _probability_table(content),
         "## Operating points",
         operating_points.markdown(content),
@@ -218,8 +220,8 @@ def _tests_table(content: Mapping[str, Any]) -> str:
         for name, found in content["differences"].items()
     ]
     note = (
-        "p-values: McNemar's and DeLong's tests of each seed, joined by twice their median "
-        "(Rueschendorf 1982), corrected over the methods (Holm). They take images as independent."
+        "p-values: McNemar's and DeLong's tests of each seed, combined by twice their median "
+        "(Rueschendorf 1982), corrected over the methods (Holm). They assume independent images."
     )
     return plain_table(header, rows) + "\n\n" + note
 

@@ -24,14 +24,14 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
         "Where classes come from different sources, a model can tell them apart by their source."
     )
     yield (
-        f"What never lies in two splits: {data['split_unit'] or 'unknown'}. Unless that names "
-        "the patient, several images of one patient may lie in two splits or count as independent "
-        "test images; figures may then be too good and intervals too narrow."
+        f"Unit of the split, never in two of them: {data['split_unit'] or 'unknown'}. Unless that "
+        "names the patient, several images of one patient may be in two splits or count as "
+        "independent test images; figures may then be too good and intervals too narrow."
     )
     yield (
         "No epoch, threshold or temperature was chosen on the test split; validation was used for "
-        "all of these, so that only test figures are shown. Choosing among methods by this page "
-        "and reporting the winner's figures would undo that."
+        "all of these, so that only test figures are shown. Choosing a method by this page and "
+        "reporting its figures would make them too good."
     )
     yield (
         "Labels are those of the data set and were not read again; wrong ones count as errors of "
@@ -41,9 +41,9 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
     seeds = {len(entry["seeds"]) for entry in content["entries"].values()}
     if min(seeds) < 3:
         yield (
-            f"{min(seeds)} seed{'s' if min(seeds) > 1 else ''}: too few to tell a method from a "
-            "lucky start, so that intervals are wide, or with one seed hold for the trained models "
-            "alone."
+            f"{min(seeds)} seed{'s' if min(seeds) > 1 else ''}: too few to separate a method from "
+            "a lucky seed, so that intervals are wide, or with one seed hold for the trained "
+            "models alone."
         )
     yield (
         f"BatchNormalization: {', '.join(_policies(content))}. It normalises evaluation by moments "
@@ -66,8 +66,8 @@ def budget_note(content: Mapping[str, Any]) -> str:
         return f"Equal budgets: every run made {updates[0]:,} updates of the weights."
     return (
         f"Unequal budgets: {min(updates):,} to {max(updates):,} updates of the weights, a factor "
-        f"of {factor:.1f}. What a method does and what its budget does are not told apart; equal "
-        "ones come with --budget=steps."
+        f"of {factor:.1f}. Effects of methods and of budgets are not separated; --budget=steps "
+        "gives equal budgets."
     )
 
 
@@ -193,7 +193,7 @@ def _sizes(content: Mapping[str, Any]) -> str:
 def _split(content: Mapping[str, Any]) -> str:
     unit = content["dataset"]["split_unit"] or "unknown"
     return (
-        f"Training, validation and test, each image in one; never in two: {unit}. Validation "
+        f"Training, validation and test, each image in one; unit of the split: {unit}. Validation "
         "chose epochs, temperatures and thresholds; test was read once a run."
     )
 

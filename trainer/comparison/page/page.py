@@ -1,10 +1,10 @@
-"""comparison.html: one page on a comparison, without scripts or anything outside it.
+"""comparison.html: one page on a comparison, without scripts or outside resources.
 
-    content = comparison.compare(entries, reference="none")
+    content = compare_methods.compare(entries, reference="none")
     write_page(study_dir, content, entries)
 
 Numbers come from `content` (comparison.json); curves and training come from the runs' files.
-Only the gallery needs images, models and TensorFlow, and says so where they are missing.
+Only the gallery needs images, models and TensorFlow; it says what is missing.
 """
 
 from __future__ import annotations

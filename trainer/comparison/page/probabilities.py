@@ -24,11 +24,11 @@ _OPEN_CLASSES = 3
 
 def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
     yield paragraph(
-        "Training on another class mix moves the probabilities, whatever it does to accuracy: a "
-        "model that saw a rare class as often as the others says it too often. Shown are the "
+        "Training on another class mix changes the probabilities, whatever it does to accuracy: a "
+        "model that saw a rare class as often as the others predicts it too often. Shown are the "
         "probabilities as the model gives them (raw); those corrected from the shares trained at "
         "to those of the deployment (prior corrected; Saerens et al. 2002); and with a temperature "
-        "besides, fitted on validation (calibrated; Guo et al. 2017)."
+        "too, fitted on validation (calibrated; Guo et al. 2017)."
     )
     yield from _prior_table(content)
     yield from _reliability(content)
@@ -70,8 +70,9 @@ def _reliability(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Reliability diagrams by method and class"
     yield draw("reliability", alt, lambda: reliability(content, methods, tuple(shown)))
     text = (
-        "First seed, test split, bins of about equal mass with Wilson's 95% intervals. On the "
-        "dashed line predicted and observed shares agree; below it the class is said too often."
+        "First seed, test split, bins of about equal size with Wilson's 95% intervals. On the "
+        "dashed line predicted and observed shares agree; below it the class is predicted too "
+        "often."
     )
     if len(shown) < len(names):
         text += f" The {len(shown)} rarest of {len(names)} classes."
@@ -100,7 +101,7 @@ def _slopes(content: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield details(
         "Calibration slope of each class against the rest",
-        paragraph("1 is right; below 1 the probabilities are too extreme."),
+        paragraph("1 is ideal; below 1 the probabilities are too extreme."),
         table(["method", "probabilities", *names], rows, texts=2),
     )
 

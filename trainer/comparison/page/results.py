@@ -1,6 +1,6 @@
 """Sections of the comparison's page on results: verdict, tables, training and sampling.
 
-Each function yields HTML. Names come from whoever made the data; `html` escapes them.
+Each function yields HTML. Names of classes and files are escaped by `html`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def verdict(content: Mapping[str, Any]) -> Iterator[str]:
         yield box(helped[name], line)
     yield "</div>"
     yield paragraph(
-        "Green: better than the reference beyond chance; red: worse; gray: not told apart.", "quiet"
+        "Green: better than the reference beyond chance; red: worse; gray: no clear difference.",
+        "quiet",
     )
     yield paragraph(P_VALUES)
 
@@ -86,7 +87,7 @@ def results(content: Mapping[str, Any]) -> Iterator[str]:
     yield paragraph(
         "Paired: the same test images and, where seeds agree, the same seeds. In points where a "
         "metric is a percentage. p after Holm over the methods; bold below "
-        f"{ALPHA:g}. Less is better for log loss, Brier score and ECE."
+        f"{ALPHA:g}. Lower is better for log loss, Brier score and ECE."
     )
     for names in _parts(others, _COLUMNS):
         found = [content["differences"][name]["metrics"] for name in names]
@@ -96,18 +97,18 @@ def results(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parts(names: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-    """The methods of one table after the other, so that each fits a sheet of paper."""
+    """The methods in parts, a table each, so that each table fits on a printed page."""
     for start in range(0, len(names), most):
         yield names[start : start + most]
 
 
 def _breakable(name: str) -> Html:
-    """A method's name, which may go on in another line after a `+`."""
+    """A method's name, with a line break allowed after each `+`."""
     return Html(escaped(name).replace("+", "+<wbr>"))
 
 
 def _best(content: Mapping[str, Any], metric: str) -> str | None:
-    """The method that is best in a metric, if that is more than chance; or None."""
+    """The method that is best in a metric; None if that is not beyond chance."""
     found = {n: e["metrics"][metric]["estimate"] for n, e in content["entries"].items()}
     known = {name: value for name, value in found.items() if value is not None}
     if not known:
@@ -148,8 +149,8 @@ def _tests(content: Mapping[str, Any]) -> Iterator[str]:
         ],
     )
     yield paragraph(
-        "p-values of each seed, joined by twice their median and corrected over the methods "
-        "(Holm). These tests take images as independent.",
+        "p-values of each seed, combined by twice their median and corrected over the methods "
+        "(Holm). These tests assume that images are independent.",
         "quiet",
     )
 
@@ -158,7 +159,7 @@ def forest(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Difference of each method to the reference, with intervals"
     yield draw("forest", alt, lambda: charts.forest(content))
     yield paragraph(
-        f"Filled: p below {ALPHA:g} after Holm; hollow: not told apart from the reference.",
+        f"Filled: p below {ALPHA:g} after Holm; hollow: no clear difference to the reference.",
         "quiet",
     )
 
@@ -196,8 +197,8 @@ def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
     yield draw("training", alt, lambda: charts.training(content, entries))
     yield paragraph(
         f"One line a run, {_seeds(content)}; a dot marks the epoch that was kept. The axis counts "
-        "updates of the weights: where lines end at different places, budgets differed, and a "
-        "part of the difference between methods may be that. Losses of other training objectives "
+        "updates of the weights: where lines end at different places, budgets differed, which "
+        "may explain a part of the difference between methods. Losses of other training objectives "
         "are all shown as plain cross-entropy on validation."
     )
     yield table(list(BUDGET_HEADER), budget_rows(content))
@@ -232,7 +233,7 @@ def sampling(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
         ],
         rows,
     )
-    yield paragraph("What each sampler really delivered, first seed.", "quiet")
+    yield paragraph("What each sampler delivered, first seed.", "quiet")
 
 
 def _audit_row(entry: Entry) -> list[str] | None:
