@@ -21,14 +21,8 @@ from trainer.input import split_batches
 from trainer.runs.progress import Progress
 from trainer.settings.config import TrainConfig
 from trainer.training import loop, losses, steps, trace_file
-from trainer.training.learner import (
-    Trainer,
-    create_audit,
-    create_learner,
-    create_trainer,
-    plan_epoch,
-    training_batches,
-)
+from trainer.training.learner import Trainer, create_learner, create_planner, create_trainer
+from trainer.training.passes import training_batches
 
 Answer = dict[str, Any]
 VERSIONS = {"tensorflow": tf.__version__, "keras": keras.__version__}
@@ -41,7 +35,7 @@ class Loop:
         strategy = strategies.create_strategy(config.strategy)
         data = dataset_dir.load(config.data_dir)
         self._trainer = create_trainer(config, data, strategy)
-        steps.spread_seeds(strategy, self._trainer.model)
+        steps.spread_seeds(strategy, self._trainer.learner.model)
         self._notices = preemption.Notices(strategy)
         self._train_batch = self._make_train_batch()
 
@@ -74,12 +68,12 @@ class Loop:
 
     def _train_epoch(self, trainer: Trainer) -> steps.Totals:
         progress = Progress(learning_rate=trainer.config.scaled_learning_rate)
-        return loop._train_epoch(trainer, progress, create_audit(trainer), self._notices)
+        return loop._train_epoch(trainer, progress, loop._create_audit(trainer), self._notices)
 
     def _waiting(self, trainer: Trainer, steps: int) -> float:
         """Share of the time that passes in `next(batches)`, the start of the epoch included."""
         waited, started = 0.0, time.monotonic()
-        batches = training_batches(trainer, plan_epoch(trainer.config, trainer.data, 0))
+        batches = training_batches(trainer, trainer.planner.plan(0))
         for _ in range(steps):
             asked = time.monotonic()
             batch = next(batches)
@@ -90,11 +84,11 @@ class Loop:
     def _make_train_batch(self) -> Callable:
         trainer = self._trainer
         replica_step = steps.make_replica_step(
-            trainer.model,
-            trainer.optimizer,
-            trainer.meters,
+            trainer.learner.model,
+            trainer.learner.optimizer,
+            trainer.learner.meters,
             trainer.config.batch_size,
-            trainer.loss,
+            trainer.learner.loss,
         )
         return tf.function(lambda batch: trainer.strategy.run(replica_step, args=batch))
 
@@ -108,7 +102,7 @@ class Bare:
         model, optimizer = learner.model, learner.optimizer
         self.parameters = sum(v.shape.num_elements() or 1 for v in model.trainable_variables)
         batches = _source(config).training(
-            plan_epoch(config, data, 0), batch_size=config.batch_size
+            create_planner(config, data).plan(0), batch_size=config.batch_size
         )
         self._images, self._labels = next(iter(batches))
 
@@ -149,7 +143,7 @@ class Fit:
     def measure(self, steps: int) -> Answer:
         started = time.monotonic()
         config = dataclasses.replace(self._config, steps_per_epoch=steps)
-        plan = plan_epoch(config, self._data, 0)
+        plan = create_planner(config, self._data).plan(0)
         batches = self._source.training(plan, batch_size=config.batch_size)
         self._model.fit(batches, epochs=1, shuffle=False, verbose=0)  # the plan has shuffled
         return {"images": len(plan.labels), "seconds": time.monotonic() - started}

@@ -96,7 +96,7 @@ def train_samplers(
     strategy: str,
     replicas: int = 1,
     *,
-    samplers: Sequence[str] = SAMPLERS,
+    samplers: Sequence[str] = tuple(SAMPLERS),
     smooth: bool = False,
     **settings: Any,
 ) -> dict[str, dict[str, Any]]:
@@ -145,7 +145,9 @@ def _work(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     strategy = strategies.create_strategy(job["strategy"], virtual_devices=job["virtual_devices"])
     config = TrainConfig(job["data_dir"], job["scratch"], **job["settings"])
     trainer = create_trainer(config, dataset_dir.load(config.data_dir), strategy)
-    variables = [v.value for v in (*trainer.model.variables, *trainer.optimizer.variables)]
+    variables = [
+        v.value for v in (*trainer.learner.model.variables, *trainer.learner.optimizer.variables)
+    ]
     start = [variable.numpy() for variable in variables]
     outcomes = {}
     for sampler in job["samplers"]:
@@ -162,7 +164,7 @@ def _train(trainer: Any, config: Any) -> dict[str, Any]:
     """Trains the given model, already traced, with another sampler."""
     from trainer.runs import checkpoints
     from trainer.training import loop
-    from trainer.training.learner import plan_moments, predict
+    from trainer.training.passes import predict_split
 
     step_losses: list[float] = []
     before = 0.0
@@ -170,7 +172,7 @@ def _train(trainer: Any, config: Any) -> dict[str, Any]:
     def recorded(batches: Any, steps: Any) -> None:
         nonlocal before
         trainer.train_steps(batches, steps)
-        totals = trainer.meters.read()
+        totals = trainer.learner.meters.read()
         # The meter sums over an epoch, and is reset before the next.
         if totals.examples <= config.batch_size:
             before = 0.0
@@ -184,11 +186,12 @@ def _train(trainer: Any, config: Any) -> dict[str, Any]:
         trainer,
         config=config,
         train_steps=recorded,
-        moments_plan=plan_moments(config, trainer.data),
-        checkpoints=checkpoints.Checkpoints(directory, trainer.model, trainer.optimizer),
+        checkpoints=checkpoints.Checkpoints(
+            directory, trainer.learner.model, trainer.learner.optimizer
+        ),
     )
     progress = loop.train(one)
-    predictions = predict(one, "test")
+    predictions = predict_split(one, "test")
     confusion = np.zeros((trainer.data.num_classes,) * 2, int)
     np.add.at(confusion, (predictions.labels, predictions.logits.argmax(1)), 1)
     return {

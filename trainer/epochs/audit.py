@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trainer.balancing.samplers import EpochPlan
-from trainer.epochs.plan import plan_epoch, planned_counts
+from trainer.epochs.plan import EpochPlanner
 from trainer.settings.config import TrainConfig
 
 # The meters count in float32, exactly up to here.
@@ -82,8 +82,9 @@ class SamplerAudit:
           streaming_hosts: hosts that read the shards in every epoch; 0: the decoded split is in
             memory, and only the records that are delivered are read.
         """
-        self._config, self.sampler = config, config.sampler
-        self.class_names, self.counts = class_names, np.asarray(counts, np.int64)
+        self.sampler, self.class_names = config.sampler, class_names
+        self.counts = np.asarray(counts, np.int64)
+        self._planner = EpochPlanner(config, class_names, self.counts.tolist())
         self._hosts = streaming_hosts
         self._seen = np.zeros(int(self.counts.sum()), bool)
         self.rows: list[EpochAudit] = []
@@ -99,9 +100,7 @@ class SamplerAudit:
             read = self._hosts * int(most @ self.counts)
         return EpochAudit(
             epoch=len(self.rows) + 1,
-            planned=planned_counts(
-                self._config, self.class_names, self.counts.tolist(), len(self.rows)
-            ),
+            planned=self._planner.planned_counts(len(self.rows)),
             realised=np.bincount(plan.labels, minlength=len(self.counts)),
             unique=self._count(times > 0),
             unique_so_far=self._count(self._seen | (times > 0)),
@@ -125,9 +124,9 @@ class SamplerAudit:
         """The run's plan of an epoch (from 0).
 
         Raises:
-          UserError: see `plan.plan_epoch`.
+          UserError: see `EpochPlanner`.
         """
-        return plan_epoch(self._config, self.class_names, self.counts.tolist(), epoch)
+        return self._planner.plan(epoch)
 
     def to_json(self) -> dict[str, Any]:
         return {

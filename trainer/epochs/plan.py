@@ -1,91 +1,144 @@
-"""Epoch plans of a training run, from its settings and its data set's class counts alone.
+"""What a run trains on, epoch by epoch: a function of its settings and class counts alone.
 
 TensorFlow is not imported: a preview is as quick as its plans.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from cxr_tfrecords.splits import apportion
-from trainer.balancing import sampler_options, samplers
+from trainer.balancing import mixup, sampler_options, samplers
 from trainer.balancing.class_shares import Sampling
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.settings.config import TrainConfig
 
+# A sampler's settings that leave every class as it is.
+_NATURAL: dict[str, Any] = {
+    "sampler": "none",
+    "target_distribution": (),
+    "balance_power": None,
+    "sampling_strategy": "auto",
+    "resample_each_epoch": False,
+}
 
-def plan_epoch(
-    config: TrainConfig, class_names: Sequence[str], counts: Sequence[int], epoch: int
-) -> samplers.EpochPlan:
-    """The records of an epoch (from 0), in order.
 
-    With `steps_per_epoch` the sampler's own epochs follow each other without end, and an epoch of
-    the run is the next so many steps of them.
+@dataclasses.dataclass(frozen=True)
+class EpochPlanner:
+    """Plans the epochs of a run; equal planners give equal plans, on every host.
 
-    Args:
-      class_names, counts: of the training split, in label order.
+    Attributes:
+      class_names, counts: names and training images of the classes, in label order.
 
-    Raises:
-      UserError: it has no full batch, its sampler lacks a class, or a setting does not fit.
+    Raises (all methods):
+      UserError: the epoch has no full batch, its sampler lacks a class, or a setting does not fit
+        the classes.
     """
-    if not config.steps_per_epoch:
-        return _sampler_epoch(config, class_names, counts, epoch)
-    first = epoch * config.steps_per_epoch
-    parts: list[samplers.EpochPlan] = []
-    wanted = config.steps_per_epoch
-    own = _sampler_epoch(config, class_names, counts, 0).steps  # the same in every epoch
-    while wanted:
-        number, start = divmod(first + config.steps_per_epoch - wanted, own)
-        part = _sampler_epoch(config, class_names, counts, number)
-        parts.append(part.part(start, wanted))
-        wanted -= parts[-1].steps
-    return samplers.join_plans(parts)
 
+    config: TrainConfig
+    class_names: Sequence[str]
+    counts: Sequence[int]
 
-def _sampler_epoch(
-    config: TrainConfig, class_names: Sequence[str], counts: Sequence[int], epoch: int
-) -> samplers.EpochPlan:
-    # The sampler's epochs may be shorter than the run's, and then there are more of them.
-    sampling = _sampling(config, class_names, counts, max(config.epochs, epoch + 1))
-    return samplers.draw_epoch(
-        sampling,
-        counts,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epoch=epoch,
-        flip=config.flip,
-    )
+    def plan(self, epoch: int) -> samplers.EpochPlan:
+        """The records of an epoch (from 0), in order.
 
+        With `steps_per_epoch` the sampler's own epochs follow each other without end, and an epoch
+        of the run is the next so many steps of them.
+        """
+        wanted = self.config.steps_per_epoch
+        if not wanted:
+            return self._sampler_epoch(epoch)
+        end = (epoch + 1) * wanted
+        length = self._sampler_epoch(0).steps  # the same in every epoch
+        parts: list[samplers.EpochPlan] = []
+        while wanted:
+            number, start = divmod(end - wanted, length)
+            parts.append(self._sampler_epoch(number).part(start, wanted))
+            wanted -= parts[-1].steps
+        return samplers.join_plans(parts)
 
-def planned_counts(
-    config: TrainConfig, class_names: Sequence[str], counts: Sequence[int], epoch: int
-) -> np.ndarray:
-    """int64 [classes], what `plan_epoch` aims at before the last, partial batch is left out.
+    def partners(self, plan: samplers.EpochPlan, epoch: int) -> mixup.Mixing | None:
+        """What is mixed into the images of an epoch's plan; None without mixup."""
+        config = self.config
+        if config.mixup_alpha == 0:
+            return None
+        return mixup.draw_partners(
+            config.mixup,
+            config.mixup_alpha,
+            plan,
+            self.counts,
+            seed=config.seed,
+            epoch=epoch,
+            flip=config.flip,
+        )
 
-    Raises:
-      UserError: as `plan_epoch`.
-    """
-    sampling = _sampling(config, class_names, counts, config.epochs)
-    counted = samplers.expected_counts(sampling, counts, epoch)
-    if config.steps_per_epoch:
-        images = config.steps_per_epoch * config.batch_size
-        return apportion(counted / counted.sum() * images, images)
-    return counted
+    def moments(self, epoch: int = 0) -> tuple[samplers.EpochPlan, mixup.Mixing | None]:
+        """The images that BatchNormalization's statistics are taken from, and what is mixed into
+        them: whole batches of about `bn_examples` images.
 
+        They are the first of the training stream, or with `adapt_natural` of an unmixed epoch at
+        natural prevalence. They are the same in all epochs, unless the class mix moves with the
+        epochs: then they are of the epoch (from 0) that was just trained.
+        """
+        natural = self.config.batch_norm == "adapt_natural"
+        planner = (
+            dataclasses.replace(self, config=dataclasses.replace(self.config, **_NATURAL))
+            if natural
+            else self
+        )
+        varies = SAMPLERS[planner.config.sampler].varies_by_epoch
+        plan = planner.plan(epoch if varies else 0)
+        plan = plan.part(0, -(-self.config.bn_examples // plan.batch_size))
+        return plan, None if natural else self.partners(plan, epoch=0)
 
-def _sampling(
-    config: TrainConfig, class_names: Sequence[str], counts: Sequence[int], epochs: int
-) -> Sampling:
-    return Sampling(
-        config.sampler,
-        target=sampler_options.resolve_distribution(
-            config.target_distribution, config.balance_power, class_names, counts
-        ),
-        sampling_strategy=sampler_options.resolve_sampling_strategy(
-            config.sampling_strategy, class_names
-        ),
-        epochs=epochs,
-        resample_each_epoch=config.resample_each_epoch,
-        class_names=class_names,
-    )
+    def planned_counts(self, epoch: int) -> np.ndarray:
+        """int64 [classes], what `plan` aims at before the last, partial batch is left out."""
+        config = self.config
+        counts = samplers.expected_counts(self._sampling(config.epochs), self.counts, epoch)
+        if config.steps_per_epoch:
+            images = config.steps_per_epoch * config.batch_size
+            return apportion(counts / counts.sum() * images, images)
+        return counts
+
+    def count_samples(self) -> dict[str, list[int]]:
+        """Training images of each class: `natural`, `planned`, `realised` in the first epoch as
+        drawn, and `unique`, the different ones among these. The content of sampler_counts.json."""
+        plan = self.plan(0)
+        classes = range(len(self.counts))
+        return {
+            "natural": list(self.counts),
+            "planned": [int(n) for n in self.planned_counts(0)],
+            "realised": [int((plan.labels == c).sum()) for c in classes],
+            "unique": [len(np.unique(plan.ordinals[plan.labels == c])) for c in classes],
+        }
+
+    def _sampler_epoch(self, epoch: int) -> samplers.EpochPlan:
+        config = self.config
+        return samplers.draw_epoch(
+            # The sampler's epochs may be shorter than the run's, and then there are more of them.
+            self._sampling(max(config.epochs, epoch + 1)),
+            self.counts,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            flip=config.flip,
+        )
+
+    def _sampling(self, epochs: int) -> Sampling:
+        config = self.config
+        return Sampling(
+            config.sampler,
+            target=sampler_options.resolve_distribution(
+                config.target_distribution, config.balance_power, self.class_names, self.counts
+            ),
+            sampling_strategy=sampler_options.resolve_sampling_strategy(
+                config.sampling_strategy, self.class_names
+            ),
+            epochs=epochs,
+            resample_each_epoch=config.resample_each_epoch,
+            class_names=self.class_names,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,42 +49,24 @@ class Predictions:
         return float(-self.log_probabilities[np.arange(len(self.labels)), self.labels].mean())
 
 
-def predict(
-    predict_step: Callable[[tuple], tuple],
-    batches: Iterable,
-    counts: Sequence[int],
-    ids: list[str] | None = None,
-    groups: list[str] | None = None,
-) -> Predictions:
-    """Runs a split through the model and puts each output at its example's index.
+def collect(
+    answers: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], counts: Sequence[int]
+) -> np.ndarray:
+    """float32 [n, outputs], the model's answer to each example, in the split's order.
 
     Args:
-      predict_step: see `steps.make_predict_step`.
-      batches: distributed (images, labels, weights, index), padded rows with index -1.
+      answers: for each batch of B rows the outputs, float32 [B, outputs]; the labels, int32 [B];
+        and the index of each row in the split, int32 [B], which is -1 for padding.
       counts: examples of each class in the metadata; the split's order is by class.
-      ids, groups: of the examples in that order; None leaves them empty, as between epochs, where
-        they are not used.
 
     Raises:
       RuntimeError: an example is missing, comes twice or has another label than the metadata say:
         a bug of this package, not a user's mistake.
     """
-    logits = collect(predict_step, batches, counts)
-    return Predictions(ids or [""] * len(logits), _in_order(counts), logits, groups or [])
-
-
-def collect(
-    predict_step: Callable[[tuple], tuple], batches: Iterable, counts: Sequence[int]
-) -> np.ndarray:
-    """What `predict_step` gives for each example, float32 [n, outputs], in the split's order.
-
-    Arguments and errors are those of `predict`.
-    """
-    expected = _in_order(counts)
+    expected = labels_in_order(counts)
     outputs = np.zeros((len(expected), 0), np.float32)
     seen = np.zeros(len(expected), np.int64)
-    for batch in batches:
-        batch_outputs, labels, index = (tensor.numpy() for tensor in predict_step(batch))
+    for batch_outputs, labels, index in answers:
         if not outputs.shape[1]:
             outputs = np.zeros((len(expected), batch_outputs.shape[1]), np.float32)
         real = index >= 0
@@ -100,7 +82,8 @@ def collect(
     return outputs
 
 
-def _in_order(counts: Sequence[int]) -> np.ndarray:
+def labels_in_order(counts: Sequence[int]) -> np.ndarray:
+    """int32 [n], the labels of a split whose classes have so many examples."""
     return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 

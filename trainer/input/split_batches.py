@@ -5,6 +5,8 @@
     source.training(plan, …, mixing=mixing)              # (images, labels, partner labels, lam)
     source.evaluation(batch_size=32, context=context)    # (images, labels, weights, index)
     source.ids(), source.groups()                   # list[str] each, the order of `index`
+    distributed_training(source, strategy, plan)         # the same, for all replicas at once
+    distributed_evaluation(source, strategy, batch_size=32)
     with explained_reads(data):                          # damaged shards become a UserError
         ...
 
@@ -32,7 +34,7 @@ from cxr_tfrecords.errors import UserError
 from trainer.balancing.mixup import Mixing
 from trainer.balancing.samplers import EpochPlan
 from trainer.input import batch_ops, decode_service, decoded_split, shard_reading
-from trainer.input.distributed_iterator import untuned
+from trainer.input.distributed_iterator import distribute, untuned
 
 _MIB = 2**20
 
@@ -214,6 +216,41 @@ class SplitSource:
         # The array is captured by reference: as a constant in the graph it would be copied, and
         # stop at protobuf's 2 GB.
         return tf.gather(self._images, rows), labels
+
+
+def distributed_training(
+    source: SplitSource,
+    strategy: tf.distribute.Strategy,
+    plan: EpochPlan,
+    *,
+    start_step: int = 0,
+    mixing: Mixing | None = None,
+    servers: Sequence[str] = (),
+) -> Iterator:
+    """An iterator over the global batches of `SplitSource.training`, a part on each replica."""
+
+    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return source.training(
+            plan,
+            batch_size=plan.batch_size,
+            start_step=start_step,
+            context=context,
+            mixing=mixing,
+            servers=servers,
+        )
+
+    return distribute(strategy, of_host)
+
+
+def distributed_evaluation(
+    source: SplitSource, strategy: tf.distribute.Strategy, *, batch_size: int
+) -> Iterator:
+    """An iterator over the global batches of `SplitSource.evaluation`, a part on each replica."""
+
+    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return source.evaluation(batch_size=batch_size, context=context)
+
+    return distribute(strategy, of_host)
 
 
 @contextlib.contextmanager

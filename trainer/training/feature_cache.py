@@ -20,8 +20,7 @@ from tqdm import tqdm
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.distribution import lost_workers
 from trainer.evaluation.predictions import collect
-from trainer.input import distributed_iterator
-from trainer.input.split_batches import SplitSource
+from trainer.input.split_batches import SplitSource, distributed_evaluation
 from trainer.models.classifier import features_model
 from trainer.settings.config import TrainConfig
 from trainer.training import steps
@@ -58,22 +57,11 @@ def open_sources(
         source = SplitSource(data, split, cache=cache, cache_mb=config.cache_mb)
         if extract:
             mirrored = config.flip and split == "train"
-            batches = distributed_evaluation(strategy, source, config.batch_size)
+            batches = distributed_evaluation(source, strategy, batch_size=config.batch_size)
             source = _with_features(source, extract, batches, data.counts[split], mirrored)
         print(source.description, flush=True)
         sources[split] = source
     return sources
-
-
-def distributed_evaluation(
-    strategy: tf.distribute.Strategy, source: SplitSource, batch_size: int
-) -> Iterator:
-    """Distributed (images, labels, weights, index) of a split, the last batch padded."""
-
-    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return source.evaluation(batch_size=batch_size, context=context)
-
-    return distributed_iterator.distribute(strategy, of_host)
 
 
 def _make_extract(
@@ -112,17 +100,18 @@ def _with_features(
 ) -> SplitSource:
     started = time.monotonic()
 
-    def extract_batch(batch: tuple) -> tuple:
-        outputs = extract(batch, mirrored)
-        lost_workers.beat(f"a batch of features of {source.split}")
-        bar.update(len(outputs[0]))
-        return outputs
+    def answers() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        # disable=None: no bar where nobody watches (a file, a pipe).
+        title = f"features {source.split}"
+        with tqdm(total=sum(counts), desc=title, unit="image", leave=False, disable=None) as bar:
+            for batch in batches:
+                features, labels, index = extract(batch, mirrored)
+                lost_workers.beat(f"a batch of features of {source.split}")
+                bar.update(len(features))
+                yield features.numpy(), labels.numpy(), index.numpy()
 
-    # disable=None: no bar where nobody watches (a file, a pipe).
-    title = f"features {source.split}"
-    with tqdm(total=sum(counts), desc=title, unit="image", leave=False, disable=None) as bar:
-        found = collect(extract_batch, batches, counts)
-    rows = np.concatenate(np.split(found, 2, axis=1)) if mirrored else found
+    features = collect(answers(), counts)
+    rows = np.concatenate(np.split(features, 2, axis=1)) if mirrored else features
     featured = source.with_features(rows)
     featured.description = (
         f"{source.split}: features of {sum(counts):,} images"

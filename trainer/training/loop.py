@@ -17,15 +17,8 @@ from trainer.runs.progress import Progress, history_row
 from trainer.settings.config import TrainConfig
 from trainer.settings.learning_rate import warmed_up
 from trainer.training import saving, schedule, steps
-from trainer.training.learner import (
-    Trainer,
-    create_audit,
-    estimate_moments,
-    plan_epoch,
-    plan_mixing,
-    predict,
-    training_batches,
-)
+from trainer.training.learner import Trainer
+from trainer.training.passes import estimate_moments, predict_split, training_batches
 from trainer.training.step_profile import StepProfile
 
 
@@ -40,11 +33,11 @@ def train(trainer: Trainer) -> Progress:
     progress = trainer.checkpoints.restore_latest() or Progress(
         learning_rate=config.scaled_learning_rate
     )
-    steps.spread_seeds(trainer.strategy, trainer.model)
+    steps.spread_seeds(trainer.strategy, trainer.learner.model)
     if progress.step:
         print(f"resuming after {_describe_position(progress)}", flush=True)
     board = None
-    if trainer.chief:
+    if trainer.is_chief:
         # A kill just after a checkpoint leaves its rows unwritten.
         run_directory.write_history(config.run_dir, progress.history)
         board = run_directory.TensorBoard(config.run_dir, progress.history)
@@ -75,7 +68,7 @@ def _run_epochs(
     while progress.epoch < config.epochs and not progress.stopped:
         row, is_best = _run_epoch(trainer, progress, audit, notices)
         # Best before epoch: a kill between them replays the evaluation and loses nothing.
-        if is_best and trainer.chief:
+        if is_best and trainer.is_chief:
             trainer.checkpoints.save_best(progress.epoch)
         saving.save(trainer, progress)
         if board is not None:
@@ -88,14 +81,28 @@ def _run_epochs(
 
 def _start_audit(trainer: Trainer, progress: Progress) -> SamplerAudit:
     """The audit of the epochs done so far; prints what the next one will be."""
-    config, audit = trainer.config, create_audit(trainer)
+    config, audit = trainer.config, _create_audit(trainer)
     audit.catch_up(progress.epoch)
-    if audit.rows and trainer.chief:
+    if audit.rows and trainer.is_chief:
         run_directory.write_audit(config.run_dir, audit)
     if progress.epoch < config.epochs and not progress.stopped:
         row = audit.measure(audit.plan(progress.epoch))
         print(f"audit: {describe_epoch(audit.to_json(), row.to_json())}", flush=True)
     return audit
+
+
+def _create_audit(trainer: Trainer) -> SamplerAudit:
+    """An audit of the run's epochs, which knows whether they are read from shards."""
+    streamed = trainer.sources["train"].streamed
+    # Each host's stream is read by each of the servers.
+    readers = strategies.num_hosts(trainer.strategy) * max(1, len(trainer.services.addresses))
+    planner = trainer.planner
+    return SamplerAudit(
+        trainer.config,
+        planner.class_names,
+        planner.counts,
+        streaming_hosts=readers if streamed else 0,
+    )
 
 
 def _run_epoch(
@@ -107,13 +114,15 @@ def _run_epoch(
     """Trains and validates one epoch; returns its history row and whether it is the best."""
     config = trainer.config
     learning_rate = progress.learning_rate
-    schedule.set_learning_rate(trainer.optimizer, learning_rate)
+    schedule.set_learning_rate(trainer.learner.optimizer, learning_rate)
     totals = _train_epoch(trainer, progress, audit, notices)
     trained = time.monotonic()
     training_seconds = progress.epoch_seconds
     estimate_moments(trainer, progress.epoch)
     notices.check_alone()
-    validation = predict(trainer, "validation", with_ids=False, after_batch=notices.check_alone)
+    validation = predict_split(
+        trainer, "validation", with_ids=False, after_batch=notices.check_alone
+    )
     metrics = compute_metrics(validation, trainer.data.class_names)
     row = history_row(
         epoch=progress.epoch + 1,
@@ -143,17 +152,16 @@ def _train_epoch(
     notices: preemption.Notices,
 ) -> steps.Totals:
     """Trains on the rest of an epoch; returns the totals of all of it."""
-    config = trainer.config
-    plan = plan_epoch(config, trainer.data, progress.epoch)
-    mixing = plan_mixing(config, trainer.data, plan, progress.epoch)
-    trainer.loss.start_epoch(progress.epoch + 1)
-    trainer.meters.reset()
+    plan = trainer.planner.plan(progress.epoch)
+    mixing = trainer.planner.partners(plan, progress.epoch)
+    trainer.learner.loss.start_epoch(progress.epoch + 1)
+    trainer.learner.meters.reset()
     if progress.meters is not None:
-        trainer.meters.restore(progress.meters)
+        trainer.learner.meters.restore(progress.meters)
     if progress.epoch_step < plan.steps:
         _train_steps(trainer, progress, plan, mixing, notices)
         saving.check_finite(trainer, progress)
-    totals = trainer.meters.read()
+    totals = trainer.learner.meters.read()
     audited = audit.add(plan)
     if mixing is None:  # of mixed images, the confusion matrix counts the one that weighs more
         check_trained(audited, totals.confusion)
@@ -187,7 +195,7 @@ def _train_steps(
             trainer.train_steps(batches, tf.constant(count))
             progress.step += count
             progress.epoch_step += count
-            totals = trainer.meters.read()
+            totals = trainer.learner.meters.read()
             profile.after(count)
             progress.epoch_seconds = before + time.monotonic() - started
             lost_workers.beat(f"step {progress.step}")

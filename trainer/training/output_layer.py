@@ -17,7 +17,7 @@ from trainer.input.distributed_iterator import untuned
 from trainer.runs.progress import history_row
 from trainer.settings.config import TrainConfig
 from trainer.training import steps
-from trainer.training.learner import plan_epoch
+from trainer.training.learner import create_planner
 
 MONITOR = "validation_balanced_accuracy"
 
@@ -92,7 +92,7 @@ def _train_epoch(
     train_steps: Any, table: tf.Tensor, config: TrainConfig, data: DatasetDir, epoch: int
 ) -> None:
     """Trains on the draws of an epoch (from 0)."""
-    plan = plan_epoch(config, data, epoch)
+    plan = create_planner(config, data).plan(epoch)
     counts = np.asarray(data.counts["train"])
     rows = (np.cumsum(counts) - counts)[plan.labels] + plan.ordinals
     shape = (plan.steps, plan.batch_size)

@@ -19,7 +19,8 @@ from trainer.runs import report, report_pictures, run_directory, run_files
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
-from trainer.training.learner import Trainer, count_samples, create_trainer, predict
+from trainer.training.learner import Trainer, create_planner, create_trainer
+from trainer.training.passes import predict_split
 
 
 def run(
@@ -56,23 +57,25 @@ def run(
 def _train_and_evaluate(
     config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
 ) -> None:
-    samples = count_samples(config, data)
+    samples = create_planner(config, data).count_samples()
     print(_describe_data(config, data, samples), flush=True)
     twice = balance_summary.double_balancing(config, samples["natural"], samples["planned"])
     if twice:
         print(f"warning: {twice}", flush=True)
     trainer = create_trainer(config, data, strategy)
     print(_describe_model(trainer), flush=True)
-    if trainer.chief:
+    if trainer.is_chief:
         run_directory.start_run(config, data, samples)
     loop.train(trainer)
     _evaluate(trainer)
 
 
 def _evaluate(trainer: Trainer) -> None:
-    predictions = {split: predict(trainer, split) for split in run_files.SPLITS}
-    if trainer.chief:
-        write_results(trainer.config.run_dir, predictions, trainer.model, trainer.data.class_names)
+    predictions = {split: predict_split(trainer, split) for split in run_files.SPLITS}
+    if trainer.is_chief:
+        write_results(
+            trainer.config.run_dir, predictions, trainer.learner.model, trainer.data.class_names
+        )
 
 
 def write_results(
@@ -112,7 +115,7 @@ def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, 
 
 def _describe_model(trainer: Trainer) -> str:
     config = trainer.config
-    trained = sum(v.shape.num_elements() or 1 for v in trainer.model.trainable_variables)
+    trained = sum(v.shape.num_elements() or 1 for v in trainer.learner.model.trainable_variables)
     return (
         f"model: {config.backbone}, weights {config.weights}, {trained:,} trained parameters, "
         f"BatchNormalization {config.batch_norm}, on {strategies.describe(trainer.strategy)}; "

@@ -10,7 +10,7 @@ from cxr_tfrecords.errors import DivergedError
 from trainer.models import batch_norm
 from trainer.runs import run_directory
 from trainer.runs.progress import Progress
-from trainer.training.learner import Trainer, plan_epoch, plan_mixing
+from trainer.training.learner import Trainer
 
 BAD_STEP = "not_finite.json"
 _SHOWN_IDS = 32
@@ -25,9 +25,9 @@ def save(trainer: Trainer, progress: Progress) -> None:
     if progress.epoch_step:
         check_finite(trainer, progress)
         if not trainer.config.sync_batch_norm:  # a checkpoint holds the first replica's alone
-            batch_norm.average_statistics(trainer.strategy, trainer.model)
-        progress.meters = trainer.meters.state()
-    if trainer.chief:
+            batch_norm.average_statistics(trainer.strategy, trainer.learner.model)
+        progress.meters = trainer.learner.meters.state()
+    if trainer.is_chief:
         trainer.checkpoints.save(progress)
 
 
@@ -37,7 +37,7 @@ def check_finite(trainer: Trainer, progress: Progress) -> None:
     Raises:
       DivergedError: they are not finite, with the step and its images.
     """
-    variables = (*trainer.model.variables, *trainer.optimizer.variables)
+    variables = (*trainer.learner.model.variables, *trainer.learner.optimizer.variables)
     values = (variable.value for variable in variables)
     if not all(np.isfinite(v.numpy()).all() for v in values if v.dtype.is_floating):
         raise explain_bad_step(trainer, progress, progress.step)
@@ -49,7 +49,7 @@ def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> Div
     The whole list goes to RUN/not_finite.json.
     """
     config, epoch = trainer.config, progress.epoch
-    plan = plan_epoch(config, trainer.data, epoch)
+    plan = trainer.planner.plan(epoch)
     steps_before = progress.step - progress.epoch_step
     source, step = trainer.sources["train"], bad_step - 1 - steps_before
     ids = source.training_ids(plan, step)
@@ -59,11 +59,11 @@ def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> Div
         "learning_rate": progress.learning_rate,
         "image_ids": ids,
     }
-    mixing = plan_mixing(config, trainer.data, plan, epoch)
+    mixing = trainer.planner.partners(plan, epoch)
     if mixing is not None:
         content["partner_ids"] = source.training_ids(mixing.partner, step)
     path = os.path.join(config.run_dir, BAD_STEP)
-    if trainer.chief:
+    if trainer.is_chief:
         run_directory.write_json(path, content)
     more = f", and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
     return DivergedError(

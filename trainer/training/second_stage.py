@@ -43,7 +43,7 @@ from trainer.runs.run_files import SPLITS
 from trainer.runs.training_priors import training_priors
 from trainer.settings.config import TrainConfig
 from trainer.training import output_layer
-from trainer.training.learner import count_samples
+from trainer.training.learner import create_planner
 from trainer.training.run import write_results
 
 METHODS = ("crt", "tau_norm", "posthoc_logit_adjusted")
@@ -244,7 +244,7 @@ def _second_stage(
 def _retrain(
     source: _Source, config: TrainConfig, told: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    samples = count_samples(config, source.data)
+    samples = create_planner(config, source.data).count_samples()
     features = {split: _compute_features(source, split) for split in ("train", *SPLITS)}
     labels = source.predictions["validation"].labels
     kernel, bias, history = output_layer.train(

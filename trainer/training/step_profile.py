@@ -31,7 +31,7 @@ class StepProfile:
     """
 
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
-        self._config, self._chief, self._progress = trainer.config, trainer.chief, progress
+        self._config, self._chief, self._progress = trainer.config, trainer.is_chief, progress
         self._logdir = os.path.join(trainer.config.run_dir, DIRECTORY)
         # Other epochs of this process have their graph, and with it a profile, behind them.
         self._wanted = trainer.config.profile

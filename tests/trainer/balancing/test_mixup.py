@@ -15,8 +15,8 @@ from trainer.balancing.class_shares import Sampling
 from trainer.input.split_batches import SplitSource
 from trainer.models.classifier import create_model
 from trainer.settings.config import TrainConfig
-from trainer.training import learner as assembly
-from trainer.training import loop, losses, steps
+from trainer.training import loop, losses, passes, steps
+from trainer.training.learner import create_trainer
 from trainer.training.run import run
 
 COUNTS = (400, 600, 900, 100)
@@ -190,15 +190,15 @@ def test_moments_are_those_of_mixed_images_unless_natural_ones_are_asked_for(
 ):
     given = []
     monkeypatch.setattr(
-        assembly, "training_batches", lambda trainer, plan, mixing=None: given.append(mixing)
+        passes, "training_batches", lambda trainer, plan, mixing=None: given.append(mixing)
     )
     for policy in ("adapt", "adapt_natural"):
         config = TrainConfig(
             data.path, str(tmp_path), batch_norm=policy, batch_size=8, mixup_alpha=0.2
         )
-        trainer = assembly.create_trainer(config, data, strategy)
-        monkeypatch.setattr(trainer.moments, "estimate", lambda *_: None)
-        assembly.estimate_moments(trainer, epoch=0)
+        trainer = create_trainer(config, data, strategy)
+        monkeypatch.setattr(trainer.learner.moments, "estimate", lambda *_: None)
+        passes.estimate_moments(trainer, epoch=0)
     assert len(given[0].lam) == 64
     assert given[1] is None
 

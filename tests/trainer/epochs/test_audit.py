@@ -11,7 +11,7 @@ from tests.trainer import fake_run
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.distribution import strategies
 from trainer.epochs.audit import SamplerAudit, check_trained, describe_epoch
-from trainer.epochs.plan import plan_epoch
+from trainer.epochs.plan import EpochPlanner
 from trainer.input import shard_reading
 from trainer.input.split_batches import SplitSource
 from trainer.runs import report
@@ -44,7 +44,7 @@ def test_figures_are_those_counted_one_record_at_a_time(sampler):
     audit.catch_up(3)
     ever: set[tuple[int, int]] = set()
     for epoch, row in enumerate(audit.rows):
-        drawn = plan_epoch(config, NAMES, COUNTS["train"], epoch)
+        drawn = EpochPlanner(config, NAMES, COUNTS["train"]).plan(epoch)
         records = list(zip(drawn.labels.tolist(), drawn.ordinals.tolist(), strict=True))
         ever |= set(records)
         assert row.epoch == epoch + 1

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.balancing.sampler_table import SAMPLERS
-from trainer.epochs.plan import plan_epoch, planned_counts
+from trainer.epochs.plan import EpochPlanner
 from trainer.settings.config import TrainConfig
 
 NAMES, COUNTS = ("a", "b", "c"), (20, 33, 9)
@@ -24,13 +24,13 @@ def test_fixed_steps_cut_the_same_stream_anew(sampler, steps, batch_size):
     fixed = dataclasses.replace(config, steps_per_epoch=steps)
     stream, epoch = [], 0
     while len(stream) < 3 * steps * batch_size:
-        plan = plan_epoch(config, NAMES, COUNTS, epoch)
+        plan = EpochPlanner(config, NAMES, COUNTS).plan(epoch)
         stream += zip(
             plan.labels.tolist(), plan.ordinals.tolist(), plan.flips.tolist(), strict=True
         )
         epoch += 1
     for number in range(3):
-        plan = plan_epoch(fixed, NAMES, COUNTS, number)
+        plan = EpochPlanner(fixed, NAMES, COUNTS).plan(number)
         assert plan.steps == steps
         own = list(
             zip(plan.labels.tolist(), plan.ordinals.tolist(), plan.flips.tolist(), strict=True)
@@ -42,8 +42,9 @@ def test_fixed_steps_cut_the_same_stream_anew(sampler, steps, batch_size):
 @given(sampler=st.sampled_from(list(SAMPLERS)), steps=st.integers(1, 40))
 def test_planned_counts_of_fixed_steps_sum_to_their_images(sampler, steps):
     config = TrainConfig(data_dir="", sampler=sampler, batch_size=4, steps_per_epoch=steps)
+    planner = EpochPlanner(config, NAMES, COUNTS)
     for epoch in (0, 19, 25):
-        planned = planned_counts(config, NAMES, COUNTS, min(epoch, config.epochs - 1))
+        planned = planner.planned_counts(min(epoch, config.epochs - 1))
         assert planned.sum() == 4 * steps
-        plan = plan_epoch(config, NAMES, COUNTS, epoch)
+        plan = planner.plan(epoch)
         assert np.bincount(plan.labels, minlength=3).sum() == 4 * steps

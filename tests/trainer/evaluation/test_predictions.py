@@ -4,13 +4,13 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics
-import tensorflow as tf
 
 from cxr_tfrecords.errors import UserError
 from trainer.evaluation.predictions import (
     Predictions,
+    collect,
     compute_metrics,
-    predict,
+    labels_in_order,
     read_predictions,
     write_predictions,
 )
@@ -109,15 +109,13 @@ def test_files_that_hold_no_predictions_are_refused(tmp_path):
 def _batch(labels: list[int], index: list[int]):
     """A batch whose logits tell the index."""
     logits = np.array([[i, 0.0] for i in index], np.float32)
-    return tuple(map(tf.constant, (logits, np.array(labels, np.int32), np.array(index))))
+    return logits, np.array(labels, np.int32), np.array(index)
 
 
 def test_rows_land_where_their_index_says_and_padding_nowhere():
     batches = [_batch([1, 0], [2, 0]), _batch([0, 0], [1, -1])]
-    result = predict(lambda batch: batch, batches, (2, 1), [*"abc"], [*"xxy"])
-    assert (result.ids, result.groups) == ([*"abc"], [*"xxy"])
-    assert result.logits[:, 0].tolist() == [0, 1, 2]
-    assert result.labels.tolist() == [0, 0, 1]
+    assert collect(batches, (2, 1))[:, 0].tolist() == [0, 1, 2]
+    assert labels_in_order((2, 1)).tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -130,4 +128,4 @@ def test_rows_land_where_their_index_says_and_padding_nowhere():
 )
 def test_missing_repeated_and_mislabelled_rows_are_found(batches, message):
     with pytest.raises(RuntimeError, match=message):
-        predict(lambda batch: batch, batches, (2, 1))
+        collect(batches, (2, 1))

@@ -15,7 +15,8 @@ from trainer.evaluation.predictions import read_predictions
 from trainer.models import backbones
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
-from trainer.training.learner import create_trainer, plan_epoch, training_batches
+from trainer.training.learner import create_trainer
+from trainer.training.passes import training_batches
 from trainer.training.run import run
 
 COUNTS = {"train": (16, 15, 24, 9), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
@@ -120,7 +121,7 @@ def test_auto_takes_features_where_they_never_change_and_fit(
     data, strategy, tmp_path, settings, streamed, featured
 ):
     trainer = create_trainer(_config(data, tmp_path, **settings), data, strategy)
-    images = next(training_batches(trainer, plan_epoch(trainer.config, data, 0)))
+    images = next(training_batches(trainer, trainer.planner.plan(0)))
     assert (images[0].shape.rank == 2) == featured
     assert trainer.sources["train"].streamed == streamed
 

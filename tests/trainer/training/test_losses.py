@@ -26,7 +26,7 @@ from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 from trainer.settings.table import LOSSES
 from trainer.training import losses
-from trainer.training.learner import count_samples
+from trainer.training.learner import create_planner
 from trainer.training.run import run
 
 COUNTS = (16, 16, 24, 8)
@@ -273,7 +273,7 @@ def test_balancing_twice_is_said_once_and_noted_in_the_report(
     settings_, flags, data, tmp_path, capsys, strategy
 ):
     config = TrainConfig(data.path, str(tmp_path), epochs=1, batch_size=16, **settings_)
-    samples = count_samples(config, data)
+    samples = create_planner(config, data).count_samples()
     text = balance_summary.double_balancing(config, samples["natural"], samples["planned"])
     if flags is None:
         assert text is None

@@ -160,7 +160,7 @@ def _train(config, data):
     progress = loop.train(trainer)
     timed = ("seconds", "images_per_second")
     rows = [{k: v for k, v in row.items() if k not in timed} for row in progress.history]
-    variables = (*trainer.model.variables, *trainer.optimizer.variables)
+    variables = (*trainer.learner.model.variables, *trainer.learner.optimizer.variables)
     return [variable.numpy().tobytes() for variable in variables], rows
 
 

@@ -17,7 +17,7 @@ from trainer.evaluation.predictions import read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.runs import run_directory, run_files
 from trainer.settings.config import TrainConfig
-from trainer.training.learner import plan_epoch
+from trainer.training.learner import create_planner
 from trainer.training.run import run
 
 COUNTS = {"train": (16, 16, 24, 8), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
@@ -107,7 +107,7 @@ def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_s
     with pytest.raises(DivergedError, match=r"not finite at step 2 \(epoch 1\)") as caught:
         run(config, data, strategy)
     written = files.read_json(str(tmp_path / "not_finite.json"))
-    plan = plan_epoch(config, data, 0)
+    plan = create_planner(config, data).plan(0)
     slots = slice(16, 32)
     ids = SplitSource(data, "train").ids()
     starts = np.cumsum(data.counts["train"]) - data.counts["train"]
