@@ -1,6 +1,8 @@
 """Imports point down only: the order of the rooms that docs/architecture.md draws."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 
@@ -35,6 +37,11 @@ ORDER = [
 APART = {"beam_pipelines", "trainer"}
 # The commands of the ground package lie beside its modules and use its rooms.
 GROUND_COMMANDS = {"cxr_tfrecords.stats"}
+# What a package gives to `import` beside its modules; docs/api.md has the same names.
+PUBLIC = {
+    "cxr_tfrecords": ["DatasetDir", "UserError", "load_dataset"],
+    "trainer": ["FinishedRun", "TrainConfig", "compare_runs", "read_run", "train"],
+}
 MOST_FILES = 20
 LARGEST_SHARE = 0.25
 
@@ -109,7 +116,44 @@ def test_every_room_has_a_floor_and_says_what_belongs_in_it():
         tree = ast.parse(init.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree), f"{init} says nothing of what belongs in {room}"
         # Anything more would slow down every --help, and hide what a module needs.
-        assert not any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree)), init
+        imports = [
+            n for n in _nodes_when_imported(tree) if isinstance(n, ast.Import | ast.ImportFrom)
+        ]
+        names = [ast.unparse(node) for node in imports]
+        assert names == (["from typing import TYPE_CHECKING, Any"] if room in PUBLIC else []), init
+
+
+def _nodes_when_imported(tree):
+    """Statements that importing a module executes: not those of functions or for type checkers."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield from [node] if isinstance(node, ast.FunctionDef) else ast.walk(node)
+
+
+def test_the_page_on_architecture_names_every_room_and_nothing_that_is_not_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tops = {"beam_pipelines", "trainer", "benchmarks"}
+    asked = re.findall(r"^\| `([\w.]+)` \| .+\? ?.*\|$", page, re.MULTILINE)
+    assert sorted(asked) == sorted(set(FLOORS) - tops)
+    names = re.findall(r"`((?:trainer|beam_pipelines|cxr_tfrecords|benchmarks)\.[\w.]+)`", page)
+    assert len(names) > len(asked)
+    for name in names:
+        _resolve(name)
+    for path in re.findall(r"`((?:trainer|tests|beam_pipelines|cxr_tfrecords)/[\w/]+\.py)`", page):
+        assert (ROOT / path).is_file(), path
+
+
+def _resolve(name):
+    """The module, or the attribute of one, of a dotted name."""
+    parts = name.split(".")
+    length = len(parts)
+    while ".".join(parts[:length]) not in {*MODULES, *FLOORS}:
+        length -= 1
+    found = importlib.import_module(".".join(parts[:length]))
+    for part in parts[length:]:
+        found = getattr(found, part)
+    return found
 
 
 def test_rooms_are_of_a_size_to_be_overlooked():
@@ -126,7 +170,22 @@ def test_rooms_are_of_a_size_to_be_overlooked():
             assert share <= LARGEST_SHARE, f"{room} is {share:.0%} of {package}"
 
 
-@pytest.mark.parametrize("entry", ["trainer.main", "trainer.compare", "beam_pipelines.build"])
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names_are_stable_and_listed_in_the_docs(package):
+    module = importlib.import_module(package)
+    assert module.__all__ == PUBLIC[package]
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in PUBLIC[package]:
+        assert callable(getattr(module, name))
+        assert f"`{package}.{name}" in page
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = module.nothing
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["trainer", "trainer.api", "trainer.main", "trainer.compare", "beam_pipelines.build"],
+)
 def test_help_loads_no_library_that_takes_seconds(entry):
     code = (
         f"import sys, importlib; importlib.import_module('{entry}');"

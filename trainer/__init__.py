@@ -1,1 +1,22 @@
-"""Reads shards, balances the training stream, trains, evaluates exactly and reports."""
+"""Reads shards, balances, trains, evaluates exactly, compares and reports.
+
+The names in `__all__` are the public Python API, see docs/api.md. They are imported when they are
+first used, so that `--help` of a command does not wait for them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.api import compare_runs, train
+    from trainer.runs.finished_run import FinishedRun, read_run
+    from trainer.settings.config import TrainConfig
+
+__all__ = ["FinishedRun", "TrainConfig", "compare_runs", "read_run", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("trainer.api"), name)

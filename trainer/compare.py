@@ -161,15 +161,7 @@ def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
         raise UserError(
             f"--runs={','.join(patterns)} matches no finished run: finish one with trainer.main"
         )
-    runs = [read_run(path) for path in paths]
-    several = len({run.config.backbone for run in runs}) > 1
-    return [
-        (
-            method_grid.describe_method(run) + (f" ({run.config.backbone})" if several else ""),
-            run.path,
-        )
-        for run in runs
-    ]
+    return method_grid.name_runs([read_run(path) for path in paths])
 
 
 def _compare(named: Sequence[tuple[str, str]]) -> None:
@@ -183,7 +175,7 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
     if len(entries) < 2:
         raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison, add one")
     names = [entry.name for entry in entries]
-    reference = FLAGS.reference or next((n for n in names if n.split(" ")[0] == "none"), names[0])
+    reference = FLAGS.reference or method_grid.default_reference(names)
     print(f"comparing {len(names)} methods with {FLAGS.resamples:,} resamples", flush=True)
     content: dict[str, Any] = compare_methods.compare(
         entries,

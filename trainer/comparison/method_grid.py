@@ -206,6 +206,23 @@ def describe_method(run: FinishedRun) -> str:
     return method if base == "none" else f"{method} of {base}"
 
 
+def name_runs(runs: Sequence[FinishedRun]) -> list[tuple[str, str]]:
+    """(name, run directory) of each run: its method, and its backbone where there are several."""
+    backbones = {run.config.backbone for run in runs}
+    return [
+        (
+            describe_method(run) + (f" ({run.config.backbone})" if len(backbones) > 1 else ""),
+            run.path,
+        )
+        for run in runs
+    ]
+
+
+def default_reference(names: Sequence[str]) -> str:
+    """The first that balances nothing, else the first; names as of `name_runs`."""
+    return next((name for name in names if name.split(" ")[0] == "none"), names[0])
+
+
 def _describe_settings(config: TrainConfig) -> str:
     parts = []
     if config.sampler != "none":

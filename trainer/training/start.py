@@ -16,8 +16,12 @@ from trainer.settings.config import TrainConfig
 from trainer.training.run import run
 
 
-def train(config: TrainConfig) -> dict[str, dict[str, Any]]:
+def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, Any]]:
     """Trains and evaluates as the settings say; see `run`.
+
+    Args:
+      listen: handle SIGTERM and Ctrl-C by saving a checkpoint and ending. A notebook keeps its own
+        handlers: an interrupt stops at once, and the run goes on after its last checkpoint.
 
     Returns:
       The content of metrics.json; empty in a worker that is not the chief.
@@ -26,7 +30,8 @@ def train(config: TrainConfig) -> dict[str, dict[str, Any]]:
       UserError: a mistake to mend. TemporaryError: the run was interrupted and can go on.
     """
     _check_file_systems(config)
-    preemption.listen()
+    if listen:
+        preemption.listen()
     if config.strategy == "auto":
         name, reason = strategies.choose_strategy(
             os.environ, virtual_devices=config.virtual_devices, tpu=config.tpu
@@ -40,7 +45,8 @@ def train(config: TrainConfig) -> dict[str, dict[str, Any]]:
         strategy = strategies.create_strategy(
             config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
         )
-        preemption.listen()  # again: TensorFlow's coordination service has taken SIGTERM for itself
+        if listen:  # again: TensorFlow's coordination service has taken SIGTERM for itself
+            preemption.listen()
         return run(config, dataset_dir.load(config.data_dir), strategy)
 
 

@@ -1,0 +1,69 @@
+"""The Python API does what docs/api.md says, and what the commands do."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import cxr_tfrecords
+import trainer
+from tests.helpers import write_dataset
+from tests.shared import ROOT
+from tests.trainer import fake_study
+
+
+def test_the_example_of_the_page_runs(tmp_path):
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"^oversample 0\.\d+ 2 epochs$", done.stdout, re.MULTILINE)
+    assert re.search(r"^[+-]\d\.\d{3} \[[+-]\d\.\d{3}, [+-]\d\.\d{3}\]$", done.stdout, re.MULTILINE)
+    assert "--sampler=oversampel" in done.stdout.splitlines()[-1]
+
+
+def test_train_returns_what_read_run_reads(tmp_path):
+    data = write_dataset(tmp_path / "data")
+    config = trainer.TrainConfig(
+        data_dir=data.path, run_dir=str(tmp_path / "run"), epochs=1, batch_size=8
+    )
+    run = trainer.train(config)
+    assert run.config == config
+    assert run == trainer.read_run(config.run_dir) == trainer.train(config)  # finished: only read
+
+
+def test_train_raises_mistakes(tmp_path):
+    with pytest.raises(cxr_tfrecords.UserError, match="nowhere"):
+        trainer.train(trainer.TrainConfig(data_dir=str(tmp_path / "nowhere")))
+    with pytest.raises(cxr_tfrecords.UserError, match=r"python -m trainer\.main"):
+        trainer.train(trainer.TrainConfig(data_dir="data", strategy="multi_worker"))
+    with pytest.raises(cxr_tfrecords.UserError, match="copy it when it is finished"):
+        trainer.train(trainer.TrainConfig(data_dir="data", run_dir="gs://bucket/run"))
+
+
+def test_compare_runs_gives_what_the_command_writes(tmp_path):
+    paths = fake_study.write_study(tmp_path)
+    content = trainer.compare_runs(paths, resamples=100)
+    command = [sys.executable, "-m", "trainer.compare", "--resamples=100"]
+    subprocess.run(
+        [*command, f"--runs={tmp_path}/runs/*", f"--study_dir={tmp_path}"], check=True, cwd=ROOT
+    )
+    with open(tmp_path / "comparison.json", encoding="utf-8") as file:
+        written = json.load(file)
+    assert content.pop("reference") == written.pop("reference") == "none"
+    # The command sorts its runs by path, so methods come in another order.
+    assert content == written
+    with pytest.raises(cxr_tfrecords.UserError, match="at least 2"):
+        trainer.compare_runs(paths[:1])
+    with pytest.raises(cxr_tfrecords.UserError, match="undersampel"):
+        trainer.compare_runs(paths, reference="undersampel")

@@ -1,0 +1,88 @@
+"""What `import trainer` gives a notebook or a script, see docs/api.md.
+
+TensorFlow is imported by the functions that need it: `--help` of a command answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.quiet import quiet_tensorflow
+from trainer.distribution import tpu_versions
+from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.settings.config import TrainConfig
+
+
+def train(config: TrainConfig) -> FinishedRun:
+    """Trains and evaluates as `python -m trainer.main` does, and returns what it wrote.
+
+    An unfinished run in `config.run_dir` is resumed, a finished one is read. All strategies of one
+    process work: `cpu`, `mirrored`, `tpu`, and `auto` if it chooses one of them. TensorFlow sets up
+    its devices once, so a process should keep to one strategy.
+
+    Raises:
+      UserError: a mistake in the settings or the data; the message says how to mend it.
+      cxr_tfrecords.errors.DivergedError: the loss or the weights became NaN or infinite.
+    """
+    if config.strategy == "multi_worker":
+        raise UserError(
+            "strategy multi_worker needs one command for each worker: run `python -m trainer.main` "
+            "on every one, or give strategy='mirrored' for the GPUs of this machine"
+        )
+    if config.strategy in ("tpu", "auto"):
+        tpu_versions.check_libtpu(tpu_versions.installed_versions())
+    quiet_tensorflow()
+    from trainer.training import start
+
+    start.train(config, listen=False)
+    return read_run(config.run_dir)
+
+
+def compare_runs(
+    run_dirs: Sequence[str | os.PathLike[str]],
+    *,
+    reference: str = "",
+    primary_metric: str = "balanced_accuracy",
+    resamples: int = 2000,
+    deploy_prior: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Compares finished runs on the test split, as `python -m trainer.compare --runs` does.
+
+    Runs that differ in nothing but the seed are one method, named as in `--methods`.
+
+    Args:
+      reference: the method that the others are compared with. Empty: `none`, else the first.
+      primary_metric: what the verdict is about, see `--primary_metric`. Choose it before looking.
+      resamples: of the bootstrap over groups and seeds.
+      deploy_prior: class shares, in the order of the class names, that probabilities are corrected
+        to. None: those of the training split.
+
+    Returns:
+      The content of comparison.json: `entries` (method -> figures with intervals), `differences`
+      (method -> differences to the reference) and what they are of.
+
+    Raises:
+      UserError: fewer than two methods, an unknown reference, or runs of different data.
+    """
+    from trainer.comparison import compare_methods, method_grid
+    from trainer.comparison.methods import read_entries
+
+    runs = [read_run(os.fspath(path)) for path in run_dirs]
+    entries = read_entries(method_grid.name_runs(runs))
+    if len(entries) < 2:
+        raise UserError(
+            f"{len(entries)} method: a comparison needs at least 2. Add runs of another method"
+        )
+    names = [entry.name for entry in entries]
+    content = compare_methods.compare(
+        entries,
+        reference=reference or method_grid.default_reference(names),
+        primary=primary_metric,
+        resamples=resamples,
+        deploy_prior=deploy_prior,
+    )
+    return json.loads(json.dumps(content))  # plain lists and numbers, as in the file
