@@ -50,7 +50,7 @@ def train_toy(
     """Trains `tiny` on 96 toy images and evaluates those, in both modes."""
     import tensorflow as tf
 
-    from trainer.evaluation.predictions import predict
+    from trainer.evaluation.predictions import Predictions, collect, labels_in_order
     from trainer.models import batch_norm, classifier
     from trainer.training import steps
 
@@ -84,11 +84,14 @@ def train_toy(
     index = np.full(96, -1, np.int32)
     index[:93][order] = np.arange(93)
     weights = (index >= 0).astype(np.float32)
-    predictions = predict(
-        steps.make_predict_step(strategy, network),
-        distributed(strategy, images, labels, weights, index),
-        np.bincount(labels[:93], minlength=NUM_CLASSES).tolist(),
+    counts = np.bincount(labels[:93], minlength=NUM_CLASSES).tolist()
+    predict_batch = steps.make_predict_step(strategy, network)
+    answers = (
+        [tensor.numpy() for tensor in predict_batch(batch)]
+        for batch in distributed(strategy, images, labels, weights, index)
     )
+    logits = collect(answers, counts)
+    predictions = Predictions([""] * 93, labels_in_order(counts), logits)
     training_mode = [
         steps.cross_entropy(labels[i : i + BATCH], network(images[i : i + BATCH], training=True))
         for i in range(0, 96, BATCH)

@@ -1,18 +1,19 @@
 """Iterators that close at once, because nothing tunes them.
 
-tf.data tunes each of its iterators in a thread, which rests for 10, 20, 40, … ms between two looks,
-up to a minute; to close an iterator can mean to wait for the end of its rest (TensorFlow 2.21). An
-iterator here lives for an epoch, or an evaluation: with tuning these took up to twice their time.
-Untuned, a map has as many calls at once as there are processors, at most 16.
+tf.data tunes each of its iterators in a thread, which sleeps for 10, 20, 40, … ms between two
+adjustments, up to a minute. Closing an iterator can mean waiting until that thread wakes up
+(TensorFlow 2.21). An iterator here lives for an epoch or an evaluation: with tuning these took up
+to twice their time. Without tuning, a map runs as many calls at once as there are processors, at
+most 16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from unittest import mock
 
 import tensorflow as tf
-from tensorflow.python.data.ops import multi_device_iterator_ops
+
+from trainer.models.tf_internals import changed_device_datasets
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -26,15 +27,10 @@ def distribute(
     strategy: tf.distribute.Strategy,
     of_host: Callable[[tf.distribute.InputContext], tf.data.Dataset],
 ) -> Iterator:
-    """`iter(strategy.distribute_datasets_from_function(of_host))`, `of_host` giving untuned ones.
+    """`iter(strategy.distribute_datasets_from_function(of_host))`, untuned on every device.
 
-    On several devices TensorFlow hands batches over through a data set of its own on each of them.
-    It has no way to give options to these, hence the patch.
+    Args:
+      of_host: gives a host's data set, itself untuned.
     """
-    create = multi_device_iterator_ops._create_device_dataset
-
-    def create_untuned(*args, **settings) -> tf.data.Dataset:
-        return untuned(create(*args, **settings))
-
-    with mock.patch.object(multi_device_iterator_ops, "_create_device_dataset", create_untuned):
+    with changed_device_datasets(untuned):
         return iter(strategy.distribute_datasets_from_function(of_host))

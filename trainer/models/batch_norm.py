@@ -13,13 +13,13 @@ think (docs/batch_norm.md has the figures).
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
 
 from trainer.models.classifier import features_model
+from trainer.models.tf_internals import replace_batch_moments
 
 
 def find_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -45,19 +45,16 @@ def apply_policy(
         # Not for one replica, whose moments tf.nn.moments takes more exactly.
         layer.synchronized = synchronized and num_replicas > 1
         if layer.synchronized:
-            layer._moments = functools.partial(_global_moments, layer._reduction_axes)
+            replace_batch_moments(layer, _global_moments)
 
 
-def _global_moments(
-    axes: Sequence[int], inputs: tf.Tensor, mask: tf.Tensor | None
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _global_moments(axes: Sequence[int], inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance, float32 [channels], over the batches of all replicas, of equal size.
 
     What Keras computes for `synchronized=True`, in one sum over replicas forwards and one
     backwards. Keras takes three of each (values, squares, and how many there are), and across
     hosts it is their number that costs, not their few hundred bytes.
     """
-    assert mask is None, "images have no masked part"
     own = tf.stack([tf.reduce_mean(inputs, axes), tf.reduce_mean(tf.square(inputs), axes)])
     context = tf.distribute.get_replica_context()
     if context is not None:  # outside of the replicas Keras, too, takes the batch for the whole

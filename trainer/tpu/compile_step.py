@@ -25,6 +25,7 @@ import time
 from typing import Any
 
 from cxr_tfrecords import files
+from trainer.tpu import jax_internals
 from trainer.tpu.chips import Topology, parse_topology
 
 PACKAGES = ("jax", "libtpu")
@@ -70,11 +71,7 @@ def versions() -> str:
 
 def compile_file(path: str, topology: Topology, cache_dir: str) -> Compiled:
     """Compiles a serialized StableHLO program, or finds what came of it before."""
-    from jax._src.interpreters import mlir as jax_mlir
-    from jax._src.lib.mlir import ir
-
-    with jax_mlir.make_ir_context():
-        module = ir.Module.parse(pathlib.Path(path).read_bytes())
+    with jax_internals.parsed_module(pathlib.Path(path).read_bytes()) as module:
         _drop_copies(module)
         kept = pathlib.Path(cache_dir, f"{_key(module, topology)}.json")
         if kept.exists():
@@ -116,8 +113,6 @@ def _drop_copies(module: Any) -> None:
 def _compile(module: Any, topology: Topology) -> Compiled:
     import jax
     import numpy as np
-    from jax._src.lib import _jax
-    from jax._src.lib import xla_client as xc
     from jax.experimental import topologies
 
     described: dict[str, Any] = {"topology": topology.name, "versions": versions()}
@@ -131,7 +126,7 @@ def _compile(module: Any, topology: Topology) -> Compiled:
         if len(devices) != topology.num_chips:
             reason = f"{len(devices)} devices for {topology.num_chips} chips"
             return Compiled(reason=reason, **described)
-        options = xc.CompileOptions()
+        options = jax_internals.compile_options()
         options.num_replicas = len(devices)
         build = options.executable_build_options
         build.num_replicas = len(devices)
@@ -140,9 +135,9 @@ def _compile(module: Any, topology: Topology) -> Compiled:
         # on some that are made for v5p and v6e (RET_CHECK async-update, jaxlib 0.10.2).
         build.debug_options.xla_dump_to = dump.name
         build.debug_options.xla_dump_hlo_as_text = True
-        build.device_assignment = xc.DeviceAssignment.create(ids)
+        build.device_assignment = jax_internals.device_assignment(ids)
         start = time.monotonic()
-        program = devices[0].client.compile(module, _jax.DeviceList(tuple(devices)), options)
+        program = devices[0].client.compile(module, jax_internals.device_list(devices), options)
     except jax.errors.JaxRuntimeError as error:
         return Compiled(reason=_reason(str(error)), **described)
     seconds = time.monotonic() - start

@@ -12,6 +12,8 @@ import pathlib
 
 import tensorflow as tf
 
+from trainer.models.tf_internals import called_graphs
+
 _OPS = pathlib.Path(__file__).with_name("ops.txt")
 # Arguments of the traced function: no operation of the compiled step.
 _ARGUMENTS = {"Placeholder"}
@@ -56,11 +58,7 @@ def supported_ops() -> frozenset[str]:
 
 def audit(function: tf.types.experimental.ConcreteFunction) -> Audit:
     """Audits a traced function with all functions that it calls, loops and branches included."""
-    # As they were traced: graphs made from their definitions do not know the shapes of variables.
-    graphs = [function.graph]
-    for inner in function.graph.as_graph_def().library.function:
-        graphs.append(function.graph._get_function(inner.signature.name).graph)
-    operations = [op for graph in graphs for op in graph.get_operations()]
+    operations = [op for graph in called_graphs(function) for op in graph.get_operations()]
     kinds = {op.type for op in operations} - _ARGUMENTS
     outside = {op.type for op in operations if "_xla_outside_compilation" in op.node_def.attr}
     host = {kind for kind in kinds if any(word in kind for word in _HOST)} | outside

@@ -103,7 +103,7 @@ def test_a_weights_file_that_changed_is_refused(data, strategy, tmp_path):
     run(config, data, strategy)
     (tmp_path / "run" / "metrics.json").unlink()
     backbones.create_backbone("tiny", data.image_size, "none").save_weights(weights)
-    with pytest.raises(UserError, match=r"--weights=.*tiny\.weights\.h5: the file is not what it"):
+    with pytest.raises(UserError, match=r"--weights=.*tiny\.weights\.h5: the file has changed"):
         run(config, data, strategy)
 
 

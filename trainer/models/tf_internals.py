@@ -1,0 +1,101 @@
+"""All that this package uses of TensorFlow and Keras without their promise to keep it.
+
+Written for and tested with TensorFlow 2.21 and Keras 3.15. Each function looks first whether what
+it replaces is there in the expected form. If not, TensorFlow's or Keras's own way is left as it is,
+one warning says what that costs, and results stay right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+from tensorflow.python.data.ops import multi_device_iterator_ops
+
+Moments = Callable[[Sequence[int], tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+@contextlib.contextmanager
+def changed_device_datasets(
+    change: Callable[[tf.data.Dataset], tf.data.Dataset],
+) -> Iterator[None]:
+    """Within it, the data sets that TensorFlow makes on each of several devices are changed.
+
+    TensorFlow hands batches to several devices through a data set of its own on each of them, and
+    has no way to give options to these.
+    """
+    module, name = multi_device_iterator_ops, "_create_device_dataset"
+    create = getattr(module, name, None)
+    if not callable(create):
+        _warn(f"no {name}: on several devices an epoch may take longer to end")
+        yield
+        return
+
+    def create_changed(*args: Any, **settings: Any) -> tf.data.Dataset:
+        return change(create(*args, **settings))
+
+    setattr(module, name, create_changed)
+    try:
+        yield
+    finally:
+        setattr(module, name, create)
+
+
+def replace_batch_moments(layer: keras.layers.BatchNormalization, moments: Moments) -> bool:
+    """Makes a BatchNormalization layer compute the moments of a training batch by `moments`.
+
+    Args:
+      moments: of the axes to reduce and the inputs; gives mean and variance, float32 [channels].
+
+    Returns:
+      Whether it was replaced. If not, a layer with `synchronized=True` computes the same by sums
+      of its own over the replicas, three times as many.
+    """
+    method = getattr(layer, "_moments", None)
+    axes = getattr(layer, "_reduction_axes", None)
+    if axes is None or not callable(method) or _parameters(method) != ["inputs", "mask"]:
+        _warn("no BatchNormalization._moments(inputs, mask): three sums a layer instead of one")
+        return False
+
+    def replaced(inputs: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        assert mask is None, "images have no masked part"
+        return moments(axes, inputs)
+
+    layer._moments = replaced
+    return True
+
+
+def called_graphs(function: tf.types.experimental.ConcreteFunction) -> list[tf.Graph]:
+    """The graph of a traced function and those of all functions that it calls, as traced.
+
+    Graphs that are made anew from the definitions do not know the shapes of variables.
+
+    Raises:
+      RuntimeError: this TensorFlow does not give them; an audit without them would prove nothing.
+    """
+    graph = function.graph
+    find = getattr(graph, "_get_function", None)
+    if not callable(find):
+        raise RuntimeError(
+            f"TensorFlow {tf.__version__} has no Graph._get_function: use TensorFlow 2.20 or 2.21"
+        )
+    return [graph, *(find(f.signature.name).graph for f in graph.as_graph_def().library.function)]
+
+
+def _parameters(method: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(method).parameters)
+
+
+def _warn(problem: str) -> None:
+    logging.log_first_n(
+        logging.WARNING,
+        f"TensorFlow {tf.__version__} and Keras {keras.__version__} differ from the versions that "
+        f"this package was tested with: {problem}. Results are the same.",
+        1,
+        problem,
+    )
