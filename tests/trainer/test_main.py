@@ -96,7 +96,7 @@ def test_saved_model_gives_the_stored_predictions(finished, data):
     run_dir, _ = finished
     model = keras.models.load_model(run_dir / "model.keras")
     source = SplitSource(data, "test")
-    (images, labels, _, _), *_ = source.evaluation(batch_size=27).as_numpy_iterator()
+    (images, labels, _), *_ = source.evaluation(batch_size=27).as_numpy_iterator()
     stored = read_predictions(str(run_dir / "predictions_test.csv"))
     np.testing.assert_array_equal(stored.labels, labels)
     assert stored.ids == source.ids()

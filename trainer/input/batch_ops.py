@@ -30,8 +30,8 @@ def mix(
 
 def mask(
     batch: tuple[tf.Tensor, tf.Tensor], padding: tuple[tf.Tensor, tf.Tensor]
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """(images, labels, weights, index), blank and 0 where `real`, bool [b], says padding."""
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """(images, labels, index); images and labels are 0 where `real`, bool [b], is False."""
     (images, labels), (real, index) = batch, padding
     images *= tf.reshape(tf.cast(real, images.dtype), [-1] + [1] * (len(images.shape) - 1))
-    return images, labels * tf.cast(real, tf.int32), tf.cast(real, tf.float32), index
+    return images, labels * tf.cast(real, tf.int32), index

@@ -3,7 +3,7 @@
     source = SplitSource(data, "train", cache=config.cache, cache_mb=config.cache_mb)  # once
     source.training(plan, batch_size=32, start_step=0, context=context)   # (images, labels)
     source.training(plan, …, mixing=mixing)              # (images, labels, partner labels, lam)
-    source.evaluation(batch_size=32, context=context)    # (images, labels, weights, index)
+    source.evaluation(batch_size=32, context=context)    # (images, labels, index)
     source.ids(), source.groups()                   # list[str] each, the order of `index`
     distributed_training(source, strategy, plan)         # the same, for all replicas at once
     distributed_evaluation(source, strategy, batch_size=32)
@@ -169,8 +169,8 @@ class SplitSource:
         """Every example exactly once, in canonical order; the last global batch is padded.
 
         Returns:
-          (images uint8 [b, S, S, C], labels int32 [b], weights float32 [b], index int32 [b]).
-          Padding is black, has weight 0, label 0 and index -1.
+          (images uint8 [b, S, S, C], labels int32 [b], index int32 [b]).
+          Padding is black and has label 0 and index -1.
         """
         count = len(self._labels)
         slots = _host_slots(-(-count // batch_size) * batch_size, batch_size, context)

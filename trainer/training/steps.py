@@ -194,7 +194,7 @@ def make_replica_predict(model: Callable[..., tf.Tensor]) -> Callable[[tf.Tensor
 def make_predict_step(
     strategy: tf.distribute.Strategy, model: Callable[..., tf.Tensor]
 ) -> Callable[[tuple], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Returns `predict_step(batch)` for batches of (images, labels, weights, index).
+    """Returns `predict_step(batch)` for batches of (images, labels, index).
 
     It gives logits float32 [B, classes], labels int32 [B] and index int32 [B] of the global
     batch, in the order of the replicas; padding has index -1.
@@ -203,7 +203,7 @@ def make_predict_step(
 
     @tf.function
     def predict_step(batch: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images, labels, _, index = batch
+        images, labels, index = batch
         logits = strategy.run(replica_predict, args=(images,))
         return (
             strategy.gather(logits, axis=0),

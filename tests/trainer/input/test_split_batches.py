@@ -181,13 +181,11 @@ def test_evaluation_covers_each_example_exactly_once(
         assert specs == [
             ([part, 32, 32, 1], tf.uint8),
             ([part], tf.int32),
-            ([part], tf.float32),
             ([part], tf.int32),
         ]
         elements = read(dataset)
         lengths.add(len(elements))
-        for images, labels, weights, index in elements:
-            assert np.array_equal(weights, (index >= 0).astype(np.float32))
+        for images, labels, index in elements:
             assert not images[index < 0].any()
             assert not labels[index < 0].any()
             for image, label, row in zip(images, labels, index, strict=True):

@@ -221,7 +221,7 @@ def test_a_backbone_trains_predicts_explains_and_is_loaded_again(name, tmp_path)
     batch_norm.MomentEstimator(strategy, network).estimate(iter(batch), 1)
     predict = steps.make_predict_step(strategy, network)
     index = np.arange(4, dtype=np.int32)
-    padded = toy.distributed(strategy, images, labels, np.ones(4, np.float32), index, batch=4)
+    padded = toy.distributed(strategy, images, labels, index, batch=4)
     logits = predict(next(iter(padded)))[0].numpy()
     assert np.isfinite(logits).all()
 
