@@ -241,7 +241,7 @@ def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch, capsys):
     assert failed == ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
     printed = capsys.readouterr().out
     assert "tiny-none-seed0: failed with exit code 3" in printed
-    assert "not finite at step" in printed
+    assert "NaN or infinite at step" in printed
     assert "tiny-weighted-seed0: 0." in printed
 
 

@@ -1,10 +1,10 @@
-"""What a frozen backbone makes of each image, computed once and kept: `--cache=features`.
+"""Features of a frozen backbone, computed once for each image and kept: `--cache=features`.
 
 With --trainable=head the backbone is a fixed function of an image: its BatchNormalization uses the
-statistics of its weights file and nothing in it is dropped. So its pooled output for every image,
-and for every mirror image where training mirrors, is computed once at the start of a process, by
-all replicas together, and the steps train what follows on these features. Samplers, losses and
-evaluation are what they are on images; results differ by the rounding of sums.
+statistics of its weights file, and it applies no dropout. All replicas together compute its pooled
+output once at the start of a process, for every image and, with --flip, for every mirror image of
+the training split. The steps then train the layers after the backbone on these features. Samplers,
+losses and evaluation are the same as on images; results differ only by the rounding of sums.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MIB = 2**20
 
 
 def wanted(config: TrainConfig, data: DatasetDir, model: keras.Model) -> bool:
-    """Whether the run trains on features: `auto` does where they never change and fit."""
+    """Whether the run trains on features. `auto`: if they are fixed and fit in `cache_mb`."""
     if config.cache != "auto" or not config.has_fixed_features:
         return config.cache == "features"
     width = features_model(model).output.shape[-1]
@@ -42,13 +42,14 @@ def open_sources(
     strategy: tf.distribute.Strategy,
     backbone_of: keras.Model | None,
 ) -> dict[str, SplitSource]:
-    """All splits, ready to be read, and a line printed about each.
+    """Opens every split for reading and prints a line about each.
 
     Args:
-      backbone_of: the classifier whose features take the place of images; None: images.
+      backbone_of: the classifier whose backbone's features replace the images; None: the sources
+        give images.
 
     Raises:
-      UserError: a shard is damaged or not what the metadata say.
+      UserError: a shard is damaged or does not match the metadata.
     """
     sources = {}
     cache = "none" if backbone_of else config.cache
@@ -67,18 +68,18 @@ def open_sources(
 def _make_extract(
     strategy: tf.distribute.Strategy, model: keras.Model
 ) -> Callable[[tuple, bool], tuple]:
-    """Returns `extract(batch, mirrored)`: as `steps.make_predict_step`, with features for logits;
-    float32 [B, F], or [B, 2F] with those of the mirror images after them."""
+    """Returns `extract(batch, mirrored)`: a predict step that gives features in place of logits,
+    float32 [B, F], or [B, 2F] with the features of the mirror images in the second half."""
     with strategy.scope():
         network = features_model(model)
-        # Decides in the graph: a second one for mirrored images would take seconds to trace.
+        # A variable, so that one graph serves both: tracing a second one would take seconds.
         mirror = tf.Variable(0.0, trainable=False)
 
-    def look(images: tf.Tensor, training: bool) -> tf.Tensor:
-        seen = tf.cond(mirror > 0.0, lambda: tf.reverse(images, axis=[2]), lambda: images)
-        return tf.cast(network(seen, training=training), tf.float32)
+    def features_of(images: tf.Tensor, training: bool) -> tf.Tensor:
+        inputs = tf.cond(mirror > 0.0, lambda: tf.reverse(images, axis=[2]), lambda: images)
+        return tf.cast(network(inputs, training=training), tf.float32)
 
-    predict = steps.make_predict_step(strategy, look)
+    predict = steps.make_predict_step(strategy, features_of)
 
     def extract(batch: tuple, mirrored: bool) -> tuple:
         mirror.assign(0.0)
@@ -100,8 +101,8 @@ def _with_features(
 ) -> SplitSource:
     started = time.monotonic()
 
-    def answers() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        # disable=None: no bar where nobody watches (a file, a pipe).
+    def compute_batches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        # disable=None: no bar where the output is not a terminal (a file, a pipe).
         title = f"features {source.split}"
         with tqdm(total=sum(counts), desc=title, unit="image", leave=False, disable=None) as bar:
             for batch in batches:
@@ -110,7 +111,7 @@ def _with_features(
                 bar.update(len(features))
                 yield features.numpy(), labels.numpy(), index.numpy()
 
-    features = collect(answers(), counts)
+    features = collect(compute_batches(), counts)
     rows = np.concatenate(np.split(features, 2, axis=1)) if mirrored else features
     featured = source.with_features(rows)
     featured.description = (

@@ -1,4 +1,4 @@
-"""What a run trains with: the learner, its steps, its data, its checkpoints; each made once."""
+"""The objects that a run trains with: learner, steps, data, checkpoints; each is made once."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Learner:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """A learner with what moves it: data to learn from, steps to run, checkpoints to go on from.
+    """A learner together with its data, its compiled steps and its checkpoints.
 
     Attributes:
-      sources: split -> its images, or their features.
-      services: servers that decode the training images; none of them: this process does.
+      sources: split -> its images, or the features that replace them.
+      services: servers that decode the training images; without any, this process decodes them.
       train_steps, predict_step: see `steps.make_train_steps` and `steps.make_predict_step`.
     """
 
@@ -75,7 +75,7 @@ def create_trainer(
     """Connects the services, builds the learner, opens the splits, builds the steps.
 
     Raises:
-      UserError: batch size, weights or layer names do not fit; a shard is damaged.
+      UserError: batch size, weights file or layer names do not fit; a shard is damaged.
     """
     strategies.check_batch_size(config.batch_size, strategy)
     services = connect(config.data_service)
@@ -84,8 +84,8 @@ def create_trainer(
     sources = feature_cache.open_sources(
         config, data, strategy, learner.model if uses_features else None
     )
-    # Where features take the place of images, the frozen backbone has done its part: steps and
-    # checkpoints are about the layers after it.
+    # Features are the outputs of the frozen backbone: with them, steps and checkpoints only need
+    # the layers after it.
     model = head_model(learner.model) if uses_features else learner.model
     return Trainer(
         config=config,
@@ -110,10 +110,10 @@ def create_trainer(
 def create_learner(
     config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy, num_replicas: int
 ) -> Learner:
-    """Builds them in the strategy's scope, for steps that run on `num_replicas` replicas.
+    """Builds a learner in the strategy's scope, for steps that run on `num_replicas` replicas.
 
     Raises:
-      UserError: weights or layer names do not fit.
+      UserError: weights file or layer names do not fit.
     """
     with strategy.scope():
         model = _create_model(config, data)

@@ -1,4 +1,7 @@
-"""The training loop: epochs of host loops, exact validation, checkpoints, resuming."""
+"""The training loop: epochs, exact validation, checkpoints, resuming.
+
+A host loop is one call from the host that runs several training steps on the devices.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ from trainer.training.step_profile import StepProfile
 
 
 def train(trainer: Trainer) -> Progress:
-    """Trains to the end, from the last checkpoint if there is one; leaves the best weights set.
+    """Trains to the end, from the latest checkpoint if there is one; restores the best weights.
 
     Raises:
-      TemporaryError, KeyboardInterrupt: a signal has come; what was done is saved.
-      UserError: the loss stopped being finite, an epoch has no full batch, …
+      TemporaryError, KeyboardInterrupt: a signal asked the process to stop; the progress is saved.
+      UserError: the loss became NaN or infinite, an epoch has no full batch, …
     """
     config = trainer.config
     progress = trainer.checkpoints.restore_latest() or Progress(
@@ -38,7 +41,7 @@ def train(trainer: Trainer) -> Progress:
         print(f"resuming after {_describe_position(progress)}", flush=True)
     board = None
     if trainer.is_chief:
-        # A kill just after a checkpoint leaves its rows unwritten.
+        # A process killed just after saving a checkpoint has not written the rows of its epoch.
         run_directory.write_history(config.run_dir, progress.history)
         board = run_directory.TensorBoard(config.run_dir, progress.history)
     audit = _start_audit(trainer, progress)
@@ -67,7 +70,8 @@ def _run_epochs(
     config = trainer.config
     while progress.epoch < config.epochs and not progress.stopped:
         row, is_best = _run_epoch(trainer, progress, audit, notices)
-        # Best before epoch: a kill between them replays the evaluation and loses nothing.
+        # The best weights are saved first: a process killed between the two saves resumes from the
+        # checkpoint before, repeats this validation and loses nothing.
         if is_best and trainer.is_chief:
             trainer.checkpoints.save_best(progress.epoch)
         saving.save(trainer, progress)
@@ -80,7 +84,7 @@ def _run_epochs(
 
 
 def _start_audit(trainer: Trainer, progress: Progress) -> SamplerAudit:
-    """The audit of the epochs done so far; prints what the next one will be."""
+    """Returns the audit of the epochs done so far; prints what the next epoch will contain."""
     config, audit = trainer.config, _create_audit(trainer)
     audit.catch_up(progress.epoch)
     if audit.rows and trainer.is_chief:
@@ -92,9 +96,9 @@ def _start_audit(trainer: Trainer, progress: Progress) -> SamplerAudit:
 
 
 def _create_audit(trainer: Trainer) -> SamplerAudit:
-    """An audit of the run's epochs, which knows whether they are read from shards."""
+    """An audit of the run's epochs that knows whether images are read from shards."""
     streamed = trainer.sources["train"].streamed
-    # Each host's stream is read by each of the servers.
+    # With decode servers, each server reads the shards once for each host.
     readers = strategies.num_hosts(trainer.strategy) * max(1, len(trainer.services.addresses))
     planner = trainer.planner
     return SamplerAudit(
@@ -151,7 +155,7 @@ def _train_epoch(
     audit: SamplerAudit,
     notices: preemption.Notices,
 ) -> steps.Totals:
-    """Trains on the rest of an epoch; returns the totals of all of it."""
+    """Trains on the remaining steps of an epoch; returns the totals of the whole epoch."""
     plan = trainer.planner.plan(progress.epoch)
     mixing = trainer.planner.partners(plan, progress.epoch)
     trainer.learner.loss.start_epoch(progress.epoch + 1)
@@ -163,7 +167,7 @@ def _train_epoch(
         saving.check_finite(trainer, progress)
     totals = trainer.learner.meters.read()
     audited = audit.add(plan)
-    if mixing is None:  # of mixed images, the confusion matrix counts the one that weighs more
+    if mixing is None:  # the confusion matrix counts one image of a mixed pair, not both
         check_trained(audited, totals.confusion)
     return totals
 
@@ -180,7 +184,7 @@ def _train_steps(
     loop = config.steps_per_loop or max(1, min(100, plan.steps // 20))
     title = f"epoch {progress.epoch + 1}/{config.epochs}"
     started, first, before = time.monotonic(), progress.epoch_step, progress.epoch_seconds
-    # disable=None: no bar where nobody watches (a file, a pipe).
+    # disable=None: no bar where the output is not a terminal (a file, a pipe).
     with (
         StepProfile(trainer, progress) as profile,
         tqdm(
@@ -229,7 +233,7 @@ def _describe_epoch(
     )
     if is_best:
         text += " | best"
-    if progress.learning_rate < row["learning_rate"]:  # above it while it warms up
+    if progress.learning_rate < row["learning_rate"]:  # not so during warm-up
         text += f" | learning rate to {progress.learning_rate:g}"
     return text
 
@@ -240,4 +244,4 @@ def _describe_end(progress: Progress, config: TrainConfig) -> str:
         if progress.stopped
         else "all epochs done"
     )
-    return f"{reason}; weights of epoch {progress.best_epoch}, the best, restored"
+    return f"{reason}; restored the weights of the best epoch, {progress.best_epoch}"

@@ -1,10 +1,10 @@
-"""Training losses for imbalanced classes, as TensorFlow functions of `balancing.loss_table`'s rows.
+"""Training losses for imbalanced classes, built from the rows of `balancing.loss_table`.
 
-Class counts act in training alone: predictions come from the model's own logits, and validation and
+Class counts affect training only: predictions come from the model's own logits, and validation and
 evaluation always use plain cross-entropy at natural prevalence.
 
 The mean over a batch divides by its size, not by the sum of its weights: otherwise the loss of an
-image would depend on which others share its batch and its replica.
+image would depend on the other images in its batch and on its replica.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from trainer.settings.config import TrainConfig
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """float32 [b] in nats, of int32 [b] labels and float32 [b, classes] logits."""
+    """Softmax cross-entropy, float32 [b] in nats; labels int32 [b], logits float32 [b, classes]."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
 class TrainingLoss:
-    """The loss that a config asks for. Make it in the strategy's scope: weights that begin late are
-    a variable.
+    """The loss that a config asks for. Create it in the strategy's scope: class weights that begin
+    in a later epoch are a variable.
 
-    Everything is a function of config, metadata and epoch, so checkpoints hold nothing of it.
+    It depends only on config, metadata and epoch, so checkpoints store nothing of it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TrainingLoss:
           class_names: for messages.
 
         Raises:
-          UserError: a class that the loss needs a count of has none.
+          UserError: the loss needs class counts, and a class has no training images.
         """
         row = LOSSES[config.loss]
         if row.needs_counts:
@@ -64,7 +64,7 @@ class TrainingLoss:
             self._weights = tf.Variable(tf.ones(len(counts)), trainable=False, name="drw_weights")
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """float32 [b], of int32 [b] labels and float32 [b, classes] logits; static shapes."""
+        """Loss of each image, float32 [b]; labels int32 [b], logits float32 [b, classes]."""
         if self._offsets is not None:
             logits += self._offsets
         if self._margins is not None:
@@ -75,10 +75,10 @@ class TrainingLoss:
         return losses
 
     def start_epoch(self, epoch: int) -> None:
-        """Sets what depends on the epoch (counted from 1); call it outside of the replicas.
+        """Sets the class weights of an epoch (counted from 1); call it outside of the replicas.
 
-        Deferred re-weighting (Cao et al. 2019, algorithm 1): all classes weigh 1 before
-        `config.first_drw_epoch`, and have their late weights from there on.
+        Deferred re-weighting (Cao et al. 2019, algorithm 1): all classes have weight 1 before
+        `config.first_drw_epoch`, and their own weights from that epoch on.
         """
         if self._late_weights is None or self._weights is None:
             return

@@ -1,4 +1,4 @@
-"""Trains an output layer alone, on features that are in memory, by class-balanced draws."""
+"""Trains only an output layer, on features in memory, with a sampler's epochs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def train(
     config: TrainConfig,
     data: DatasetDir,
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-    """Trains a dense layer from random weights; equal arguments give equal ones.
+    """Trains a dense layer from random weights; equal arguments give equal results.
 
     Args:
       features: float32 [n, features] of the training split, in canonical order.
       validation: float32 [m, features] and int32 [m] labels.
-      config: sampler, optimizer, rate, batch size, epochs and seed are used.
+      config: its sampler, optimizer, learning rate, batch size, epochs and seed are used.
+      data: class names and counts of the training split are used.
 
     Returns:
       kernel float32 [features, classes] and bias float32 [classes] after the epoch with the best
       validation balanced accuracy, and the history of all epochs.
 
     Raises:
-      UserError: the loss stopped being finite.
+      UserError: the loss became NaN or infinite.
     """
     keras.utils.set_random_seed(config.seed)
     head = keras.Sequential([keras.Input(features.shape[1:]), keras.layers.Dense(data.num_classes)])
@@ -59,7 +60,7 @@ def train(
         totals = meters.read()
         if totals.first_bad_step is not None:
             raise UserError(
-                f"the loss was not finite at step {totals.first_bad_step}: try a lower "
+                f"the loss became NaN or infinite at step {totals.first_bad_step}: try a lower "
                 f"--learning_rate than {config.learning_rate:g}"
             )
         metrics = _score(head, *validation, data.class_names)
@@ -91,7 +92,7 @@ def _describe_row(row: dict[str, Any], epochs: int) -> str:
 def _train_epoch(
     train_steps: Any, table: tf.Tensor, config: TrainConfig, data: DatasetDir, epoch: int
 ) -> None:
-    """Trains on the draws of an epoch (from 0)."""
+    """Trains on the samples of an epoch (counted from 0)."""
     plan = create_planner(config, data).plan(epoch)
     counts = np.asarray(data.counts["train"])
     rows = (np.cumsum(counts) - counts)[plan.labels] + plan.ordinals

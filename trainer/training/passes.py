@@ -1,5 +1,4 @@
-"""Passes over a split: batches to train on, predictions of every example, BatchNormalization's
-moments."""
+"""Passes over a split: training batches, predictions, moments of BatchNormalization."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from trainer.training.learner import Trainer
 def training_batches(
     trainer: Trainer, plan: EpochPlan, mixing: Mixing | None = None, start_step: int = 0
 ) -> Iterator:
-    """Distributed (images, labels) of the plan's steps from `start_step` on, in its order; with
-    `mixing` also (partners' labels, weights), see `SplitSource.training`."""
+    """Distributed batches (images, labels) of an epoch plan, in its order, from `start_step` on;
+    with `mixing` also (partners' labels, weights), see `SplitSource.training`."""
     return distributed_training(
         trainer.sources["train"],
         trainer.strategy,
@@ -42,10 +41,10 @@ def predict_split(
 
     Args:
       with_ids: False leaves out ids and groups, which validation between epochs does not need.
-      after_batch: called when the answers to a batch are there.
+      after_batch: called when the predictions of a batch have been computed.
     """
 
-    def answers() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def predict_batches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         batches = distributed_evaluation(
             source, trainer.strategy, batch_size=trainer.config.batch_size
         )
@@ -56,19 +55,19 @@ def predict_split(
             yield logits.numpy(), labels.numpy(), index.numpy()
 
     source, counts = trainer.sources[split], trainer.data.counts[split]
-    logits = collect(answers(), counts)
+    logits = collect(predict_batches(), counts)
     ids = source.ids() if with_ids else [""] * len(logits)
     return Predictions(ids, labels_in_order(counts), logits, source.groups() if with_ids else [])
 
 
 def estimate_moments(trainer: Trainer, epoch: int) -> None:
-    """Makes BatchNormalization's moving statistics ready for an evaluation or a checkpoint: the
-    same on all replicas and, with `--batch_norm=adapt*`, those of training images.
+    """Makes BatchNormalization's moving statistics ready for an evaluation or a checkpoint: equal
+    on all replicas and, with `--batch_norm=adapt*`, estimated on training images.
 
-    `adapt` takes mixed images if training does: the weights were fitted to features of such.
+    `adapt` uses mixed images if training does, because the weights were trained on such images.
 
     Args:
-      epoch: the one just trained, from 0.
+      epoch: the epoch just trained, counted from 0.
     """
     learner = trainer.learner
     if not trainer.config.sync_batch_norm:

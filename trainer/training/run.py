@@ -26,13 +26,13 @@ from trainer.training.passes import predict_split
 def run(
     config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
 ) -> dict[str, dict[str, Any]]:
-    """Trains and evaluates into `config.run_dir`, or goes on with what is there.
+    """Trains and evaluates into `config.run_dir`; continues a run that is there.
 
     Returns:
       The content of metrics.json: `validation` and `test`, see `predictions.compute_metrics`.
 
     Raises:
-      UserError: see the messages; finished epochs are kept.
+      UserError: the message says what to do; finished epochs are kept.
     """
     if config.image_size not in (0, data.image_size):
         raise UserError(
@@ -57,25 +57,27 @@ def run(
 def _train_and_evaluate(
     config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
 ) -> None:
+    """The stages of a run in their order. All workers call it; only the chief writes files."""
+    # What each epoch will be made of, before anything slow begins.
     samples = create_planner(config, data).count_samples()
     print(_describe_data(config, data, samples), flush=True)
-    twice = balance_summary.double_balancing(config, samples["natural"], samples["planned"])
-    if twice:
-        print(f"warning: {twice}", flush=True)
+    warning = balance_summary.double_balancing(config, samples["natural"], samples["planned"])
+    if warning:
+        print(f"warning: {warning}", flush=True)
+
+    # Model, optimizer, data and compiled steps. The run directory is written once they fit.
     trainer = create_trainer(config, data, strategy)
     print(_describe_model(trainer), flush=True)
     if trainer.is_chief:
         run_directory.start_run(config, data, samples)
+
+    # Train all epochs, or those after the latest checkpoint; ends with the best weights.
     loop.train(trainer)
-    _evaluate(trainer)
 
-
-def _evaluate(trainer: Trainer) -> None:
+    # Predict every image of validation and test exactly once.
     predictions = {split: predict_split(trainer, split) for split in run_files.SPLITS}
     if trainer.is_chief:
-        write_results(
-            trainer.config.run_dir, predictions, trainer.learner.model, trainer.data.class_names
-        )
+        write_results(config.run_dir, predictions, trainer.learner.model, data.class_names)
 
 
 def write_results(
@@ -86,9 +88,9 @@ def write_results(
 ) -> None:
     """Writes predictions, model, metrics, pictures and report, in that order."""
     metrics = {}
-    for split, answers in predictions.items():
-        metrics[split] = compute_metrics(answers, class_names)
-        write_predictions(run_files.predictions_path(run_dir, split), answers, class_names)
+    for split, of_split in predictions.items():
+        metrics[split] = compute_metrics(of_split, class_names)
+        write_predictions(run_files.predictions_path(run_dir, split), of_split, class_names)
     run_directory.save_model(run_dir, model)
     run_directory.write_json(os.path.join(run_dir, run_files.METRICS), metrics)
     report_pictures.write_pictures(run_dir)
@@ -124,7 +126,7 @@ def _describe_model(trainer: Trainer) -> str:
 
 
 def describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table of the main figures, and where to read on."""
+    """A table of the main metrics, and where to find all results."""
     names = list(metrics["test"]["per_class"])
     width = max(map(len, [*names, "balanced accuracy"])) + 8
     lines = ["", f"{'':{width}}" + "".join(f"{split:>12}" for split in metrics)]
@@ -134,5 +136,5 @@ def describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> 
     for name in names:
         values = "".join(f"{m['per_class'][name]['recall']:12.1%}" for m in metrics.values())
         lines.append(f"{'recall ' + name:{width}}{values}")
-    lines += ["", f"{run_dir}/report.md shows it all; the model is {run_dir}/model.keras"]
+    lines += ["", f"{run_dir}/report.md has all results; the model is {run_dir}/model.keras"]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the loop saves, and what it says when there is nothing good to save."""
+"""Saves checkpoints; weights that are NaN or infinite become an error that names the images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from trainer.runs.progress import Progress
 from trainer.training.learner import Trainer
 
 BAD_STEP = "not_finite.json"
-_SHOWN_IDS = 32
+_MAX_NAMED_IMAGES = 32
 
 
 def save(trainer: Trainer, progress: Progress) -> None:
     """Saves a checkpoint; all workers must call it, the chief writes.
 
     Raises:
-      UserError: see `check_finite`; the checkpoint before does not give way to a bad one.
+      DivergedError: see `check_finite`; the checkpoint before is kept.
     """
     if progress.epoch_step:
         check_finite(trainer, progress)
-        if not trainer.config.sync_batch_norm:  # a checkpoint holds the first replica's alone
+        if not trainer.config.sync_batch_norm:  # a checkpoint holds only the first replica's
             batch_norm.average_statistics(trainer.strategy, trainer.learner.model)
         progress.meters = trainer.learner.meters.state()
     if trainer.is_chief:
@@ -32,10 +32,10 @@ def save(trainer: Trainer, progress: Progress) -> None:
 
 
 def check_finite(trainer: Trainer, progress: Progress) -> None:
-    """Checks the weights that the last step has left; its loss may have been finite still.
+    """Checks the weights after the last step, whose loss may have been finite all the same.
 
     Raises:
-      DivergedError: they are not finite, with the step and its images.
+      DivergedError: they are NaN or infinite; the message names the step and its images.
     """
     variables = (*trainer.learner.model.variables, *trainer.learner.optimizer.variables)
     values = (variable.value for variable in variables)
@@ -44,9 +44,9 @@ def check_finite(trainer: Trainer, progress: Progress) -> None:
 
 
 def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> DivergedError:
-    """The error that names a step, counted from 1 over the whole run, and its images.
+    """Returns the error that names a step, counted from 1 over the whole run, and its images.
 
-    The whole list goes to RUN/not_finite.json.
+    The message names the first images; RUN/not_finite.json lists all of them.
     """
     config, epoch = trainer.config, progress.epoch
     plan = trainer.planner.plan(epoch)
@@ -65,10 +65,10 @@ def explain_bad_step(trainer: Trainer, progress: Progress, bad_step: int) -> Div
     path = os.path.join(config.run_dir, BAD_STEP)
     if trainer.is_chief:
         run_directory.write_json(path, content)
-    more = f", and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+    more = f", and {len(ids) - _MAX_NAMED_IMAGES} more" if len(ids) > _MAX_NAMED_IMAGES else ""
     return DivergedError(
-        f"the loss or the weights were not finite at step {bad_step} (epoch {epoch + 1}), images "
-        f"{', '.join(ids[:_SHOWN_IDS])}{more} ({path}); checkpoints before it are kept. Look at "
-        f"these images, or try a lower --learning_rate than {progress.learning_rate:g} in another "
-        "--run_dir"
+        f"the loss or the weights became NaN or infinite at step {bad_step} (epoch {epoch + 1}), "
+        f"images {', '.join(ids[:_MAX_NAMED_IMAGES])}{more} (all of them in {path}); checkpoints "
+        "before it are kept. Look at these images, or try a lower --learning_rate than "
+        f"{progress.learning_rate:g} in another --run_dir"
     )

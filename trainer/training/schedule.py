@@ -1,4 +1,4 @@
-"""The learning rate on the device: warmed up step by step, set by the host between loops."""
+"""The learning rate on the device: set by the host between host loops, warmed up in each step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import tensorflow as tf
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """The rate that the host sets, times min(1, (steps done + 1) / `steps`).
+    """Linear warm-up: the rate that the host sets, times min(1, (steps done + 1) / `steps`).
 
-    Worked out on the device in every step, so a host loop of many steps warms up as single steps
-    do; and from the optimizer's own count of steps, so a resumed run goes on with the same.
+    The device computes it in every step, so it also rises within a host loop of many steps. It
+    depends on the optimizer's count of steps, so a resumed run continues the same warm-up.
     """
 
     def __init__(self, rate: float, steps: int) -> None:
@@ -23,7 +23,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def set_learning_rate(optimizer: keras.Optimizer, rate: float) -> None:
-    """Sets the rate of the coming steps, or what they warm up to."""
+    """Sets the learning rate of the next steps; during warm-up, the rate that they rise to."""
     schedule = getattr(optimizer, "_learning_rate", None)
     if isinstance(schedule, WarmUp):
         schedule.rate.assign(rate)

@@ -2,21 +2,21 @@
 
 Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, ICLR 2020:
 
-    crt       the output layer starts anew and is trained on class-balanced draws, with all that
-              comes before it frozen (section 4.2, "classifier re-training")
+    crt       a new output layer is trained on class-balanced samples, with all layers before it
+              frozen (section 4.2, "classifier re-training")
     tau_norm  the weights of class c become w_c / ||w_c||^tau, the bias is dropped as in the paper
               (section 4.2, equation 4); nothing is trained
 
 and, of the same kind, Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021:
 
     posthoc_logit_adjusted
-              tau times the log share of each class that the run was trained at is taken off its
-              bias (section 4.1, equation 9); nothing is trained
+              tau times the log of each class's share in training is subtracted from its bias
+              (section 4.1, equation 9); nothing is trained
 
 Features are computed once, in inference mode (moving BatchNormalization statistics, no dropout,
-no flips), and kept in memory. So `crt` takes seconds, but sees no augmented images; the paper
-computes them anew in every epoch and lowers the learning rate along a cosine, here it is constant
-and the best epoch by validation balanced accuracy is kept.
+no flips), and kept in memory. So `crt` takes seconds, but sees no augmented images. The paper
+computes features again in every epoch and uses a cosine schedule of the learning rate; here the
+rate is constant, and the epoch with the best validation balanced accuracy is kept.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from trainer.training.learner import create_planner
 from trainer.training.run import write_results
 
 METHODS = ("crt", "tau_norm", "posthoc_logit_adjusted")
-# Kang et al. search within (0, 1) as well.
+# Kang et al. search in (0, 1); here both ends are included.
 TAUS = tuple(step / 20 for step in range(21))
 _BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """A finished run, opened: what it says, its data, model and predictions."""
+    """A finished run with its data set, model and predictions."""
 
     run: FinishedRun
     data: DatasetDir
@@ -76,31 +76,32 @@ def decouple(
     learning_rate: float = 0.01,
     data_dir: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Makes a run directory from a finished one, with another output layer.
+    """Writes the run directory of a finished run with another output layer.
 
     Args:
-      from_run: stays as it is; run_dir: gets the same files as one of `trainer.main`.
+      from_run: directory of the finished run, which is not changed.
+      run_dir: new directory; it gets the same files as a run of `trainer.main`.
       method: one of `METHODS`.
-      tau: of `tau_norm`; None: of `TAUS` the one of the best balanced accuracy on validation. Of
-        `posthoc_logit_adjusted`; None: 1, which is consistent for the balanced error.
-      epochs, learning_rate: of `crt`, with the optimizer and batch size of the run.
-      data_dir: the run's data set if it was moved.
+      tau: for `tau_norm`; None: the one of `TAUS` with the best balanced accuracy on validation.
+        For `posthoc_logit_adjusted`; None: 1, which is consistent for the balanced error.
+      epochs, learning_rate: for `crt`, which keeps the optimizer and batch size of the run.
+      data_dir: the run's data set, if it was moved.
 
     Returns:
       The content of metrics.json.
 
     Raises:
-      UserError: `from_run` is not finished or has no plain output layer, the data are other ones,
-        `run_dir` is taken, or a setting is impossible.
+      UserError: `from_run` is not finished or has no plain output layer, the data set is not the
+        one it was trained on, `run_dir` holds another run, or a setting is out of range.
     """
     if method not in METHODS:
-        raise UserError(f"--method={method} is none of {', '.join(METHODS)}")
+        raise UserError(f"--method={method} is not one of {', '.join(METHODS)}")
     if tau is not None and not 0 <= tau < float("inf"):
-        raise UserError(f"--tau={tau} must be a number of 0 or more")
+        raise UserError(f"--tau={tau} must be a finite number of 0 or more")
     run_directory.check_decoupled_run(run_dir)
     source = _open_run(from_run, data_dir)
     config = dataclasses.replace(source.run.config, run_dir=run_dir, data_dir=source.data.path)
-    told: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "method": method,
         "from_run": os.path.abspath(from_run),
         "from_config": source.run.config.to_json(),
@@ -108,10 +109,10 @@ def decouple(
     }
     with run_directory.explained_failures(config), split_batches.explained_reads(source.data):
         if method == "tau_norm":
-            return _normalise(source, config, told, tau)
+            return _normalise(source, config, origin, tau)
         if method == "posthoc_logit_adjusted":
-            return _adjust(source, config, told, 1.0 if tau is None else tau)
-        return _retrain(source, _second_stage(config, source.data, epochs, learning_rate), told)
+            return _adjust(source, config, origin, 1.0 if tau is None else tau)
+        return _retrain(source, _second_stage(config, source.data, epochs, learning_rate), origin)
 
 
 def normalise_weights(kernel: np.ndarray, tau: float) -> np.ndarray:
@@ -121,7 +122,7 @@ def normalise_weights(kernel: np.ndarray, tau: float) -> np.ndarray:
 
 
 def choose_tau(features: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> dict[float, float]:
-    """tau -> balanced accuracy (mean recall) of each of `TAUS`; the first best one is to be used.
+    """tau -> balanced accuracy (mean recall), for each of `TAUS`; of equal ones, use the first.
 
     Args:
       features: float32 [n, features]; labels: int32 [n]; kernel: float32 [features, classes].
@@ -154,13 +155,13 @@ def _open_run(from_run: str, data_dir: str) -> _Source:
     if not isinstance(source.head, keras.layers.Dense):
         raise UserError(
             f"--from_run={from_run} has --loss={run.config.loss}, whose output layer has weights "
-            "of length 1 and no bias already: decouple a run with another loss"
+            "of length 1 and no bias already: choose a run with another loss"
         )
     return source
 
 
 def _compute_features(source: _Source, split: str) -> np.ndarray:
-    """float32 [n, features], what goes into the output layer, in the split's canonical order."""
+    """Inputs of the output layer, float32 [n, features], in the split's canonical order."""
     model = keras.Model(source.model.input, source.head.input)
     forward = tf.function(lambda images: tf.cast(model(images, training=False), tf.float32))
     started = time.monotonic()
@@ -177,40 +178,40 @@ def _compute_features(source: _Source, split: str) -> np.ndarray:
 
 
 def _normalise(
-    source: _Source, config: TrainConfig, told: dict[str, Any], tau: float | None
+    source: _Source, config: TrainConfig, origin: dict[str, Any], tau: float | None
 ) -> dict[str, dict[str, Any]]:
     features = {split: _compute_features(source, split) for split in SPLITS}
     kernel = source.head.kernel.numpy()
-    told |= {"tau": tau, "tau_from": "given", "flags": {"tau": tau}}
+    origin |= {"tau": tau, "tau_from": "given", "flags": {"tau": tau}}
     if tau is None:
         scores = choose_tau(features["validation"], source.predictions["validation"].labels, kernel)
         tau = max(scores, key=lambda value: scores[value])
-        told |= {
+        origin |= {
             "tau": tau,
             "tau_from": "the best balanced accuracy on validation",
             "tau_scores": [[value, score] for value, score in scores.items()],
             "flags": {},
         }
         print(f"tau {tau:g}: validation balanced accuracy {scores[tau]:.3f}", flush=True)
-    run_directory.start_run(config, source.data, source.run.samples, told)
+    run_directory.start_run(config, source.data, source.run.samples, origin)
     run_directory.write_history(config.run_dir, source.run.history)
     kernel, bias = normalise_weights(kernel, tau), np.zeros(kernel.shape[1], np.float32)
-    return _finish(source, config, _answers(source, features, kernel, bias), kernel, bias)
+    return _finish(source, config, _predict(source, features, kernel, bias), kernel, bias)
 
 
 def _adjust(
-    source: _Source, config: TrainConfig, told: dict[str, Any], tau: float
+    source: _Source, config: TrainConfig, origin: dict[str, Any], tau: float
 ) -> dict[str, dict[str, Any]]:
     priors = training_priors(source.run)
-    told |= {"tau": tau, "priors": priors.tolist(), "flags": {"tau": tau}}
+    origin |= {"tau": tau, "priors": priors.tolist(), "flags": {"tau": tau}}
     kernel, bias = source.head.get_weights()
     predictions = {
         split: dataclasses.replace(
-            found, logits=class_weights.adjust_logits(found.logits, priors, tau).astype(np.float32)
+            given, logits=class_weights.adjust_logits(given.logits, priors, tau).astype(np.float32)
         )
-        for split, found in source.predictions.items()
+        for split, given in source.predictions.items()
     }
-    run_directory.start_run(config, source.data, source.run.samples, told)
+    run_directory.start_run(config, source.data, source.run.samples, origin)
     run_directory.write_history(config.run_dir, source.run.history)
     bias = class_weights.adjust_logits(bias, priors, tau)
     return _finish(source, config, predictions, kernel, bias)
@@ -219,7 +220,7 @@ def _adjust(
 def _second_stage(
     config: TrainConfig, data: DatasetDir, epochs: int, learning_rate: float
 ) -> TrainConfig:
-    """The settings that describe what `crt` does; those of the first stage are kept beside."""
+    """The settings that describe what `crt` does; `from_config` keeps those of the first stage."""
     return dataclasses.replace(
         config,
         sampler="weighted",
@@ -242,7 +243,7 @@ def _second_stage(
 
 
 def _retrain(
-    source: _Source, config: TrainConfig, told: dict[str, Any]
+    source: _Source, config: TrainConfig, origin: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     samples = create_planner(config, source.data).count_samples()
     features = {split: _compute_features(source, split) for split in ("train", *SPLITS)}
@@ -250,10 +251,10 @@ def _retrain(
     kernel, bias, history = output_layer.train(
         features["train"], (features["validation"], labels), config, source.data
     )
-    told |= {"flags": {"epochs": config.epochs, "learning_rate": config.learning_rate}}
-    run_directory.start_run(config, source.data, samples, told)
+    origin |= {"flags": {"epochs": config.epochs, "learning_rate": config.learning_rate}}
+    run_directory.start_run(config, source.data, samples, origin)
     run_directory.write_history(config.run_dir, history)
-    return _finish(source, config, _answers(source, features, kernel, bias), kernel, bias)
+    return _finish(source, config, _predict(source, features, kernel, bias), kernel, bias)
 
 
 def _finish(
@@ -269,11 +270,11 @@ def _finish(
     return files.read_json(os.path.join(config.run_dir, run_files.METRICS))
 
 
-def _answers(
+def _predict(
     source: _Source, features: dict[str, np.ndarray], kernel: np.ndarray, bias: np.ndarray
 ) -> dict[str, Predictions]:
-    """Predictions of an output layer. Ids and true classes are those of the run: the same data in
-    the same order."""
+    """Predictions of an output layer. Ids and true classes are those of the run, which has the same
+    data in the same order."""
     return {
         split: dataclasses.replace(
             source.predictions[split],

@@ -1,4 +1,4 @@
-"""From settings to a run in this process: the files, the signals and the devices it needs."""
+"""Starts a run in this process: checks its paths, handles signals, creates the strategy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
       The content of metrics.json; empty in a worker that is not the chief.
 
     Raises:
-      UserError: a mistake to mend. TemporaryError: the run was interrupted and can go on.
+      UserError: see its message. TemporaryError: the run was interrupted and can go on.
     """
     _check_file_systems(config)
     if listen:
@@ -45,13 +45,13 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
         strategy = strategies.create_strategy(
             config.strategy, virtual_devices=config.virtual_devices, tpu=config.tpu
         )
-        if listen:  # again: TensorFlow's coordination service has taken SIGTERM for itself
+        if listen:  # again: TensorFlow's coordination service has replaced the SIGTERM handler
             preemption.listen()
         return run(config, dataset_dir.load(config.data_dir), strategy)
 
 
 def _check_file_systems(config: TrainConfig) -> None:
-    """The build reads and writes wherever fsspec does; TensorFlow knows fewer file systems."""
+    """Refuses paths that the data set's build (fsspec) can use, but TensorFlow cannot."""
     if "://" in config.run_dir:
         raise UserError(
             f"--run_dir={config.run_dir}: a run is written to a local disk: name a folder there, "

@@ -1,4 +1,4 @@
-"""`--profile`: traces steps of a training and says in one line what bounds them."""
+"""`--profile`: traces training steps and prints a line that says where their time goes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trainer.runs.progress import Progress
 from trainer.training import trace_file
 from trainer.training.learner import Trainer
 
-DIRECTORY = "profile"  # of the run; RUN/tensorboard is made anew at every start
+DIRECTORY = "profile"  # not in RUN/tensorboard, which every start deletes and writes again
 
 
 class StepProfile:
-    """Traces `config.profile` steps of the first epoch that a process trains; else does nothing.
+    """Traces `config.profile` steps of the first epoch that a process trains, none of later ones.
 
-    It is the context of an epoch's host loops:
+    Use it around the host loops of an epoch:
 
         with StepProfile(trainer, progress) as profile:
             while …:
@@ -26,20 +26,20 @@ class StepProfile:
                 …                        # trains `count` steps and reads their totals
                 profile.after(count)
 
-    The first host loop is left out, because it builds the graph of the steps. All workers make the
-    same host loops, and the chief alone traces. An error discards the trace.
+    The first host loop is not traced, because it builds the graph of the steps. All workers run
+    the same host loops, and only the chief traces. An error discards the trace.
     """
 
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
         self._config, self._chief, self._progress = trainer.config, trainer.is_chief, progress
         self._logdir = os.path.join(trainer.config.run_dir, DIRECTORY)
-        # Other epochs of this process have their graph, and with it a profile, behind them.
+        # If the graph exists, this process has trained, and profiled, an epoch before.
         self._wanted = trainer.config.profile
         if self._wanted and trainer.train_steps.experimental_get_tracing_count():
             self._wanted = 0
         self._left = self._wanted
-        self._first_loop = 0  # its steps, once it is done
-        self._first_step = 0  # the first traced one, from 1 in its epoch
+        self._first_loop = 0  # how many steps the first host loop had; 0: it is not done
+        self._first_step = 0  # first traced step of the epoch, counted from 1; 0: none yet
         self._session = contextlib.ExitStack()
         self._loop = contextlib.ExitStack()
 
@@ -59,7 +59,7 @@ class StepProfile:
             self._finish()
 
     def before(self, count: int) -> int:
-        """Call it before a host loop of `count` steps; returns how many of them to make now."""
+        """Call it before a host loop of `count` steps; returns how many of them to run now."""
         if not self._left or not self._first_loop:
             return count
         if not self._first_step:
@@ -71,7 +71,7 @@ class StepProfile:
         return min(count, self._left)
 
     def after(self, count: int) -> None:
-        """Call it after a host loop, when the devices are done with its steps."""
+        """Call it after a host loop, when the devices have finished its steps."""
         self._loop.close()
         self._first_loop = self._first_loop or count
         if self._first_step and self._left:
@@ -91,13 +91,13 @@ class StepProfile:
         if not self._first_step:
             return (
                 f"nothing traced: epoch {epoch} has no step after the first host loop of "
-                f"{self._first_loop}, which is left out because it builds the graph; a smaller "
-                "--steps_per_loop leaves some"
+                f"{self._first_loop}, which is left out because it builds the graph; choose a "
+                "smaller --steps_per_loop"
             )
         count = self._wanted - self._left
         last = self._first_step + count - 1
         shares = trace_file.measure_shares(self._logdir)
-        fewer = f" (all that are left of --profile={self._wanted})" if self._left else ""
+        fewer = f" (--profile={self._wanted} asks for more than are left)" if self._left else ""
         return (
             f"steps {self._first_step}-{last} of epoch {epoch}{fewer}, "
             f"{shares.seconds / count * 1e3:.3g} ms each: {shares.describe()}; trace in "

@@ -1,7 +1,7 @@
 """One training step and one prediction step, the same under every strategy.
 
-Static shapes and no operation that a TPU lacks. Many steps run in one `tf.function`, so that the
-host is asked once a loop and not once a step.
+All shapes are static, and all operations exist on a TPU. One call of a `tf.function` runs many
+steps, so that the host is needed once a host loop and not once a step.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from trainer.training.losses import cross_entropy
 def create_optimizer(
     name: str, learning_rate: float, model: keras.Model, warmup_steps: int = 0
 ) -> keras.Optimizer:
-    """Returns the optimizer with its slots made; call it in the strategy's scope.
+    """Returns the optimizer with its slot variables; call it in the strategy's scope.
 
     The learning rate is one of its variables, so it can change between steps and is part of a
-    checkpoint. With `warmup_steps` it is a `schedule.WarmUp`, which the optimizer's count of steps
-    determines; `schedule.set_learning_rate` sets either.
+    checkpoint. With `warmup_steps` it is a `schedule.WarmUp`, a function of the optimizer's count
+    of steps. `schedule.set_learning_rate` sets it in both cases.
     """
     kinds = {
         "adamax": keras.optimizers.Adamax,
@@ -41,11 +41,11 @@ def create_optimizer(
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """What the meters held when they were read.
+    """The values of the meters when they were read.
 
     Attributes:
       loss: mean training loss of an example; confusion: int64 [true, predicted].
-      first_bad_step: first step, counted from 1 over the whole run, whose loss was not finite.
+      first_bad_step: first step, counted from 1 over the whole run, whose loss was NaN or infinite.
     """
 
     loss: float
@@ -62,7 +62,7 @@ class Totals:
 
 
 class Meters:
-    """Sums over the training steps, kept on the devices; make it in the strategy's scope."""
+    """Sums over the training steps, kept on the devices; create it in the strategy's scope."""
 
     def __init__(self, num_classes: int) -> None:
         sums = {
@@ -71,7 +71,7 @@ class Meters:
             "aggregation": tf.VariableAggregation.SUM,
         }
         self._num_classes = num_classes
-        # float32 counts exactly up to 2^24 and, unlike integers, multiplies on every device.
+        # float32 counts exactly up to 2^24 and, unlike integers, has a matmul on every device.
         self._confusion = tf.Variable(tf.zeros([num_classes, num_classes]), **sums)
         self._loss = tf.Variable(0.0, **sums)
         self._bad_step = tf.Variable(
@@ -98,11 +98,11 @@ class Meters:
         self._bad_step.assign(tf.constant(0, tf.int64))
 
     def state(self) -> dict[str, Any]:
-        """The sums as JSON-able numbers, exact; for `restore`. All workers must call it."""
+        """The exact sums as JSON values, for `restore`. All workers must call it."""
         return {"loss": float(self._loss.numpy()), "confusion": self._confusion.numpy().tolist()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Sets the sums; several replicas share them, so that their sum is right."""
+        """Sets the sums; TensorFlow divides each among the replicas, so that their sum is right."""
         self.reset()
         self._loss.assign(tf.constant(state["loss"], tf.float32))
         self._confusion.assign(tf.constant(state["confusion"], tf.float32))
@@ -129,9 +129,10 @@ def make_replica_step(
     context's `all_reduce`, so that every strategy, and `export_step` without one, runs this.
 
     Args:
-      global_batch: images of a step over all replicas. Each replica's loss is its sum divided
-        by this, so the optimizer's sum of gradients over replicas is that of the mean loss.
-      loss: of int32 [b] labels and float32 [b, classes] logits, float32 [b]; see `losses`.
+      global_batch: images of a step over all replicas. Each replica divides the sum of
+        its losses by this, so the sum of gradients over replicas is that of the mean loss.
+      loss: function of int32 [b] labels and float32 [b, classes] logits that returns the losses,
+        float32 [b]; see `losses`.
     """
 
     def replica_step(images: tf.Tensor, labels: tf.Tensor, *mixing: tf.Tensor) -> None:
@@ -170,7 +171,7 @@ def make_train_steps(
 
     Returns:
       A `tf.function`; `batches` yields distributed (uint8 [b, S, S, C], int32 [b]), and for mixed
-      images also the partners' labels, int32 [b], and the own images' weights, float32 [b].
+      images also the partners' labels, int32 [b], and the weights of the first images, float32 [b].
     """
     replica_step = make_replica_step(model, optimizer, meters, global_batch, loss)
 
@@ -217,7 +218,7 @@ def make_predict_step(
 def spread_seeds(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
     """Gives each replica its own dropout seed; call it once, after creation or restoring.
 
-    Otherwise all replicas would drop the same positions of their parts of the batch. A
+    Otherwise all replicas would use the same dropout masks on their parts of the batch. A
     checkpoint holds the first replica's state, whose seed this leaves as it is.
     """
     states = seed_states(model)

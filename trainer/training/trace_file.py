@@ -1,26 +1,26 @@
 """Where the time of training steps goes, measured from a trace by TensorFlow's profiler.
 
-    with profiling.session(logdir):
-        with profiling.host_loop(step):
+    with trace_file.session(logdir):
+        with trace_file.host_loop(step):
             trainer.train_steps(batches, count)
-            trainer.meters.read()        # a GPU is done only now
-    shares = profiling.measure_shares(logdir)
+            trainer.learner.meters.read()  # waits until a GPU has finished
+    shares = trace_file.measure_shares(logdir)
 
-Every moment of a traced host loop counts once, as the first of these that holds:
+Every moment of a traced host loop is counted once, as the first of these that applies:
 
   compute    an operation of the training step runs, in any replica. On a CPU: its operations on the
              host, not those of tf.data's functions, which read and decode. With a GPU or TPU: what
              its own timeline shows, and the host's operations do not count.
-  reduction  a sum over replicas is under way: gradients, the moments of synchronised
+  reduction  a sum over replicas is being computed: gradients, the moments of synchronised
              BatchNormalization, the loss. Waiting for a slower replica or worker is part of it.
   input      a replica waits for its part of a batch, or copies it to its GPU.
-  rest       none of it: TensorFlow between two operations, operations too short for it to note, the
-             host between two calls, processors that other programs hold.
+  rest       none of these: TensorFlow between two operations, operations too short to be recorded,
+             the host between two calls, processors that other programs use.
 
-So `compute` hides what happens beside it. Reading that takes processors away from computing makes
-`compute` longer, and a replica that waits while another computes does not count as waiting. Of
-several workers the chief's process is measured. GPUs and TPUs: from the names that TensorFlow gives
-their timelines; not run on one.
+So `compute` hides what happens at the same time. Reading that takes processors away from computing
+makes `compute` longer, and a replica that waits while another computes does not count as waiting.
+With several workers, only the chief's process is measured. The timelines of GPUs and TPUs are
+recognised by the names that TensorFlow gives them; this has not been run on such a device.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _LOOP = "host_loop"
 _PROCESS = "ExecutorState::Process"
 _GET_NEXT = re.compile(r"IteratorGetNext\w*Op::DoCompute")
 _OPERATION = re.compile(r"[^:\s]+:(\w+)")  # name:type
-# These only hold others, or wait for a batch that _GET_NEXT notes.
-_HOLDER = re.compile(r"\w*(PartitionedCall|While|If|Case|RemoteCall|IteratorGetNext\w*)")
-# Host operations and NVIDIA's kernels; the device operations of XLA.
+# These only contain other operations, or wait for a batch, which _GET_NEXT counts.
+_CONTAINER = re.compile(r"\w*(PartitionedCall|While|If|Case|RemoteCall|IteratorGetNext\w*)")
+# Sums over replicas: names of host operations, of NVIDIA's kernels, of XLA's operations.
 _SUM = re.compile(r"Collective|Nccl|nccl|all-reduce|all-gather|reduce-scatter")
 _DEVICE_LINES = ("Stream", "XLA Ops")  # a device's other lines are summaries of these
 _WORDS = {
@@ -56,9 +56,11 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Attributes:
-    compute, input, reduction, rest: shares of `seconds`, see the module; their sum is 1.
-    seconds: of all host loops of a trace, what lies between them left out.
+    """Where the time of a trace went.
+
+    Attributes:
+      compute, input, reduction, rest: shares of `seconds`, see the module; their sum is 1.
+      seconds: length of all host loops of a trace, without the time between them.
     """
 
     compute: float
@@ -94,7 +96,7 @@ def session(logdir: str) -> Iterator[None]:
 
 
 def host_loop(step: int) -> contextlib.AbstractContextManager:
-    """Marks what `measure_shares` measures; `step`: of the run, for TensorBoard."""
+    """Marks a host loop for `measure_shares`; TensorBoard shows `step`, counted over the run."""
     return tf.profiler.experimental.Trace(_LOOP, step_num=step, _r=1)
 
 
@@ -102,7 +104,7 @@ def measure_shares(logdir: str) -> Shares:
     """Shares of the newest trace below a directory.
 
     Raises:
-      ValueError: there is none, or no host loop in it.
+      ValueError: there is no trace, or no host loop in it.
     """
     paths = glob.glob(os.path.join(logdir, "plugins", "profile", "*", "*.xplane.pb"))
     if not paths:
@@ -118,10 +120,11 @@ def measure_shares(logdir: str) -> Shares:
 def split_time(
     window: np.ndarray, compute: np.ndarray, reduction: np.ndarray, input: np.ndarray
 ) -> dict[str, int]:
-    """Length of `window` by what holds, the first argument first; `rest`: none of the others.
+    """Divides the length of `window` among the others, each moment to the first that covers it;
+    `rest`: moments that none covers.
 
     Args:
-      window, …: int64 [n, 2], starts and ends, in any order, which may overlap.
+      window, …: int64 [n, 2], starts and ends in nanoseconds, in any order; they may overlap.
     """
     cuts = np.unique(np.concatenate([window, compute, reduction, input]))
     left, lengths = _covered(window, cuts), {}
@@ -133,7 +136,7 @@ def split_time(
 
 
 def _covered(intervals: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """bool [len(cuts) - 1]: whether any of the intervals, which begin and end at cuts, is there."""
+    """bool [len(cuts) - 1]: whether an interval, which begins and ends at cuts, covers each gap."""
     begun, ended = (
         np.bincount(np.searchsorted(cuts, points), minlength=len(cuts)) for points in intervals.T
     )
@@ -142,58 +145,59 @@ def _covered(intervals: np.ndarray, cuts: np.ndarray) -> np.ndarray:
 
 def _read_intervals(path: str) -> dict[str, np.ndarray]:
     """The arguments of `split_time` from a trace, in nanoseconds."""
-    # Late: a training without --profile does not depend on this corner of TensorFlow.
+    # Imported here, so that training without --profile does not need this part of TensorFlow.
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     with open(path, "rb") as file:
         planes = xplane_pb2.XSpace.FromString(file.read()).planes
-    found: dict[str, list] = defaultdict(list)
+    intervals: dict[str, list] = defaultdict(list)
     for plane in planes:
         if plane.name.startswith("/device:"):
-            _read_device(plane, found)
-    on_device = bool(found["compute"])
+            _read_device(plane, intervals)
+    on_device = bool(intervals["compute"])
     for plane in planes:
         if plane.name.startswith("/host:"):
-            _read_host(plane, found, operations=not on_device)
+            _read_host(plane, intervals, operations=not on_device)
     names = ("window", "compute", "reduction", "input")
-    return {name: np.array(found[name], np.int64).reshape(-1, 2) for name in names}
+    return {name: np.array(intervals[name], np.int64).reshape(-1, 2) for name in names}
 
 
-def _read_device(plane: Any, found: Mapping[str, list]) -> None:
+def _read_device(plane: Any, intervals: Mapping[str, list]) -> None:
     for line in plane.lines:
         if line.name.startswith(_DEVICE_LINES):
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
                 copied = name.startswith("MemcpyH2D")
                 kind = "input" if copied else "reduction" if _SUM.search(name) else "compute"
-                found[kind].append(_interval(line, event))
+                intervals[kind].append(_interval(line, event))
 
 
-def _read_host(plane: Any, found: Mapping[str, list], *, operations: bool) -> None:
+def _read_host(plane: Any, intervals: Mapping[str, list], *, operations: bool) -> None:
     """Adds the host's intervals; those of operations that compute only with `operations`."""
     kinds = {key: _host_kind(value.name) for key, value in plane.event_metadata.items()}
     steps, by_line = set(), []
     for line in plane.lines:
-        mine: dict[str, list] = defaultdict(list)
+        of_line: dict[str, list] = defaultdict(list)
         for event in line.events:
             kind = kinds[event.metadata_id]
             if kind == "process":
-                mine[kind].append((*_interval(line, event), _step_id(plane, event)))
+                of_line[kind].append((*_interval(line, event), _step_id(plane, event)))
             elif kind:
-                mine[kind].append(_interval(line, event))
+                of_line[kind].append(_interval(line, event))
                 if kind == "input":
                     steps.add(_step_id(plane, event))
         for kind in ("window", "reduction", "input"):
-            found[kind] += mine[kind]
-        by_line.append(mine)
-    # An operation does not say whose it is, but the executor that runs it in the same thread does.
-    for mine in by_line if operations else []:
-        of_steps = [(start, end) for start, end, step in mine["process"] if step in steps]
-        if of_steps and mine["compute"]:
-            computed, ran = np.array(mine["compute"]), np.array(of_steps)
+            intervals[kind] += of_line[kind]
+        by_line.append(of_line)
+    # An operation does not name its function call, but the executor that runs it in the same
+    # thread does.
+    for of_line in by_line if operations else []:
+        of_steps = [(start, end) for start, end, step in of_line["process"] if step in steps]
+        if of_steps and of_line["compute"]:
+            computed, ran = np.array(of_line["compute"]), np.array(of_steps)
             cuts = np.unique(np.concatenate([computed, ran]))
             both = _covered(computed, cuts) & _covered(ran, cuts)
-            found["compute"] += zip(cuts[:-1][both], cuts[1:][both], strict=True)
+            intervals["compute"] += zip(cuts[:-1][both], cuts[1:][both], strict=True)
 
 
 def _host_kind(name: str) -> str | None:
@@ -202,7 +206,7 @@ def _host_kind(name: str) -> str | None:
     if _GET_NEXT.fullmatch(name):
         return "input"
     operation = _OPERATION.fullmatch(name)
-    if operation is None or _HOLDER.fullmatch(operation[1]):
+    if operation is None or _CONTAINER.fullmatch(operation[1]):
         return None
     return "reduction" if _SUM.match(operation[1]) else "compute"
 

@@ -122,7 +122,7 @@ def test_the_command_on_two_workers_writes_one_run_directory_as_one_cpu_would(da
         for text in (chief, other)
     ]
     assert epochs[0] == epochs[1]
-    assert "report.md shows it all" in chief
+    assert "report.md has all results" in chief
     assert "report.md" not in other
     # What only the chief may write is there once, and nothing else is.
     assert len(os.listdir(run_dir / "tensorboard")) == 1

@@ -83,28 +83,28 @@ def test_best_weights_are_evaluated_and_not_the_last(data, strategy, tmp_path, c
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
     assert np.argmin(losses) < len(losses) - 1, "the last epoch was the best: the test says nothing"
     assert metrics["validation"]["log_loss"] == min(losses)
-    assert f"weights of epoch {np.argmin(losses) + 1}, the best" in capsys.readouterr().out
+    assert f"weights of the best epoch, {np.argmin(losses) + 1}" in capsys.readouterr().out
 
 
 def test_loss_that_is_not_finite_names_the_step_and_leaves_the_directory_usable(
     data, strategy, tmp_path
 ):
     config = _config(data, tmp_path, learning_rate=1e30)
-    with pytest.raises(UserError, match=r"not finite at step [23] \(epoch 1\)"):
+    with pytest.raises(UserError, match=r"NaN or infinite at step [23] \(epoch 1\)"):
         run(config, data, strategy)
     run(dataclasses.replace(config, learning_rate=0.01), data, strategy)
 
 
 @pytest.mark.parametrize(
     "learning_rate",
-    # The loss of step 2 is not finite; or it is, and only the weights after it are not.
+    # Either the loss of step 2 is NaN or infinite, or only the weights after it are.
     [3e38, 1e15],
 )
 def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_stays(
     data, strategy, tmp_path, learning_rate
 ):
     config = _config(data, tmp_path, learning_rate=learning_rate, checkpoint_every=1)
-    with pytest.raises(DivergedError, match=r"not finite at step 2 \(epoch 1\)") as caught:
+    with pytest.raises(DivergedError, match=r"NaN or infinite at step 2 \(epoch 1\)") as caught:
         run(config, data, strategy)
     written = files.read_json(str(tmp_path / "not_finite.json"))
     plan = create_planner(config, data).plan(0)
