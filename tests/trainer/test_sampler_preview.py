@@ -119,7 +119,7 @@ def test_settings_that_no_sampler_knows_name_their_flag(names, settings, message
         ("", [], "one of --data_dir and --counts"),
         ("d", ["A=1"], "one of --data_dir and --counts"),
         ("", ["A=x"], "--counts: 'A=x'"),
-        ("", ["A=-1", "B=2"], "--counts=A=-1,B=2: none may be negative"),
+        ("", ["A=-1", "B=2"], "--counts=A=-1,B=2: counts must be 0 or more"),
     ],
 )
 def test_counts_that_do_not_read_name_their_flag(data_dir, items, message):

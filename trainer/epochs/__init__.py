@@ -1,1 +1,1 @@
-"""Which records each epoch of a run trains on, and the proof that it did."""
+"""Which records each epoch of a run trains on, and the check that it did."""

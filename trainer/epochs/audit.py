@@ -1,7 +1,7 @@
-"""What a sampler did: planned and delivered classes, coverage, repeats and reading, by epoch.
+"""What a sampler did in each epoch: classes planned and delivered, coverage, repeats, reading.
 
-Everything is worked out from the plans, which are pure functions of the run's settings: no record
-is read for it, a resumed run gets the same audit, and a preview needs no training. `check_trained`
+Everything is computed from the plans, which are pure functions of the run's settings. So an audit
+reads no record, a resumed run gets the same audit, and a preview needs no training. `check_trained`
 compares it with the images that a run really trained on.
 """
 
@@ -17,7 +17,7 @@ from trainer.balancing.samplers import EpochPlan
 from trainer.epochs.plan import EpochPlanner
 from trainer.settings.config import TrainConfig
 
-# The meters count in float32, exactly up to here.
+# The meters count in float32, which is exact up to this number.
 _EXACT_COUNTS = 2**24
 
 
@@ -26,13 +26,13 @@ class EpochAudit:
     """One epoch; arrays are int64 [classes].
 
     Attributes:
-      epoch: from 1.
+      epoch: counted from 1.
       planned: records that the sampler aims at, before the last, partial batch is left out.
       realised: records delivered, in whole batches.
       unique: different records among them.
       unique_so_far: different records in all epochs up to this one.
       largest_repeat: how often the most frequent record is delivered.
-      records_read: by all hosts together, including those that were read and not used.
+      records_read: records that all hosts together read, used or not.
     """
 
     epoch: int
@@ -45,7 +45,7 @@ class EpochAudit:
 
     @property
     def read_amplification(self) -> float:
-        """Records read for each one delivered."""
+        """Records read from shards for each record delivered; at least 1."""
         return self.records_read / max(int(self.realised.sum()), 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -90,13 +90,13 @@ class SamplerAudit:
         self.rows: list[EpochAudit] = []
 
     def measure(self, plan: EpochPlan) -> EpochAudit:
-        """Audits the plan of the epoch that follows the added ones, without adding it."""
+        """Audits the plan of the next epoch, without adding it."""
         times = self._times(plan)
         most = np.array([part.max(initial=0) for part in self._by_class(times)])
         read = len(plan.labels)
         if self._hosts:
-            # A class is read as often as its most frequent record is wanted, each time in full,
-            # and by every host: see trainer.input.shard_reading.
+            # Every host reads the whole class as many times as its most frequent record is
+            # delivered: see trainer.input.shard_reading.
             read = self._hosts * int(most @ self.counts)
         return EpochAudit(
             epoch=len(self.rows) + 1,
@@ -157,7 +157,7 @@ def check_trained(audit: EpochAudit, confusion: np.ndarray) -> None:
       confusion: int64 [classes, classes], true by predicted, of all steps of the epoch.
 
     Raises:
-      RuntimeError: they differ. That is a bug, and results would not be what the settings say.
+      RuntimeError: they differ. That is a bug: the run would not be what its settings say.
     """
     trained = confusion.sum(axis=1)
     if trained.max(initial=0) >= _EXACT_COUNTS:
@@ -173,8 +173,8 @@ def describe_epoch(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """One line on an epoch: shares, coverage, repeats, reading.
 
     Args:
-      content: as `SamplerAudit.to_json` gives it; its `epochs` are not read.
-      row: one of those.
+      content: as `SamplerAudit.to_json` gives it; its `epochs` are not used.
+      row: one of its `epochs`.
     """
     shares = ", ".join(
         f"{name} {realised:.1%} (plan {planned:.1%})"
@@ -192,7 +192,7 @@ def describe_epoch(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def describe_run(content: Mapping[str, Any], *, checked: bool = True) -> str:
-    """What an audit says of a whole run, in Markdown lines.
+    """A summary of a whole run's audit, in Markdown.
 
     Args:
       checked: whether `check_trained` compared the plans with the images trained on.

@@ -1,6 +1,6 @@
-"""What a run trains on, epoch by epoch: a function of its settings and class counts alone.
+"""What a run trains on in each epoch: a function of its settings and class counts only.
 
-TensorFlow is not imported: a preview is as quick as its plans.
+TensorFlow is not imported, so a preview starts quickly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainer.balancing.class_shares import Sampling
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.settings.config import TrainConfig
 
-# A sampler's settings that leave every class as it is.
+# The sampler settings that keep the natural class counts.
 _NATURAL: dict[str, Any] = {
     "sampler": "none",
     "target_distribution": (),
@@ -46,8 +46,8 @@ class EpochPlanner:
     def plan(self, epoch: int) -> samplers.EpochPlan:
         """The records of an epoch (from 0), in order.
 
-        With `steps_per_epoch` the sampler's own epochs follow each other without end, and an epoch
-        of the run is the next so many steps of them.
+        With `steps_per_epoch` the sampler's own epochs form an endless stream, and an epoch of the
+        run is the next `steps_per_epoch` steps of this stream.
         """
         wanted = self.config.steps_per_epoch
         if not wanted:
@@ -62,7 +62,7 @@ class EpochPlanner:
         return samplers.join_plans(parts)
 
     def partners(self, plan: samplers.EpochPlan, epoch: int) -> mixup.Mixing | None:
-        """What is mixed into the images of an epoch's plan; None without mixup."""
+        """The partners that mixup adds to the images of an epoch's plan; None without mixup."""
         config = self.config
         if config.mixup_alpha == 0:
             return None
@@ -77,12 +77,12 @@ class EpochPlanner:
         )
 
     def moments(self, epoch: int = 0) -> tuple[samplers.EpochPlan, mixup.Mixing | None]:
-        """The images that BatchNormalization's statistics are taken from, and what is mixed into
-        them: whole batches of about `bn_examples` images.
+        """The images from which BatchNormalization's statistics are estimated, and their mixup
+        partners: whole batches of about `bn_examples` images.
 
-        They are the first of the training stream, or with `adapt_natural` of an unmixed epoch at
-        natural prevalence. They are the same in all epochs, unless the class mix moves with the
-        epochs: then they are of the epoch (from 0) that was just trained.
+        They are the first images of the training stream or, with `adapt_natural`, of an epoch at
+        natural prevalence without mixup. They are the same for all epochs, unless the sampler's
+        class shares change by epoch: then they are those of `epoch` (from 0), the last one trained.
         """
         natural = self.config.batch_norm == "adapt_natural"
         planner = (
@@ -96,7 +96,7 @@ class EpochPlanner:
         return plan, None if natural else self.partners(plan, epoch=0)
 
     def planned_counts(self, epoch: int) -> np.ndarray:
-        """int64 [classes], what `plan` aims at before the last, partial batch is left out."""
+        """int64 [classes], planned images, before the last, partial batch is left out."""
         config = self.config
         counts = samplers.expected_counts(self._sampling(config.epochs), self.counts, epoch)
         if config.steps_per_epoch:
@@ -119,7 +119,7 @@ class EpochPlanner:
     def _sampler_epoch(self, epoch: int) -> samplers.EpochPlan:
         config = self.config
         return samplers.draw_epoch(
-            # The sampler's epochs may be shorter than the run's, and then there are more of them.
+            # If the sampler's epochs are shorter than the run's, there are more of them.
             self._sampling(max(config.epochs, epoch + 1)),
             self.counts,
             batch_size=config.batch_size,

@@ -16,10 +16,14 @@ from trainer.settings.config import TrainConfig
 
 
 def read_counts(data_dir: str, items: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Class names and training images of each, of a dataset directory or as CLASS=count.
+    """Class names and the training images of each class.
+
+    Args:
+      data_dir: dataset directory to read them from, or empty.
+      items: CLASS=count for each class, or empty.
 
     Raises:
-      UserError: not one of the two is given, or it does not read.
+      UserError: both or neither are given, or what is given cannot be read.
     """
     if bool(data_dir) == bool(items):
         raise UserError("give one of --data_dir and --counts")
@@ -28,7 +32,7 @@ def read_counts(data_dir: str, items: Sequence[str]) -> tuple[tuple[str, ...], l
         return data.class_names, list(data.counts["train"])
     pairs = sampler_options.parse_counts("counts", items)
     if min(count for _, count in pairs) < 0:
-        raise UserError(f"--counts={','.join(items)}: none may be negative")
+        raise UserError(f"--counts={','.join(items)}: counts must be 0 or more")
     return tuple(name for name, _ in pairs), [count for _, count in pairs]
 
 
@@ -39,11 +43,11 @@ def make_configs(
 
     Args:
       names: samplers.
-      settings: of class balancing, flag -> value.
-      common: other settings, of all samplers.
+      settings: flag -> value, the settings of class balancing.
+      common: other settings, the same for all samplers.
 
     Raises:
-      UserError: a sampler is unknown, or none of them knows a setting.
+      UserError: a sampler is unknown, or no sampler takes a setting that was given.
     """
     if len(names) == 1:
         return [TrainConfig(data_dir="", sampler=names[0], **common, **settings)]
@@ -88,7 +92,7 @@ def describe_sampler(audit: SamplerAudit, batch_size: int) -> str:
 
 
 def _table(audit: SamplerAudit, rows: Sequence[EpochAudit]) -> list[str]:
-    """Lines on epochs with one plan; the last row sums the classes."""
+    """Lines about epochs with the same planned counts; the last row sums the classes."""
     planned, last = rows[0].planned, rows[-1]
     realised = np.mean([row.realised for row in rows], axis=0)
     title = f"epochs {rows[0].epoch}-{last.epoch}" if len(rows) > 1 else f"epoch {last.epoch}"

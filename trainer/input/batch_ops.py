@@ -1,4 +1,4 @@
-"""What is done to whole batches of images on their way to the model, in tf.data."""
+"""Operations on whole batches of images in tf.data: mirroring, mixing, masking of padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def mirror(batch: tuple[tf.Tensor, tf.Tensor], flips: tf.Tensor) -> tuple[tf.Ten
     images, labels = batch
     size, height, width, channels = images.shape
     chosen = tf.gather(images, tf.where(flips)[:, 0])
-    # tf.reverse is quick in these two shapes only: 4 times as fast as on [b, S, S, C].
+    # tf.reverse is fast in these two shapes only: 4 times as fast as on [b, S, S, C].
     lines = tf.reshape(chosen, [-1, width] if channels == 1 else [-1, width, channels])
     mirrored = tf.reshape(tf.reverse(lines, axis=[1]), [-1, height, width, channels])
     source = tf.where(flips, size - 1 + tf.cumsum(tf.cast(flips, tf.int32)), tf.range(size))
@@ -18,10 +18,11 @@ def mirror(batch: tuple[tf.Tensor, tf.Tensor], flips: tf.Tensor) -> tuple[tf.Ten
 
 
 def mix(
-    own: tuple[tf.Tensor, tf.Tensor], partner: tuple[tf.Tensor, tf.Tensor], lam: tf.Tensor
+    first: tuple[tf.Tensor, tf.Tensor], partner: tuple[tf.Tensor, tf.Tensor], lam: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """(images, labels, partners' labels, lam) of images mixed by lam, float32 [b], and rounded."""
-    (images, labels), (partner_images, partner_labels) = own, partner
+    """(images, labels, partners' labels, lam): lam, float32 [b], is the weight of the first images;
+    mixed images are rounded to uint8."""
+    (images, labels), (partner_images, partner_labels) = first, partner
     weight = lam[:, tf.newaxis, tf.newaxis, tf.newaxis]
     images, partner_images = (tf.cast(i, tf.float32) for i in (images, partner_images))
     mixed = tf.round(weight * images + (1.0 - weight) * partner_images)

@@ -1,14 +1,15 @@
-"""Training images decoded by other machines, with tf.data service, in exactly the plan's order.
+"""Training images decoded by other machines, with tf.data service, in the order of the plan.
 
   python -m trainer.decode_server --port=5050          # on every machine that decodes
   python -m trainer.main --cache=none --data_service=HOST1:5050,HOST2:5050 …
 
-A dispatcher with several workers either delivers in the order in which they finish, or has each of
-them deliver everything; its static shards can be read on the workers' own machines only (TensorFlow
-2.21, `ShardingPolicy`). So each address here is a dispatcher with one worker of its own, decodes
-every n-th batch, and the trainer takes their batches in turn. What a step trains on is then what
-it would be without the service, bit for bit. Each server reads all records of the shards, which is
-cheap, and decodes only its part, which is not; it has to see the shards under the same path.
+A dispatcher with several workers either delivers batches in the order in which they finish, or has
+each worker deliver everything; its static shards can be read only on the workers' own machines
+(TensorFlow 2.21, `ShardingPolicy`). So each address here is a dispatcher with a single worker. Each
+of n servers decodes every n-th batch, and the trainer takes their batches in turn. A step then
+trains on the same batch as without the service, bit for bit. Each server reads all records of the
+shards, which is cheap, and decodes only its part, which is expensive. It must see the shards under
+the same path as the trainer.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ import tensorflow as tf
 
 from cxr_tfrecords.errors import UserError, first_line
 
-# So many servers does `--data_service=local` start, to rehearse more than one.
+# Number of servers that `--data_service=local` starts; two, to test that their order is kept.
 _LOCAL_SERVERS = 2
 _CONNECT_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Services:
-    """Servers that decode: `addresses`, host:port each; none decodes in the trainer itself.
+    """Servers that decode: `addresses`, each host:port; without any, the trainer itself decodes.
 
-    `running` keeps servers alive that belong to this process.
+    `running` keeps the servers alive that belong to this process.
     """
 
     addresses: tuple[str, ...] = ()
@@ -43,10 +44,10 @@ def connect(value: str) -> Services:
     """The servers that `--data_service` names.
 
     Args:
-      value: empty, `local` for servers inside this process, or addresses with commas between.
+      value: empty, `local` for servers inside this process, or addresses separated by commas.
 
     Raises:
-      UserError: an address is malformed, or nobody answers there.
+      UserError: an address is malformed, or no server answers there.
     """
     if not value:
         return Services()
@@ -57,12 +58,14 @@ def connect(value: str) -> Services:
     for address in addresses:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
-            raise UserError(f"--data_service={value}: {address!r} is not host:port (or local)")
+            raise UserError(
+                f"--data_service={value}: {address!r} is not host:port: give one, or local"
+            )
         try:
             socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
         except OSError as error:
             raise UserError(
-                f"--data_service={value}: nobody answers at {address} ({error}): start "
+                f"--data_service={value}: no server answers at {address} ({error}): start "
                 f"`python -m trainer.decode_server --port={port}` there"
             ) from error
     return Services(addresses)
@@ -74,9 +77,9 @@ def take_in_turn(
     """Batches of `shares`, each made by its server, in the order 0, 1, …, 0, 1, ….
 
     Args:
-      shares: batch k of all is the next one of share k % len(shares).
-      addresses: of as many servers.
-      num_batches: of all shares together.
+      shares: one data set for each server; batch k is the next one of share k % len(shares).
+      addresses: host:port of each server.
+      num_batches: number of batches of all shares together.
     """
     service = tf.data.experimental.service
     delivered = [
@@ -107,7 +110,7 @@ def start_server(host: str = "localhost", port: int = 0) -> Server:
 
     Args:
       host: the name under which trainers reach this machine.
-      port: of the dispatcher; the worker listens on the next one. 0 takes two free ones.
+      port: port of the dispatcher; the worker listens on the next one. 0: two free ports.
 
     Raises:
       UserError: the port is taken.
@@ -115,15 +118,15 @@ def start_server(host: str = "localhost", port: int = 0) -> Server:
     service = tf.data.experimental.service
     try:
         dispatcher = service.DispatchServer(service.DispatcherConfig(port=port))
-        own = dispatcher.target.rpartition(":")[2]
+        chosen_port = dispatcher.target.rpartition(":")[2]
         worker_port = port and port + 1
         worker = service.WorkerServer(
             service.WorkerConfig(
-                dispatcher_address=f"localhost:{own}",
+                dispatcher_address=f"localhost:{chosen_port}",
                 worker_address=f"{host}:{worker_port or '%port%'}",
                 port=worker_port,
             )
         )
     except tf.errors.OpError as error:
-        raise UserError(f"--port={port}: {first_line(error, 160)}") from error
-    return Server(f"{host}:{own}", dispatcher, worker)
+        raise UserError(f"--port={port}: {first_line(error, 160)}: choose another port") from error
+    return Server(f"{host}:{chosen_port}", dispatcher, worker)

@@ -11,19 +11,19 @@ from cxr_tfrecords.errors import UserError
 from trainer.input import shard_reading
 
 _MIB = 2**20
-# Below this many images decoding takes a moment, and a bar would only flicker.
+# Fewer images are decoded so quickly that a progress bar would only flicker.
 _BAR_FROM = 2000
 
 
 def decode_split(
     data: DatasetDir, split: str, labels: np.ndarray
 ) -> tuple[tf.Tensor, tuple[list[str], list[str]]]:
-    """Reads a split in canonical order into one uint8 tensor [n, S, S, C] in host memory, and
-    its ids and groups.
+    """Reads a split in canonical order: one uint8 tensor [n, S, S, C] in host memory, and
+    (ids, groups).
 
     Raises:
-      UserError: there is not so much memory.
-      tf.errors.OpError: a shard is damaged or not what the metadata say.
+      UserError: there is not enough memory.
+      tf.errors.OpError: a shard is damaged or does not match the metadata.
     """
     shape = (len(labels), data.image_size, data.image_size, data.channels)
     images = _aligned_array(shape)
@@ -40,23 +40,23 @@ def decode_split(
             ids += [identity.decode() for identity in batch["id"].numpy()]
             groups += [group.decode() for group in batch["group"].numpy()]
             bar.update(len(batch["id"]))
-    # Shares the array's memory; tf.constant would need it twice or three times for a while.
+    # Shares the array's memory; tf.constant would need two or three times as much for a while.
     return tf.experimental.dlpack.from_dlpack(images.__dlpack__()), (ids, groups)
 
 
 def _aligned_array(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty uint8 array whose address is a multiple of 64, as TensorFlow wants to share it.
+    """An empty uint8 array whose address is a multiple of 64, which TensorFlow needs to share it.
 
     Raises:
-      UserError: there is not so much memory.
+      UserError: there is not enough memory.
     """
     size = int(np.prod(shape))
     try:
-        room = np.empty(size + 64, np.uint8)
+        buffer = np.empty(size + 64, np.uint8)
     except MemoryError as error:
         raise UserError(
             f"--cache=memory needs {size / _MIB:,.0f} MiB that this machine does not have: use "
             "--cache=none"
         ) from error
-    offset = -room.ctypes.data % 64
-    return room[offset : offset + size].reshape(shape)
+    offset = -buffer.ctypes.data % 64
+    return buffer[offset : offset + size].reshape(shape)

@@ -1,10 +1,12 @@
 """Record streams from shards, for splits that do not fit in memory; see `split_batches`.
 
-Shards are read from front to end, because remote storage answers that fast and random access
-slowly. A class is one stream: its shards in shuffled order, several at once, through a shuffle
-buffer of serialized records (decoding comes after). A plan that wants records of a class several
-times reads them in several passes, each through the records that are still wanted; so the
-records of an epoch are exactly the plan's, and none is decoded in vain.
+Shards are read from beginning to end, because remote storage is fast at sequential reading and slow
+at random access. A class is one stream: its shards in shuffled order, several at once, through a
+shuffle buffer of serialized records (decoding comes after). If a plan uses records of a class
+several times, the class is read in several passes, and each keeps the records that are still
+needed. So an epoch's records are exactly those of its plan, and only these are decoded.
+
+A slot is a position in the order of a plan (or in canonical order, for evaluation).
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from cxr_tfrecords.dataset_dir import DatasetDir, Shard
 from trainer.balancing.samplers import EpochPlan
 from trainer.input.distributed_iterator import untuned
 
-# Serialized records of a class that wait to be drawn: of some 30 kB each, 30 MB for each class.
+# Serialized records in the shuffle buffer of a class: at about 30 kB each, 30 MB for each class.
 SHUFFLE_RECORDS = 1024
 _SHARDS_AT_ONCE = 4
 
 
 def parsed_records(data: DatasetDir, split: str) -> tf.data.Dataset:
-    """All of a split in canonical order, as `records.parse_example` gives them."""
+    """All records of a split in canonical order, parsed by `records.parse_example`."""
     return _canonical(data, split).map(
         lambda serialized: records.parse_example(serialized, data),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -50,10 +52,10 @@ def read_names(data: DatasetDir, split: str) -> tuple[list[str], list[str]]:
 def training_records(
     data: DatasetDir, split: str, plan: EpochPlan, slots: np.ndarray
 ) -> tf.data.Dataset:
-    """The plan's records for some of its slots.
+    """The decoded records of some slots of a plan.
 
     Args:
-      slots: int64 [batches, b], rising; every host sees the same global order and keeps its own.
+      slots: int64 [batches, b], rising; every host reads the same global order and keeps its slots.
 
     Returns:
       (images uint8 [b, S, S, C], labels int32 [b]) of each row of `slots`.
@@ -69,7 +71,7 @@ def training_ids(data: DatasetDir, split: str, plan: EpochPlan, slots: np.ndarra
 
 def _planned(data: DatasetDir, split: str, plan: EpochPlan) -> tf.data.Dataset:
     """Serialized records in the plan's order."""
-    # A plan holds no seed, but it is itself a function of seed and epoch.
+    # A plan holds no seed, but it depends on seed and epoch: its hash seeds the shuffle buffers.
     digest = hashlib.sha256(plan.labels.tobytes() + plan.ordinals.tobytes()).digest()
     seed = int.from_bytes(digest[:5], "little")
     classes = [
@@ -106,7 +108,7 @@ def _shard_table(shards: Sequence[Shard]) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
 
 
 def _read_shard(path: tf.Tensor, first: tf.Tensor, size: tf.Tensor) -> tf.data.Dataset:
-    """(number, serialized record); another number of records than `size` is an error."""
+    """(number, serialized record) of each record; it is an error if there are not `size`."""
     serialized = tf.data.TFRecordDataset(path)
     checked = serialized.apply(tf.data.experimental.assert_cardinality(size))
     return checked.enumerate(first)
@@ -128,8 +130,8 @@ def _class_records(shards: Sequence[Shard], ordinals: np.ndarray, seed: int) -> 
         )
         return read.filter(lambda ordinal, _: tf.gather(wanted, ordinal) > number)
 
-    # One buffer over all passes: a shuffle inside the function would make it stateful, and
-    # deterministic TensorFlow then decodes on a single thread.
+    # One buffer over all passes: a shuffle inside `read_pass` would make that function stateful,
+    # and deterministic TensorFlow would then decode on a single thread.
     return (
         tf.data.Dataset.from_tensor_slices((np.arange(passes), orders))
         .flat_map(read_pass)
@@ -139,15 +141,15 @@ def _class_records(shards: Sequence[Shard], ordinals: np.ndarray, seed: int) -> 
 
 
 def _slots(serialized: tf.data.Dataset, slots: np.ndarray) -> tf.data.Dataset:
-    """The elements of a stream that `slots` (int64, of any shape, rising) numbers."""
+    """Selects the elements of a stream whose numbers are in `slots` (int64, any shape, rising)."""
     flat = slots.ravel()
     first = int(flat[0]) if len(flat) else 0
-    here = np.zeros(int(flat[-1]) + 1 - first if len(flat) else 0, bool)
-    here[flat - first] = True
+    selected = np.zeros(int(flat[-1]) + 1 - first if len(flat) else 0, bool)
+    selected[flat - first] = True
     stream = serialized.skip(first)
-    if not here.all():
-        keep = tf.data.Dataset.from_tensor_slices(here)
-        stream = tf.data.Dataset.zip(stream, keep).filter(lambda _, mine: mine)
+    if not selected.all():
+        keep = tf.data.Dataset.from_tensor_slices(selected)
+        stream = tf.data.Dataset.zip(stream, keep).filter(lambda _, kept: kept)
         stream = stream.map(lambda record, _: record)
     return stream.take(len(flat))
 

@@ -1,4 +1,4 @@
-"""Batches of a split: decoded once into memory where it fits, else streamed from its shards.
+"""Batches of a split: decoded once into memory if it fits, else streamed from its shards.
 
     source = SplitSource(data, "train", cache=config.cache, cache_mb=config.cache_mb)  # once
     source.training(plan, batch_size=32, start_step=0, context=context)   # (images, labels)
@@ -11,7 +11,7 @@
         ...
 
 `context` is the `tf.distribute.InputContext` that `distribute_datasets_from_function` gives;
-None is one replica. `batch_size` is global, over all replicas. Elements are per-replica batches
+None: one replica. `batch_size` is global, over all replicas. Elements are per-replica batches
 with static shapes, in the order: for each step, for each replica of this host. Replica r gets
 the r-th contiguous part of a global batch, so what a step trains on does not depend on how many
 replicas share it.
@@ -40,17 +40,17 @@ _MIB = 2**20
 
 
 class SplitSource:
-    """One split, ready to be read any number of times; make it once and keep it.
+    """One split, which can be read any number of times; create it once and keep it.
 
-    In memory, any order of records is one gather from a uint8 array. Streamed, a plan's classes
-    come in its order and each record as often as it says, but which record of a class fills a
-    slot is decided by a shuffle buffer over the shards, read from front to end.
+    In memory, batches are gathered from a uint8 array in the order of the plan. Streamed, the plan
+    gives the class of every slot and how often each record comes, but a shuffle buffer decides
+    which record of the class comes at which slot (see `shard_reading`).
     """
 
     def __init__(
         self, data: DatasetDir, split: str, *, cache: str = "auto", cache_mb: int = 2048
     ) -> None:
-        """Decodes the split at once if it is to be cached: a damaged test shard stops a run
+        """Decodes the split now if it is to be cached, so that a damaged test shard stops a run
         before its training and not after.
 
         Args:
@@ -59,7 +59,7 @@ class SplitSource:
             it takes at most `cache_mb` MiB.
 
         Raises:
-          UserError: a shard is damaged or not what the metadata say.
+          UserError: a shard is damaged or does not match the metadata.
         """
         self._data, self.split = data, split
         self._images: tf.Tensor | None = None
@@ -86,15 +86,15 @@ class SplitSource:
 
     @property
     def streamed(self) -> bool:
-        """Whether every epoch reads the shards anew."""
+        """Whether every epoch reads the shards again."""
         return self._images is None
 
     def with_features(self, features: np.ndarray) -> SplitSource:
-        """This split with features in the place of images, see `feature_cache`.
+        """This split with features in place of images, see `feature_cache`.
 
         Args:
-          features: float32 [n, F] in canonical order; [2n, F] with those of the mirrored images
-            after them.
+          features: float32 [n, F] in canonical order; [2n, F] if those of the mirrored images
+            follow.
         """
         other = copy.copy(self)
         with tf.device("CPU"):
@@ -114,16 +114,16 @@ class SplitSource:
     ) -> tf.data.Dataset:
         """The plan's steps from `start_step` on, for this host's replicas.
 
-        Starting late gives exactly the rest of what starting at 0 gives.
+        A later start gives exactly the batches that a start at 0 gives from that step on.
 
         Args:
-          servers: addresses that decode instead of this process, see `decode_service`. For a split
-            that is streamed; batches are the same.
+          servers: addresses that decode instead of this process, see `decode_service`. Only for a
+            streamed split; batches are the same.
 
         Returns:
           (images uint8 [b, S, S, C], labels int32 [b]), b = batch_size / replicas; images are
           mirrored where the plan says so. With `mixing` also (partners' labels int32 [b], weight
-          of the own label float32 [b]); images are then mixed, rounded to whole grey levels.
+          of the first label float32 [b]); images are then mixed, rounded to whole grey levels.
         """
         slots = _host_slots(len(plan.labels), batch_size, context)[start_step:]
         slots = slots.reshape(-1, slots.shape[-1])
@@ -136,7 +136,7 @@ class SplitSource:
     def _batches(
         self, plan: EpochPlan, slots: np.ndarray, mixing: Mixing | None
     ) -> tf.data.Dataset:
-        """What `training` gives for a plan's slots, int64 [batches, b]."""
+        """The batches of `training` for a plan's slots, int64 [batches, b]."""
         batches = self._planned(plan, slots)
         if mixing is not None:
             partners = self._planned(mixing.partner, slots)
@@ -147,7 +147,7 @@ class SplitSource:
         return _ready(batches)
 
     def _planned(self, plan: EpochPlan, slots: np.ndarray) -> tf.data.Dataset:
-        """(images, labels) of a plan's slots, int64 [batches, b]; mirrored where it says so."""
+        """(images, labels) of a plan's slots, int64 [batches, b]; mirrored where planned."""
         if self._images is None:
             batches = shard_reading.training_records(self._data, self.split, plan, slots)
         else:
@@ -203,7 +203,7 @@ class SplitSource:
         return [ids[row] for row in (self._starts[plan.labels] + plan.ordinals)[slots]]
 
     def groups(self) -> list[str]:
-        """Of each image, the id of what was split together, in the order of `ids`."""
+        """The group of each image, which is never in two splits, in the order of `ids`."""
         return list(self._read_names()[1])
 
     def _read_names(self) -> tuple[list[str], list[str]]:
@@ -213,8 +213,8 @@ class SplitSource:
         return self._names
 
     def _gather(self, rows: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The array is captured by reference: as a constant in the graph it would be copied, and
-        # stop at protobuf's 2 GB.
+        # The tensor is captured by reference. As a constant in the graph it would be copied and
+        # limited to protobuf's 2 GB.
         return tf.gather(self._images, rows), labels
 
 
@@ -255,10 +255,10 @@ def distributed_evaluation(
 
 @contextlib.contextmanager
 def explained_reads(data: DatasetDir) -> Iterator[None]:
-    """Turns what a damaged shard does to a reader into a UserError that names the shard.
+    """Turns read errors of a damaged shard into a UserError that names the shard.
 
-    TensorFlow's own messages name no file, so on such an error the directory is read once more;
-    if nothing is found the error is not about the shards and goes on as it is.
+    TensorFlow's own messages name no file, so on such an error all shards are verified. If they
+    are intact, the error has another cause and is raised as it is.
     """
     try:
         yield
@@ -276,22 +276,22 @@ def explained_reads(data: DatasetDir) -> Iterator[None]:
             f"damaged shard: {os.path.join(data.path, faults[0])}"
             + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
             + f"; `python -m cxr_tfrecords.verify {data.path}` lists all faults, "
-            "`python -m beam_pipelines.build --overwrite` makes the directory anew"
+            "`python -m beam_pipelines.build --overwrite` builds the directory again"
         ) from error
 
 
 def _host_slots(
     count: int, batch_size: int, context: tf.distribute.InputContext | None
 ) -> np.ndarray:
-    """int64 [steps, replicas of this host, b]: which of `count` slots each of them gets.
+    """int64 [steps, replicas of this host, b]: which of `count` slots each replica gets.
 
     Raises:
-      UserError: the batch does not divide over the replicas.
+      UserError: the batch size is not a multiple of the number of replicas.
     """
     context = context or tf.distribute.InputContext()
     replicas = context.num_replicas_in_sync
     if batch_size % replicas:
-        raise UserError(f"--batch_size={batch_size} must divide by the {replicas} replicas")
+        raise UserError(f"--batch_size={batch_size} must be a multiple of the {replicas} replicas")
     local = replicas // context.num_input_pipelines
     first = context.input_pipeline_id * local
     slots = np.arange(count).reshape(-1, replicas, batch_size // replicas)
@@ -301,6 +301,6 @@ def _host_slots(
 def _ready(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    # Slicing over hosts is done above, exactly; TensorFlow's would be a second one.
+    # `_host_slots` has divided the batches among hosts; TensorFlow must not divide them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return untuned(batches.with_options(options)).prefetch(tf.data.AUTOTUNE)

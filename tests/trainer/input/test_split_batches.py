@@ -342,7 +342,7 @@ def test_errors_that_are_not_about_shards_pass_unchanged(data):
 
 
 def test_batch_that_does_not_divide_is_refused_with_its_flag(sources):
-    with pytest.raises(UserError, match="--batch_size=8 must divide by the 3 replicas"):
+    with pytest.raises(UserError, match="--batch_size=8 must be a multiple of the 3 replicas"):
         sources["train", "memory"].training(plan(), batch_size=8, context=host(0, 1, 3))
 
 
