@@ -6,8 +6,8 @@
 Trains the runs that are not finished, all with the same splits and, by seed, the same initial
 weights; then compares all methods with the --reference on the test split and writes
 comparison.json, comparison.md and comparison.html. Flags that are not listed here go to
-trainer.main (--weights, --batch_norm, --learning_rate, …), the same for all runs. The same
-command goes on where it stopped; more methods or seeds may be added.
+trainer.main (--weights, --batch_norm, --learning_rate, …), the same for all runs. To continue a
+study that was stopped, run the same command again; methods or seeds may be added.
 
   python -m trainer.compare --runs='runs/*' --study_dir=STUDY
 
@@ -32,7 +32,9 @@ from trainer.settings import table
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data_dir", "", "Dataset directory that beam_pipelines.build has written.")
-flags.DEFINE_string("study_dir", "runs/study", "Where runs (in its folder runs) and results go.")
+flags.DEFINE_string(
+    "study_dir", "runs/study", "Folder for the results; runs go to its subfolder runs."
+)
 flags.DEFINE_list(
     "methods",
     ["none", "undersample", "oversample"],
@@ -40,7 +42,7 @@ flags.DEFINE_list(
     "balanced_mixup; crt, tau_norm and posthoc_logit_adjusted (the run `none`, its last layer "
     "balanced afterwards).",
 )
-flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of each method for each.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds: each method is trained once with each of them.")
 flags.DEFINE_list("backbones", ["tiny"], "Backbones of trainer.main.")
 flags.DEFINE_enum(
     "budget",
@@ -50,31 +52,33 @@ flags.DEFINE_enum(
     "several times the updates of undersampling. steps: every method makes the same number of "
     "updates, --epochs times those of an epoch without balancing, without early stopping.",
 )
-flags.DEFINE_integer("epochs", 20, "At most, see --budget.", lower_bound=1)
+flags.DEFINE_integer("epochs", 20, "Largest number of epochs, see --budget.", lower_bound=1)
 flags.DEFINE_enum(
     "monitor",
     "validation_balanced_accuracy",
     table.MONITORS,
-    "What every run keeps its best epoch by, and stops by. validation_loss, at natural prevalence, "
-    "would choose the epochs in which a balanced method has balanced least.",
+    "Metric by which every run chooses its best epoch and stops early. validation_loss, at natural "
+    "prevalence, would favour the epochs in which balancing has had the least effect.",
 )
 flags.DEFINE_integer("batch_size", 32, "Images in a step.", lower_bound=1)
 flags.DEFINE_integer("jobs", 1, "Runs at the same time on this machine.", lower_bound=1)
 flags.DEFINE_list("runs", [], "Patterns of finished runs to compare, instead of training.")
 flags.DEFINE_string(
-    "reference", "", "What the others are compared with. Empty: none, else the first method."
+    "reference",
+    "",
+    "Method that the others are compared with. Empty: `none` if given, else the first.",
 )
 flags.DEFINE_enum(
     "primary_metric",
     "balanced_accuracy",
     ["accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "auprc_macro"],
-    "What the verdict is about. Choose it before you look.",
+    "Metric of the verdict. Choose it before you see any result.",
 )
 flags.DEFINE_list(
     "deploy_prior",
     [],
-    "Class shares where the model will be used, as COVID=0.1,Normal=0.9, that probabilities are "
-    "corrected to. Empty: those of the training split.",
+    "Class shares where the model will be used, as COVID=0.1,Normal=0.9; probabilities are "
+    "corrected to them. Empty: those of the training split.",
 )
 flags.DEFINE_string(
     "paper_tables",
@@ -82,14 +86,16 @@ flags.DEFINE_string(
     "A paper's tables as JSON (see trainer/comparison/published_tables.py), shown beside these "
     "methods in the page.",
 )
-flags.DEFINE_integer("resamples", 2000, "Of the bootstrap.", lower_bound=100)
+flags.DEFINE_integer("resamples", 2000, "Number of bootstrap resamples.", lower_bound=100)
 
 
 def main(argv: list[str]) -> int:
     failed: list[str] = []
     if FLAGS.runs:
         if len(argv) > 1:
-            raise UserError(f"unknown flag {argv[1]!r}: with --runs nothing is trained")
+            raise UserError(
+                f"unknown flag {argv[1]!r}: with --runs nothing is trained, so leave it out"
+            )
         named = _find_runs(FLAGS.runs)
     else:
         cells = _make_cells()
@@ -131,7 +137,7 @@ def _make_cells() -> list[method_grid.Cell]:
 
 
 def _common_flags(extra: Sequence[str]) -> list[str]:
-    """Flags of `trainer.main` that all runs share; the user's come last and win."""
+    """Flags of `trainer.main` that all runs share; the user's come last, so they override."""
     data = dataset_dir.load(FLAGS.data_dir)
     common = [
         f"--data_dir={FLAGS.data_dir}",
@@ -146,8 +152,8 @@ def _common_flags(extra: Sequence[str]) -> list[str]:
 
 
 def _entry_name(cell: method_grid.Cell) -> str:
-    several = len(FLAGS.backbones) > 1
-    return f"{cell.method.name} ({cell.backbone})" if several else cell.method.name
+    one_backbone = len(FLAGS.backbones) == 1
+    return cell.method.name if one_backbone else f"{cell.method.name} ({cell.backbone})"
 
 
 def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
@@ -187,7 +193,7 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
         ),
     )
     os.makedirs(FLAGS.study_dir, exist_ok=True)
-    plain = json.loads(json.dumps(content))  # no tuples, which JSON does not know
+    plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does
     files.write_json(os.path.join(FLAGS.study_dir, "comparison.json"), plain)
     path = os.path.join(FLAGS.study_dir, "comparison.md")
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
@@ -201,4 +207,4 @@ def _compare(named: Sequence[tuple[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, known_only=True)  # what is left goes to trainer.main
+    run_main(main, known_only=True)  # all other flags go to trainer.main

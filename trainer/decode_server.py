@@ -2,9 +2,9 @@
 
   python -m trainer.decode_server --port=5050
 
-Runs until it is stopped, for any number of trainings, one after the other or side by side. It
-needs the data set under the same path as the trainer, and listens to whoever reaches it: keep it
-inside a private network.
+Runs until it is stopped, for any number of trainings, one after the other or at the same time. It
+needs the data set under the same path as the trainer. It has no access control: keep it inside a
+private network.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from absl import flags
 from cxr_tfrecords.errors import run_main
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("port", 5050, "Where to listen; also on the next one.", lower_bound=1)
-flags.DEFINE_string("host", "", "Name of this machine for the trainers. Empty: its own.")
+flags.DEFINE_integer("port", 5050, "Port to listen on; the next one is used too.", lower_bound=1)
+flags.DEFINE_string(
+    "host", "", "Name under which trainers reach this machine. Empty: its host name."
+)
 
 
 def main(argv: list[str]) -> None:

@@ -1,12 +1,12 @@
-"""Gives a finished run another output layer, in a run directory of its own.
+"""Gives a finished run another output layer, in a new run directory.
 
   python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=crt
   python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=tau_norm
   python -m trainer.decouple --from_run=RUN --run_dir=NEW --method=posthoc_logit_adjusted
 
-The features stay as they are, so this takes little more than one evaluation. NEW gets the same
-files as a run of trainer.main, with what it came from in config.json, and can be compared with
-RUN and others. RUN is only read.
+The features stay as they are, so this takes little more time than one evaluation. NEW gets the
+same files as a run of trainer.main and can be compared with RUN and others; its config.json names
+RUN and the method. RUN is only read.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from cxr_tfrecords.errors import UserError, run_main
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("from_run", "", "A finished run directory of trainer.main.")
-flags.DEFINE_string("run_dir", "", "Where everything goes; a directory that holds no run yet.")
+flags.DEFINE_string("run_dir", "", "Directory of the new run; it must not hold a run yet.")
 flags.DEFINE_enum(
     "method",
     "crt",
     ("crt", "tau_norm", "posthoc_logit_adjusted"),
-    "crt: the output layer starts anew and learns from class-balanced draws. tau_norm: the "
-    "weights of each class are divided by their length to the power --tau, the bias is dropped "
-    "(both Kang et al. 2020). posthoc_logit_adjusted: --tau times the log share of each class in "
-    "training is taken off the logits (Menon et al. 2021).",
+    "crt: a new output layer is trained on class-balanced samples. tau_norm: the weights of each "
+    "class are divided by their length to the power --tau, the bias is dropped (both Kang et al. "
+    "2020). posthoc_logit_adjusted: --tau times the log of each class's share in training is "
+    "subtracted from the logits (Menon et al. 2021).",
 )
 flags.DEFINE_float(
     "tau",
     None,
-    "tau_norm: 0 leaves the lengths as they are, 1 makes them equal. Left out: of 0, 0.05, …, 1 "
-    "the one of the best balanced accuracy on validation. posthoc_logit_adjusted: left out 1.",
+    "tau_norm: 0 leaves the lengths as they are, 1 makes them equal; default: the value of 0, "
+    "0.05, …, 1 with the best balanced accuracy on validation. posthoc_logit_adjusted: default 1.",
 )
-flags.DEFINE_integer("epochs", 10, "crt: epochs, the best of which is kept.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.01, "crt: with the optimizer of the run.")
+flags.DEFINE_integer("epochs", 10, "crt: number of epochs; the best one is kept.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.01, "crt: learning rate, for the run's optimizer.")
 flags.DEFINE_string("data_dir", "", "The run's data set, if it was moved. Empty: where it was.")
 
 
@@ -45,11 +45,11 @@ def main(argv: list[str]) -> None:
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing: --help explains it")
     if FLAGS.tau is not None and FLAGS.method == "crt":
-        raise UserError(f"--tau has no meaning with --method={FLAGS.method}")
+        raise UserError(f"--tau has no meaning with --method={FLAGS.method}: leave it out")
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    # Imported late: --help and a mistyped flag answer at once.
+    # Imported here, so that --help and a wrong flag answer at once.
     import tensorflow as tf
 
     from trainer.training import second_stage

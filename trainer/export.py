@@ -4,11 +4,11 @@
   python -m trainer.export --run_dir=RUN --output_dir=MODEL \\
       --deploy_prior=COVID=0.02,Lung_Opacity=0.2,Normal=0.7,'Viral Pneumonia=0.08'
 
-RUN/model.keras gives logits, at the class mix of training. MODEL/model.keras takes the same images
-(uint8, not scaled) and gives these outputs:
+RUN/model.keras gives logits, for the class shares of training. MODEL/model.keras takes the same
+images (uint8, not scaled) and gives these outputs:
 
   logits                     of the trained model
-  probabilities_raw          their softmax: at the class shares of training
+  probabilities_raw          their softmax, which assumes the class shares of training
   probabilities              corrected to the class shares of the deployment (Saerens et al. 2002),
                              at a temperature fitted on validation (Guo et al. 2017)
   probabilities_uncalibrated the same without the temperature

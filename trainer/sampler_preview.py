@@ -1,11 +1,11 @@
-"""Shows what samplers make of a data set, without training: counts, shares, coverage, steps.
+"""Shows what samplers do to a data set, without training: counts, shares, coverage, steps.
 
   python -m trainer.sampler_preview --data_dir=DATA --sampler=all --out=samplers.png
   python -m trainer.sampler_preview --counts=COVID=2379,Lung_Opacity=3825,Normal=6509,\\
       "Viral Pneumonia=832" --sampler=undersample,oversample
 
-The second needs no data set: these are the counts of Wuisan et al. 2022, Table IV, and what it
-prints is their Table V. The plans are those that training with the same flags would follow.
+The second command needs no data set: it gives the counts of Wuisan et al. 2022, Table IV, and
+prints their Table V. Training with the same flags follows the same plans.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ flags.DEFINE_list(
     "trainer.main --help` says what each does.",
 )
 flags.DEFINE_integer(
-    "epochs", 3, "Epochs to look at; progressive gets to equal shares over them.", lower_bound=1
+    "epochs", 3, "Epochs to show; progressive reaches equal class shares over them.", lower_bound=1
 )
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Of the sampling.")
-flags.DEFINE_string("out", "", "A picture (PNG) of the classes before and after. Empty: none.")
+flags.DEFINE_integer("seed", 0, "Seed of the sampling.")
+flags.DEFINE_string(
+    "out", "", "File for a picture (PNG) of the class counts before and after. Empty: none."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -76,7 +78,7 @@ def main(argv: list[str]) -> None:
         if os.path.dirname(FLAGS.out):
             os.makedirs(os.path.dirname(FLAGS.out), exist_ok=True)
         report_pictures.write_sampling_picture(FLAGS.out, class_names, counts, sampled)
-        print(f"\n{FLAGS.out} shows it")
+        print(f"\npicture of the class counts: {FLAGS.out}")
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ from trainer.evaluation.metrics import weighted_metrics
 from trainer.evaluation.paired_tests import delong, mcnemar
 
 _PREVALENCE = (0.17, 0.28, 0.48, 0.07)
-_GROUPS = 200  # of a test set
+_GROUPS = 200  # in a test set
 RESAMPLES = 500
 _SEED_SPREAD = 0.3  # standard deviation of a strength between seeds
-TRUTH_GROUPS = 60_000  # so many that chance hardly changes a metric
+TRUTH_GROUPS = 60_000  # enough that chance hardly changes a metric
 _METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "log_loss", "brier")
 
 
@@ -44,7 +44,7 @@ class Check:
     Attributes:
       name: what was measured.
       expected: the nominal share.
-      hits: repetitions in which it was so, of `repetitions`.
+      hits: how many of the `repetitions` had this outcome.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Check:
 
     @property
     def error(self) -> float:
-        """Standard error of the share if it is the nominal one."""
+        """Standard error of the share, if the nominal share is the true one."""
         return float(np.sqrt(self.expected * (1 - self.expected) / self.repetitions))
 
 
@@ -69,7 +69,7 @@ class World:
     Attributes:
       largest_group: a group has 1 to this many images, which share their label, a difficulty for
         all models and another for each model.
-      strengths: of each model, how far its logit of the true class is above the others on average.
+      strengths: for each model, how far its logit of the true class is above the others on average.
     """
 
     largest_group: int
@@ -81,7 +81,7 @@ class World:
         """Draws groups and labels [n], and log-probabilities [n, classes] of each model.
 
         Args:
-          groups: how many.
+          groups: number of groups.
           seed_spread: standard deviation of a strength between images, which gives the average over
             seeds.
         """
@@ -100,7 +100,7 @@ class World:
         return member, labels, models
 
     def truth(self, seed_spread: float = 0.0) -> list[dict[str, float]]:
-        """Metrics of each model on so many groups that chance hardly matters."""
+        """Metrics of each model on enough groups that chance hardly matters."""
         generator = np.random.default_rng(10**6)
         _, labels, models = self.draw(generator, TRUTH_GROUPS, seed_spread)
         once = np.ones((1, len(labels)), np.int32)
@@ -155,12 +155,12 @@ def check_levels(repetitions: int, seed: int = 0) -> list[Check]:
     hits: dict[str, int] = {}
     for largest in (1, 3):
         world = World(largest, (1.5, 1.5))
-        of = "single images" if largest == 1 else f"groups of 1 to {largest}"
+        units = "single images" if largest == 1 else f"groups of 1 to {largest}"
         for generator in _generators(repetitions, seed):
             groups, labels, models = world.draw(generator, _GROUPS)
             right = [model.argmax(axis=1) == labels for model in models]
             weights = group_weights(groups, RESAMPLES, seed)
-            a, b = (right @ weights.T / weights.sum(axis=1) for right in right)
+            a, b = (row @ weights.T / weights.sum(axis=1) for row in right)
             areas = delong(labels == 2, models[0][:, 2], models[1][:, 2])
             p_values = {
                 "McNemar": mcnemar(*right).p_value,
@@ -171,13 +171,13 @@ def check_levels(repetitions: int, seed: int = 0) -> list[Check]:
                 a, b = (_flat(labels, model, weights)["auroc_macro"] for model in models)
                 p_values["paired bootstrap, auroc_macro"] = paired_difference(a, b).p_value
             for name, p_value in p_values.items():
-                key = f"level of 5%: {name}, {of}"
+                key = f"level of 5%: {name}, {units}"
                 hits[key] = hits.get(key, 0) + (p_value is not None and p_value < 0.05)
     return [Check(name, 0.05, n, repetitions) for name, n in hits.items()]
 
 
 def table(checks: Sequence[Check]) -> str:
-    """Markdown, one row a check."""
+    """A Markdown table with one row for each check."""
     rows = [[c.name, f"{c.expected:.0%}", f"{c.share:.1%}", f"{c.error:.1%}"] for c in checks]
     return markdown_table(["what", "promised", "measured", "Monte Carlo error"], rows)
 
@@ -195,8 +195,8 @@ def _flat(
     return values
 
 
-def _count(hits: dict[str, int], name: str, one: Interval, true: float) -> None:
-    inside = one.low is not None and one.high is not None and one.low <= true <= one.high
+def _count(hits: dict[str, int], name: str, span: Interval, true: float) -> None:
+    inside = span.low is not None and span.high is not None and span.low <= true <= span.high
     hits[name] = hits.get(name, 0) + bool(inside)
 
 
@@ -213,5 +213,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("repetitions", 400, "Simulated test sets of each check.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the simulation's random numbers.")
+    flags.DEFINE_integer("seed", 0, "Seed of the simulation.")
     run_main(main)

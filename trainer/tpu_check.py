@@ -3,10 +3,10 @@
   python -m trainer.tpu_check --backbone=mobilenet_v2 --image_size=96 --batch_size=128 \\
       --topology=v5e:2x2 --mixed_precision=bfloat16
 
-It proves that the steps of `trainer.main` compile for that slice, what memory they need, and that
-they hold no operation that TPUs lack. It executes nothing: docs/tpu.md says what that leaves open.
-Needs `pip install 'cxr-balance[tpu-check]'`; `make tpu-check` sets it up. Exit code 1 where a step
-is refused.
+It shows that the steps of `trainer.main` compile for that slice, how much memory they need, and
+that TPUs support all their operations. It executes nothing: docs/tpu.md says what remains untested.
+Needs `pip install 'cxr-balance[tpu-check]'`; `make tpu-check` sets it up. Exit code 1 if a step
+does not compile.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ flags.DEFINE_list(
 )
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
 flags.DEFINE_integer("channels", 1, "1: gray. 3: colour.", lower_bound=1, upper_bound=3)
-flags.DEFINE_integer("num_classes", 4, "Classes.", lower_bound=2)
+flags.DEFINE_integer("num_classes", 4, "Number of classes.", lower_bound=2)
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all chips.", lower_bound=1)
 flags.DEFINE_enum(
-    "mixed_precision", "float32", table.PRECISIONS, "As in trainer.main; TPUs want bfloat16."
+    "mixed_precision", "float32", table.PRECISIONS, "As in trainer.main; bfloat16 suits TPUs."
 )
 flags.DEFINE_enum("loss", "cross_entropy", table.LOSSES, "As in trainer.main.")
 flags.DEFINE_float("mixup_alpha", 0.0, "As in trainer.main; 0: no mixup.")
@@ -46,9 +46,11 @@ flags.DEFINE_enum("batch_norm", "adapt", table.BATCH_NORMS, "As in trainer.main.
 flags.DEFINE_enum("optimizer", "adamax", table.OPTIMIZERS, "As in trainer.main.")
 flags.DEFINE_string("trainable", "all", "As in trainer.main.")
 flags.DEFINE_bool(
-    "max_batch", False, "Also find the largest batch whose training step fits, within an eighth."
+    "max_batch",
+    False,
+    "Also find the largest batch whose training step fits, to within one eighth.",
 )
-flags.DEFINE_string("json", "", "A file for everything that was found. Empty: none.")
+flags.DEFINE_string("json", "", "JSON file for all results. Empty: none.")
 flags.DEFINE_string(
     "cache_dir",
     "",
@@ -58,7 +60,7 @@ flags.DEFINE_string(
 
 
 def configs_from_flags() -> list[TrainConfig]:
-    """One config a backbone; the only place that reads the flags of the model."""
+    """One config for each backbone; only this function reads the flags of the model."""
     names = table.BACKBONES if FLAGS.backbone == ["all"] else FLAGS.backbone
     shared = ("batch_size", "mixed_precision", "loss", "mixup_alpha", "batch_norm", "optimizer")
     values: dict[str, Any] = {name: FLAGS[name].value for name in (*shared, "trainable")}

@@ -1,9 +1,9 @@
-"""Checkpoints, which hold everything that the next step depends on.
+"""Checkpoints, which store everything that the next step depends on.
 
 RUN/checkpoints/resume/epoch-N         after epoch N: model, optimizer (learning rate and step count
                                        too), random states of dropout, and `Progress`
 RUN/checkpoints/resume/epoch-N-step-K  the same after K steps of the epoch that follows; `Progress`
-                                       then holds the sums of the meters as well
+                                       then also stores the sums of the meters
 RUN/checkpoints/best/epoch-N           the model's variables after the best epoch, as evaluated
 
 Each is a folder that is written under another name, flushed to the disk and then renamed, so that
@@ -11,7 +11,7 @@ it is complete or does not exist. The folders themselves list what can be resume
 file that could be lost or contradict them (`tf.train.CheckpointManager` relies on one and starts
 again without it). TensorFlow's checksums detect a checkpoint that is damaged nevertheless.
 
-Best weights are kept for every epoch that a kept checkpoint can name as its best.
+Best weights are kept for every epoch that a kept checkpoint names as its best.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class Checkpoints:
     def __init__(
         self, directory: str, model: keras.Model, optimizer: keras.Optimizer, keep: int = 2
     ) -> None:
-        """Saves nothing yet.
+        """Prepares saving and restoring; writes nothing yet.
 
         Args:
-          directory: made by the first save.
-          model, optimizer: whose variables are saved and restored.
-          keep: how many checkpoints to resume from are kept.
+          directory: created by the first save.
+          model, optimizer: their variables are saved and restored.
+          keep: how many checkpoints are kept to resume from.
         """
-        # Lists of variables and not Keras objects: names of layers differ between processes, their
-        # order does not. `model.variables` includes the random states of dropout.
+        # Lists of variables and not Keras objects: layer names differ between processes, the order
+        # of layers does not. `model.variables` includes the random states of dropout.
         weights = [variable.value for variable in model.variables]
         self._host = _HostState()
         self._whole = tf.train.Checkpoint(
@@ -79,7 +79,7 @@ class Checkpoints:
     def save_best(self, epoch: int) -> None:
         """Saves the model's variables as those of the best epoch."""
         _write(self._model, os.path.join(self._best, _name((epoch, 0))))
-        # Each kept checkpoint names its best epoch; the checkpoint to come will name this one.
+        # Each kept checkpoint names its best epoch; the next checkpoint will name this one.
         _prune(self._best, (epoch, 0), self._keep + 1)
 
     def restore_latest(self) -> Progress | None:
@@ -88,7 +88,7 @@ class Checkpoints:
         Damaged ones are skipped, with a warning on standard error.
 
         Raises:
-          UserError: there are checkpoints and none of them can be restored.
+          UserError: there are checkpoints, but none of them can be restored.
         """
         positions = _list(self._resume)
         failures: list[str] = []
@@ -159,7 +159,7 @@ def _write(checkpoint: tf.train.Checkpoint, path: str) -> None:
     checkpoint.write(os.path.join(temporary, _STATE))
     for name in (*os.listdir(temporary), ""):
         _flush(os.path.join(temporary, name))
-    shutil.rmtree(path, ignore_errors=True)  # a damaged one, whose steps were repeated
+    shutil.rmtree(path, ignore_errors=True)  # a damaged checkpoint, whose steps were trained again
     os.rename(temporary, path)
     _flush(directory)
 
@@ -174,7 +174,7 @@ def _flush(path: str) -> None:
 
 
 def _prune(directory: str, current: tuple[int, int], keep: int) -> None:
-    """Keeps `current` and the newest before it; later ones are damaged, since they were skipped."""
+    """Keeps `current` and the newest before it; later ones were skipped because of damage."""
     positions = _list(directory)
     kept = [position for position in positions if position <= current][-keep:]
     for position in positions:

@@ -24,15 +24,15 @@ class FinishedRun:
     Attributes:
       path: the directory.
       config: the settings.
-      versions: of the software, by name.
+      versions: software name -> version.
       dataset: path, fingerprint, class_names and counts (split -> examples of each class).
-      history: one row of numbers an epoch.
+      history: one row of numbers for each epoch.
       metrics: split -> what `predictions.compute_metrics` gives.
       samples: training examples of each class: natural, planned, realised and unique, the last
         two of the first epoch.
-      audit: `audit.SamplerAudit.to_json` of all epochs; None if no epoch of it was trained, as in a
-        run of trainer.decouple.
-      decoupled: None, or what trainer.decouple made it from and how, see `second_stage`.
+      audit: `audit.SamplerAudit.to_json` of all epochs; None if the run trained none, as a run of
+        trainer.decouple.
+      decoupled: source run, method and settings of trainer.decouple, see `second_stage`; else None.
     """
 
     path: str
@@ -75,7 +75,7 @@ def read_run(run_dir: str) -> FinishedRun:
     """Reads a run directory.
 
     Raises:
-      UserError: a file is missing or not what a run writes; the message names it.
+      UserError: a file is missing or has the wrong content; the message names it.
     """
     settings = _read_json(run_dir, run_files.CONFIG)
     try:
@@ -92,8 +92,8 @@ def read_run(run_dir: str) -> FinishedRun:
         )
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{os.path.join(run_dir, run_files.CONFIG)} is not of a training run ({error}); "
-            + _remedy(run_dir)
+            f"{os.path.join(run_dir, run_files.CONFIG)} is not the file of a training run "
+            f"({error}); {_remedy(run_dir)}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """What a run has done so far: its history, best epoch, patience and learning rate.
 
-Plain values that every checkpoint holds, so that a resumed run decides as an uninterrupted one.
+Plain values that every checkpoint stores, so that a resumed run makes the same decisions as one
+without interruption.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ class Progress:
       epoch_step: how many of the steps belong to the epoch after `epoch`, which is not finished.
       meters: `steps.Meters.state` over these steps; None at the start of an epoch.
       epoch_seconds: duration of these steps, summed over the processes that did some of them.
-      learning_rate: of the next epoch.
-      history: one row an epoch, the columns of history.csv.
+      learning_rate: learning rate of the next epoch.
+      history: one row for each epoch, with the columns of history.csv.
       best_epoch: epoch of the best monitored value, 0 before the first; best_value: that value.
       epochs_since_best: for early stopping.
-      plateau_best, plateau_epochs: the same two for the learning rate, whose rule ignores small
-        improvements.
+      plateau_best, plateau_epochs: best value and epochs since then for lowering the learning rate,
+        where small improvements do not count.
       stopped: early stopping has ended the training.
     """
 
@@ -53,7 +54,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
-        """What `to_json` gave."""
+        """The progress that `to_json` wrote."""
         return cls(**json.loads(text))
 
     def finish_epoch(
@@ -70,9 +71,9 @@ class Progress:
         Args:
           value: the monitored value after this epoch.
           maximize: larger is better.
-          early_stopping_patience, reduce_lr_patience: epochs without improvement; with 0 it never
-            stops, or never reduces.
-          reduce_lr_factor: the learning rate is multiplied by it.
+          early_stopping_patience, reduce_lr_patience: epochs without improvement until training
+            stops, or the learning rate is reduced; 0: never.
+          reduce_lr_factor: factor by which the learning rate is then multiplied.
 
         Returns:
           Whether this epoch is the best so far.
@@ -109,10 +110,10 @@ def history_row(
     """One epoch's row of history.csv, in the order of its columns.
 
     Args:
-      epoch, step: done so far.
+      epoch, step: epochs and steps done so far.
       loss, accuracy: means over the epoch's training steps.
       validation: what `predictions.compute_metrics` gives for the validation split.
-      seconds: of training and validation.
+      seconds: duration of training and validation.
     """
     return {
         "epoch": epoch,

@@ -21,7 +21,7 @@ from trainer.runs.run_files import REPORT, SPLITS
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 
-# Always part of the command, even if they have their defaults: a reader asks for them first.
+# Always shown in the command, even with default values, because readers look for them first.
 _SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "loss", "seed")
 
 
@@ -63,7 +63,7 @@ def write_report(run_dir: str) -> str:
 
 
 def describe_command(config: TrainConfig) -> str:
-    """The command that gives this run: its main flags and all that differ from the defaults."""
+    """The command of this run: its main flags, and all others that differ from the defaults."""
     usual = TrainConfig(data_dir="", backbone=config.backbone).to_json()
     flags = []
     for name, value in config.to_json().items():
@@ -73,7 +73,7 @@ def describe_command(config: TrainConfig) -> str:
             flags.append(f"--{name}" if value else f"--no{name}")
             continue
         if name in ("target_distribution", "sampling_strategy") and isinstance(value, list):
-            value = ",".join(f"{class_name}={wanted}" for class_name, wanted in value)
+            value = ",".join(f"{class_name}={share}" for class_name, share in value)
         elif isinstance(value, list):
             value = ",".join(map(str, value))
         flags.append(shlex.quote(f"--{name}={value}"))
@@ -113,7 +113,7 @@ def _summarize(run: FinishedRun) -> str:
 
 
 def _interval(metrics: dict[str, Any]) -> str:
-    """Wilson's interval of the accuracy (Wilson 1927), images taken as independent."""
+    """Wilson's interval of the accuracy (Wilson 1927), which assumes independent images."""
     confusion = np.array(metrics["confusion_matrix"])
     share = wilson(int(np.trace(confusion)), int(confusion.sum()))
     return f"95% interval {share.low:.1%} to {share.high:.1%}"
@@ -155,7 +155,7 @@ def _counts_table(run: FinishedRun) -> str:
     ]
     columns = [list(map(_whole, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
     rows.append(["all", *(f"{sum(column):,}" for column in columns)])
-    # The only sampler whose class mix changes with the epoch; the audit shows the last epoch too.
+    # Where class shares change by epoch, this is the first; the audit shows the last one too.
     first = ", epoch 1" if SAMPLERS[run.config.sampler].varies_by_epoch else ""
     sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
     return plain_table(["class", *splits, *sampled], rows)
@@ -250,7 +250,7 @@ def _notes(run: FinishedRun) -> Iterable[str]:
 
 def _balancing_notes(run: FinishedRun) -> Iterable[str]:
     planned = run.samples["planned"]
-    if run.audit:  # of all epochs: the class mix may move with them
+    if run.audit:  # the sum of all epochs, because class shares may change by epoch
         planned = total_planned(run.audit).tolist()
     config, mixes = run.config, (run.samples["natural"], planned)
     balanced_by = list(balance_summary.balancers(config, *mixes))
@@ -263,9 +263,9 @@ def _balancing_notes(run: FinishedRun) -> Iterable[str]:
             "before reading them as risks (`python -m trainer.export` does), and report both "
             "(TRIPOD+AI, item 13)."
         )
-    twice = balance_summary.double_balancing(config, *mixes)
-    if twice:
-        yield twice
+    warning = balance_summary.double_balancing(config, *mixes)
+    if warning:
+        yield warning
     if LOSSES[config.loss].changes_confidence or config.mixup_alpha > 0:
         yield (
             "Focal loss and mixup change a model's confidence at any class mix: its "

@@ -1,8 +1,8 @@
 """Pictures of a finished run, from the files in its directory.
 
-Colours are Okabe and Ito's, which can be told apart with any colour vision; besides, shapes,
-hatching or labels tell the same. Matplotlib is imported where it is needed, so that training
-starts quickly.
+Colours are those of Okabe and Ito, which people with any colour vision can distinguish; shapes,
+hatching or labels show the same information. Matplotlib is imported where it is needed, so that
+training starts quickly.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ def _draw_sampling(
     panels = figure.subplots(
         -(-len(sampled) // columns), columns, squeeze=False, sharey=True
     ).ravel()
-    places = np.arange(len(class_names))
+    positions = np.arange(len(class_names))
     top = max(max(natural), *map(max, sampled.values()))
     for axes, (title, counts) in zip(panels, sampled.items(), strict=False):
         bars = ((-0.2, natural, _GRAY, "before sampling"), (0.2, counts, _BLUE, "after sampling"))
         for offset, heights, color, label in bars:
-            axes.bar(places + offset, heights, width=0.38, color=color, label=label, linewidth=0)
-            for place, height in zip(places, heights, strict=True):
+            axes.bar(positions + offset, heights, width=0.38, color=color, label=label, linewidth=0)
+            for position, height in zip(positions, heights, strict=True):
                 axes.annotate(
                     f"{height:,}",
-                    (place + offset, height),
+                    (position + offset, height),
                     xytext=(0, 2),
                     textcoords="offset points",
                     ha="center",
@@ -103,7 +103,7 @@ def _draw_sampling(
                 )
         axes.set_title(f"{title}\nn = {sum(natural):,} → {sum(counts):,}")
         axes.set_xticks(
-            places, [name.replace(" ", "\n").replace("_", "_\n") for name in class_names]
+            positions, [name.replace(" ", "\n").replace("_", "_\n") for name in class_names]
         )
         axes.set_ylim(0, 1.25 * top)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -117,11 +117,11 @@ def _draw_sampling(
 
 
 def draw_class_counts(run: FinishedRun) -> Figure:
-    """Training images of each class before and after sampling, repeats apart."""
+    """Training images of each class before and after sampling; repeats are drawn separately."""
     natural, planned, realised, unique = (
         np.array(run.samples[key]) for key in ("natural", "planned", "realised", "unique")
     )
-    # `unique` is of the first epoch without its last, partial batch: scale it to the whole plan.
+    # `unique` counts the first epoch without its last, partial batch: scale it to the whole plan.
     different = planned * unique / np.maximum(realised, 1)
     repeats = planned - different
     rows = np.arange(len(natural))
@@ -158,7 +158,7 @@ def _label_bar(axes: Axes, length: int, row: float, text: str) -> None:
 
 
 def draw_training_curves(run: FinishedRun) -> Figure:
-    """Loss and accuracy by epoch, with the best epoch and falls of the learning rate marked."""
+    """Loss and accuracy by epoch; marks the best epoch and reductions of the learning rate."""
     loss = "" if run.config.loss == "cross_entropy" else f", loss {run.config.loss}"
     styles = {
         "loss": (_ORANGE, "o", "-", f"training (sampler {run.config.sampler}{loss})"),
@@ -186,7 +186,7 @@ def draw_training_curves(run: FinishedRun) -> Figure:
     left.set_title(f"Loss ({'validation: ' if loss else ''}cross-entropy, nats)")
     right.set_title("Accuracy")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    # Losses fall and accuracies rise, so these corners are the empty ones.
+    # Losses fall and accuracies rise, so these corners are usually empty.
     _mark_epochs(left, run.history, best, height=0.99)
     _mark_epochs(right, run.history, best, height=0.01)
     train, validation = (sum(run.dataset["counts"][s]) for s in ("train", "validation"))
@@ -203,7 +203,7 @@ def draw_training_curves(run: FinishedRun) -> Figure:
 def _mark_epochs(
     axes: Axes, history: Sequence[dict[str, float]], best: int, *, height: float
 ) -> None:
-    """Marks the best epoch and where the learning rate fell, with labels at a height in 0..1."""
+    """Marks the best epoch and each reduction of the learning rate; `height` of labels: 0 to 1."""
     marks: list[tuple[float, str, str, str]] = [(best, "best epoch", "-", "black")]
     for before, after in itertools.pairwise(history):
         if after["learning_rate"] < before["learning_rate"]:

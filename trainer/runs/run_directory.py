@@ -1,6 +1,6 @@
-"""Writes a run directory: settings, history, curves and model; refuses one that is another run's.
+"""Writes a run directory: settings, history, curves, model; refuses one that holds another run.
 
-`run_files` lists the files, `checkpoints` writes those to resume from.
+`run_files` lists the files; `checkpoints` writes those that a run resumes from.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from trainer.settings.config import TrainConfig
 
 
 def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
-    """Refuses a run directory that holds checkpoints or results of other settings or data.
+    """Refuses a run directory whose checkpoints or results come from other settings or data.
 
     A run without a checkpoint may be started again with other settings: `start_run` replaces them.
 
     Raises:
-      UserError: naming each flag that differs, with both values.
+      UserError: it names each flag that differs, with both values.
     """
     path = os.path.join(config.run_dir, run_files.CONFIG)
     if not os.path.exists(path):
@@ -69,11 +69,11 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
 
 
 def check_decoupled_run(run_dir: str) -> None:
-    """Refuses a directory that holds a run, unless it is an unfinished one of trainer.decouple:
-    that one is quickly made again.
+    """Refuses a directory that holds a run, unless it is an unfinished run of trainer.decouple,
+    which takes little time to repeat.
 
     Raises:
-      UserError: the directory is taken.
+      UserError: the directory holds a run.
     """
     path = os.path.join(run_dir, run_files.CONFIG)
     if run_files.is_finished(run_dir) or (os.path.exists(path) and not _is_decoupled(path)):
@@ -93,11 +93,11 @@ def start_run(
     samples: Mapping[str, Any],
     decoupled: Mapping[str, Any] | None = None,
 ) -> None:
-    """Makes the run directory and writes config.json and sampler_counts.json.
+    """Creates the run directory and writes config.json and sampler_counts.json.
 
     Args:
       samples: training examples of each class, see `finished_run.FinishedRun.samples`.
-      decoupled: what trainer.decouple made the run from and how; None for a run of trainer.main.
+      decoupled: source run, method and settings of trainer.decouple; None in trainer.main.
     """
     content: dict[str, Any] = {
         "config": config.to_json(),
@@ -130,12 +130,12 @@ def start_run(
 
 
 def write_json(path: str, content: Any) -> None:
-    """Writes a file of a run: keys in their order, and no NaN, which is not JSON."""
+    """Writes a JSON file of a run, with keys in the given order; NaN, which is not JSON, fails."""
     files.write_json(path, content, sort_keys=False, allow_nan=False)
 
 
 def write_history(run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces history.csv, so that a resumed run can neither repeat nor lose a row."""
+    """Replaces the whole history.csv, so that a resumed run neither repeats nor loses a row."""
     if not history:
         return
     path = os.path.join(run_dir, run_files.HISTORY)
@@ -154,7 +154,7 @@ def write_audit(run_dir: str, audit: SamplerAudit) -> None:
 
 
 class TensorBoard:
-    """Curves of the history, for TensorBoard; replaces earlier ones by the rows given."""
+    """Curves of the history for TensorBoard; replaces those of an earlier start."""
 
     def __init__(self, run_dir: str, history: Sequence[Mapping[str, Any]]) -> None:
         directory = os.path.join(run_dir, run_files.TENSORBOARD)
@@ -198,7 +198,7 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
     """Turns errors of the disk and lack of device memory into messages of one line.
 
     Raises:
-      UserError: naming --run_dir or --batch_size.
+      UserError: it names --run_dir or --batch_size.
     """
     where = f"--run_dir={config.run_dir}"
     try:
@@ -219,7 +219,7 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             path = error.filename or config.run_dir
             raise UserError(
-                f"{where}: {error.strerror} ({path}): mend that or name another --run_dir"
+                f"{where}: {error.strerror} ({path}): correct this or name another --run_dir"
             ) from error
         reason = re.sub(r"\{\{.*?\}\} ", "", first_line(error))[:200]
         if isinstance(error, tf.errors.ResourceExhaustedError):
@@ -227,7 +227,7 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
                 f"out of device memory at --batch_size={config.batch_size}: use a smaller one "
                 f"({reason})"
             ) from error
-        raise UserError(f"{where}: {reason}: mend that or name another --run_dir") from error
+        raise UserError(f"{where}: {reason}: correct this or name another --run_dir") from error
 
 
 def hash_file(path: str) -> str:

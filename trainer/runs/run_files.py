@@ -4,13 +4,13 @@ RUN/
   config.json            all flags, versions, the data set's fingerprint and counts; `decoupled` if
                          trainer.decouple made it from another run
   sampler_counts.json    class counts before and after sampling
-  sampler_audit.json     what each epoch's sampling was, see trainer.epochs.audit
-  history.csv            one row an epoch
+  sampler_audit.json     what the sampler did in each epoch, see trainer.epochs.audit
+  history.csv            one row for each epoch
   tensorboard/           the same as curves
   profile/               with --profile, see trainer.training.step_profile
   checkpoints/           see trainer.runs.checkpoints
   predictions_*.csv      every example of validation and test
-  model.keras            the trained model, loads without code of ours
+  model.keras            the trained model, which loads without this package
   metrics.json           computed from the predictions
   *.png, report.md       pictures and a page that shows them
 """
@@ -41,8 +41,8 @@ def is_finished(run_dir: str, *, with_model: bool = True) -> bool:
     """Whether a run has written all its results; report.md is the last of them.
 
     Args:
-      with_model: also asks for model.keras. A comparison needs none, so that a study's models may
-        be deleted.
+      with_model: model.keras is required too. A comparison does not need it, so that a study's
+        models may be deleted.
     """
     needed = [predictions_path(run_dir, split) for split in SPLITS]
     needed += [os.path.join(run_dir, name) for name in (METRICS, REPORT)]

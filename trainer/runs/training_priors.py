@@ -13,8 +13,9 @@ def training_priors(run: FinishedRun) -> np.ndarray:
 
     These are the shares of the training stream, times the weights that the loss gives the classes.
     A loss that adds tau times the log prior to the logits (balanced softmax, logit adjustment)
-    leaves the model's own logits at prior^(1 - tau), and so does post hoc adjustment. Focal loss,
-    LDAM and tau-normalised weights have no such shares: those of the stream are the nearest.
+    divides the shares that the model's own logits assume by prior^tau, and so does post hoc
+    adjustment. Focal loss, LDAM and tau-normalised weights correspond to no shares exactly; for
+    them, those of the stream are used as an approximation.
     """
     natural, shares = (np.array(run.samples[k], np.float64) for k in ("natural", "planned"))
     terms = LOSSES[run.config.loss].terms(run.samples["natural"], run.config)
