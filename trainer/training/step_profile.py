@@ -97,7 +97,7 @@ class StepProfile:
         count = self._wanted - self._left
         last = self._first_step + count - 1
         shares = trace_file.measure_shares(self._logdir)
-        fewer = f" (--profile={self._wanted} asks for more than are left)" if self._left else ""
+        fewer = f" (fewer were left than --profile={self._wanted})" if self._left else ""
         return (
             f"steps {self._first_step}-{last} of epoch {epoch}{fewer}, "
             f"{shares.seconds / count * 1e3:.3g} ms each: {shares.describe()}; trace in "

@@ -27,7 +27,7 @@ from trainer.training.learner import create_trainer
 COUNTS = {"train": (16, 16, 24, 8), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}
 STEPS = 8
 _LINE = re.compile(
-    r"^profile: steps (\d+)-(\d+) of epoch (\d+)( \(--profile=\d+ asks for more than are left\))?, "
+    r"^profile: steps (\d+)-(\d+) of epoch (\d+)( \(fewer were left than --profile=\d+\))?, "
     r"([\d.e+]+) ms each: compute ([\d.]+)%, input \(waiting for images\) ([\d.]+)%, "
     r"reduction \(sums over replicas\) ([\d.]+)%, rest ([\d.]+)%: bound by ([\w ]+); "
     r"trace in (\S+): tensorboard --logdir=\S+ \(needs tensorboard-plugin-profile\)$",
