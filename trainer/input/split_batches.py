@@ -7,8 +7,7 @@
     source.ids(), source.groups()                   # list[str] each, the order of `index`
     distributed_training(source, strategy, plan)         # the same, for all replicas at once
     distributed_evaluation(source, strategy, batch_size=32)
-    with explained_reads(data):                          # damaged shards become a UserError
-        ...
+    with explained_reads(data): ...                      # damaged shards become a UserError
 
 `context` is the `tf.distribute.InputContext` that `distribute_datasets_from_function` gives;
 None: one replica. `batch_size` is global, over all replicas. Elements are per-replica batches
@@ -43,15 +42,14 @@ class SplitSource:
     """One split, which can be read any number of times; create it once and keep it.
 
     In memory, batches are gathered from a uint8 array in the order of the plan. Streamed, the plan
-    gives the class of every slot and how often each record comes, but a shuffle buffer decides
-    which record of the class comes at which slot (see `shard_reading`).
+    gives the class of every slot and how often each record comes, and a shuffle buffer chooses
+    which record of the class comes next (see `shard_reading`).
     """
 
     def __init__(
         self, data: DatasetDir, split: str, *, cache: str = "auto", cache_mb: int = 2048
     ) -> None:
-        """Decodes the split now if it is to be cached, so that a damaged test shard stops a run
-        before its training and not after.
+        """Decodes a cached split now: a damaged test shard then stops a run before its training.
 
         Args:
           split: `train`, `validation` or `test`.
@@ -93,8 +91,7 @@ class SplitSource:
         """This split with features in place of images, see `feature_cache`.
 
         Args:
-          features: float32 [n, F] in canonical order; [2n, F] if those of the mirrored images
-            follow.
+          features: float32 [n, F] in canonical order; [2n, F] if mirrored images follow.
         """
         other = copy.copy(self)
         with tf.device("CPU"):
@@ -117,8 +114,7 @@ class SplitSource:
         A later start gives exactly the batches that a start at 0 gives from that step on.
 
         Args:
-          servers: addresses that decode instead of this process, see `decode_service`. Only for a
-            streamed split; batches are the same.
+          servers: addresses that decode a streamed split instead of this process; same batches.
 
         Returns:
           (images uint8 [b, S, S, C], labels int32 [b]), b = batch_size / replicas; images are
@@ -203,7 +199,7 @@ class SplitSource:
         return [ids[row] for row in (self._starts[plan.labels] + plan.ordinals)[slots]]
 
     def groups(self) -> list[str]:
-        """The group of each image, which is never in two splits, in the order of `ids`."""
+        """The group (such as a patient) of each image, in the order of `ids`."""
         return list(self._read_names()[1])
 
     def _read_names(self) -> tuple[list[str], list[str]]:
@@ -213,8 +209,7 @@ class SplitSource:
         return self._names
 
     def _gather(self, rows: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The tensor is captured by reference. As a constant in the graph it would be copied and
-        # limited to protobuf's 2 GB.
+        # Captured by reference: a constant in the graph would be a copy, limited to 2 GB.
         return tf.gather(self._images, rows), labels
 
 

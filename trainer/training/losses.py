@@ -78,7 +78,7 @@ class TrainingLoss:
         """Sets the class weights of an epoch (counted from 1); call it outside of the replicas.
 
         Deferred re-weighting (Cao et al. 2019, algorithm 1): all classes have weight 1 before
-        `config.first_drw_epoch`, and their own weights from that epoch on.
+        `config.first_drw_epoch`, and their class weights from that epoch on.
         """
         if self._late_weights is None or self._weights is None:
             return

@@ -58,7 +58,7 @@ def _train_and_evaluate(
     config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
 ) -> None:
     """The stages of a run in their order. All workers call it; only the chief writes files."""
-    # What each epoch will be made of, before anything slow begins.
+    # Show what the first epoch contains, before anything slow begins.
     samples = create_planner(config, data).count_samples()
     print(_describe_data(config, data, samples), flush=True)
     warning = balance_summary.double_balancing(config, samples["natural"], samples["planned"])

@@ -32,7 +32,7 @@ def save(trainer: Trainer, progress: Progress) -> None:
 
 
 def check_finite(trainer: Trainer, progress: Progress) -> None:
-    """Checks the weights after the last step, whose loss may have been finite all the same.
+    """Checks the weights after the last step; they can be NaN although its loss was finite.
 
     Raises:
       DivergedError: they are NaN or infinite; the message names the step and its images.
