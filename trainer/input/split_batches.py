@@ -53,8 +53,7 @@ class SplitSource:
 
         Args:
           split: `train`, `validation` or `test`.
-          cache: `memory` keeps the decoded split whatever its size, `none` never; `auto` does if
-            it takes at most `cache_mb` MiB.
+          cache: keep the decoded split? `memory`: yes; `none`: no; `auto`: up to `cache_mb` MiB.
 
         Raises:
           UserError: a shard is damaged or does not match the metadata.
