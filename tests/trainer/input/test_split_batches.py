@@ -47,9 +47,9 @@ def stored(data):
     return images
 
 
-def plan(sampler="none", batch_size=8, epoch=0, **arguments):
+def plan(sampling="none", batch_size=8, epoch=0, **arguments):
     return samplers.draw_epoch(
-        Sampling(sampler),
+        Sampling(sampling) if isinstance(sampling, str) else sampling,
         COUNTS["train"],
         batch_size=batch_size,
         seed=3,
@@ -244,7 +244,7 @@ def test_streamed_and_cached_images_agree_in_every_format(encoding, channels, tm
 @pytest.mark.slow
 def test_streaming_with_a_small_buffer_and_many_passes_stays_exact(monkeypatch, data, stored):
     monkeypatch.setattr(shard_reading, "SHUFFLE_RECORDS", 2)
-    drawn = plan("weighted", batch_size=1, target=(0, 0, 0, 1))
+    drawn = plan(Sampling("weighted", target=(0, 0, 0, 1)), batch_size=1)
     assert len(drawn.labels) == 44  # of the 4 records of class 3, each 11 times
     batches = read(SplitSource(data, "train", cache="none").training(drawn, batch_size=1))
     held = collections.Counter(upright(batches, drawn))

@@ -27,7 +27,9 @@ def _train_steps(
 def test_four_replicas_train_and_predict_as_one_cpu(strategy):
     alone, replicated = toy.train_toy(strategy), toy.train_toy_replicated(4)
     np.testing.assert_allclose(alone["losses"], replicated["losses"], rtol=1e-5)
-    np.testing.assert_allclose(alone["logits"], replicated["logits"], atol=1e-4)
+    # Where rounding puts an input of a ReLU on the other side of 0, its gradient jumps: with one
+    # thread of TensorFlow logits then differ by 1e-3, with two by 2e-6 (docs/distributed.md).
+    np.testing.assert_allclose(alone["logits"], replicated["logits"], atol=2e-3)
     assert alone["confusion"] == replicated["confusion"]
 
 
