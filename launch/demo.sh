@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole job on synthetic radiographs, small enough for a laptop: about two minutes on 2 cores.
+# The whole job on synthetic radiographs, small enough for a laptop: about a minute on 2 cores.
 #   launch/demo.sh            (or: make demo, which installs what it needs first)
 # Expect a balanced accuracy well above 0.25 (chance for four classes) and below 1: the synthetic
 # classes overlap on purpose. Everything it makes lies in data/ and runs/, which git ignores.
