@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.quiet import quiet_tensorflow
-from trainer.distribution import tpu_versions
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings.config import TrainConfig
+from trainer.training import start
 
 
 def train(config: TrainConfig) -> FinishedRun:
@@ -33,11 +32,6 @@ def train(config: TrainConfig) -> FinishedRun:
             "strategy multi_worker needs one command for each worker: run `python -m trainer.main` "
             "on every one, or give strategy='mirrored' for the GPUs of this machine"
         )
-    if config.strategy in ("tpu", "auto"):
-        tpu_versions.check_libtpu(tpu_versions.installed_versions())
-    quiet_tensorflow()
-    from trainer.training import start
-
     start.train(config, listen=False)
     return read_run(config.run_dir)
 

@@ -18,11 +18,10 @@ import os
 from absl import flags, logging
 
 from cxr_tfrecords.errors import UserError, run_main
-from cxr_tfrecords.quiet import quiet_tensorflow
 from cxr_tfrecords.settings import define_flags, flag_values
-from trainer.distribution import tpu_versions
 from trainer.settings.config import TrainConfig
 from trainer.settings.table import DEFAULT_DATA
+from trainer.training import start
 
 FLAGS = flags.FLAGS
 define_flags(TrainConfig)
@@ -36,14 +35,8 @@ def main(argv: list[str]) -> None:
             f"no --data_dir, and {DEFAULT_DATA} does not exist: make it with "
             "`python -m beam_pipelines.build`"
         )
-    if config.strategy in ("tpu", "auto"):
-        tpu_versions.check_libtpu(tpu_versions.installed_versions())
-    quiet_tensorflow()
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # TensorFlow logs every checkpoint's sharding
-    # Imported late: it loads TensorFlow, and --help or a mistyped flag should answer at once.
-    from trainer.training import start
-
     start.train(config)
 
 

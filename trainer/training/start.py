@@ -7,13 +7,11 @@ import dataclasses
 import os
 from typing import Any
 
-import tensorflow as tf
-
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
-from trainer.distribution import lost_workers, preemption, strategies
+from cxr_tfrecords.quiet import quiet_tensorflow
+from trainer.distribution import tpu_versions
 from trainer.settings.config import TrainConfig
-from trainer.training.run import run
 
 
 def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, Any]]:
@@ -29,6 +27,13 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
     Raises:
       UserError: see its message. TemporaryError: the run was interrupted and can go on.
     """
+    if config.strategy in ("tpu", "auto"):
+        tpu_versions.check_libtpu(tpu_versions.installed_versions())
+    quiet_tensorflow()
+    # Imported late: they load TensorFlow, which a wrong libtpu would end without a message.
+    from trainer.distribution import lost_workers, preemption, strategies
+    from trainer.training.run import run
+
     _check_file_systems(config)
     if listen:
         preemption.listen()
@@ -52,6 +57,8 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
 
 def _check_file_systems(config: TrainConfig) -> None:
     """Refuses paths that the data set's build (fsspec) can use, but TensorFlow cannot."""
+    import tensorflow as tf
+
     if "://" in config.run_dir:
         raise UserError(
             f"--run_dir={config.run_dir}: a run is written to a local disk: name a folder there, "
