@@ -73,16 +73,18 @@ class MetricArrays:
 
     def report(self, class_names: Sequence[str], row: int = 0) -> dict[str, Any]:
         """One row as JSON values: the overall metrics, confusion_matrix and per_class; undefined
-        metrics are None."""
-        per_class = {
+        metrics are None. Sums of whole weights are integers."""
+        counts = self.confusion[row]
+        counts = counts if (counts % 1).any() else counts.astype(int)
+        per_class: dict[str, dict[str, Any]] = {
             class_name: {name: _plain(values[row, c]) for name, values in self.per_class.items()}
             for c, class_name in enumerate(class_names)
         }
-        for values in per_class.values():
-            values["support"] = int(values["support"] or 0)
+        for values, support in zip(per_class.values(), counts.sum(axis=1).tolist(), strict=True):
+            values["support"] = support
         return {
             **{name: _plain(values[row]) for name, values in self.overall.items()},
-            "confusion_matrix": self.confusion[row].astype(int).tolist(),
+            "confusion_matrix": counts.tolist(),
             "per_class": per_class,
         }
 
@@ -105,18 +107,22 @@ def weighted_metrics(
     (highest probability) and accuracy over `ECE_BINS` bins of equal mass (Guo et al. 2017, with
     the bins of Nguyen and O'Connor 2015): noise raises it, so that of a small split is too high.
 
-    Means over classes are over the classes that `labels` holds. They are NaN if a weight vector
+    Means over classes are over the classes of the images that any weight vector counts; a class
+    that is only predicted is in none of them. They are NaN for a weight vector (a resample) that
     gives one of these classes no weight, since a mean over fewer classes is another quantity.
 
     Args:
       labels: integer [n], true classes.
       log_probabilities: float64 [n, classes].
-      weights: [b, n], how often each image counts; whole numbers.
+      weights: [b, n], how much each image counts, 0 or more, whole or not; NaN gives NaN.
       lines: False leaves out (NaN) the calibration lines, which take most of the time.
     """
-    labels = np.asarray(labels)
-    log_probabilities = np.asarray(log_probabilities, np.float64)
     weights = np.atleast_2d(weights)
+    # Images that never count are left out: their true class may have the probability 0, whose
+    # logarithm times a weight of 0 would be NaN.
+    counted = (weights != 0).any(axis=0)
+    weights, labels = weights[:, counted], np.asarray(labels)[counted]
+    log_probabilities = np.asarray(log_probabilities, np.float64)[counted]
     rows = max(1, _CHUNK // max(1, len(labels)))
     scores = _Scores.prepare(labels, log_probabilities)
     parts = [
@@ -207,6 +213,9 @@ def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricA
 def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Metrics of confusion matrices alone: overall ones [b] and those by class [b, classes].
 
+    balanced_accuracy and macro_f1 are means over the classes that have images. scikit-learn's
+    macro F1 averages the 0 of a class that is only predicted in, unless `labels` leaves it out.
+
     Args:
       counts: [b, classes, classes], rows are true classes.
     """
@@ -227,7 +236,7 @@ def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[s
     overall = {
         "accuracy": _ratio(hits.sum(axis=1), total),
         "balanced_accuracy": _mean(per_class["recall"], axis=1),
-        "macro_f1": _mean(per_class["f1"], axis=1),
+        "macro_f1": _mean(np.where(support > 0, per_class["f1"], np.nan), axis=1),
         "mcc": _ratio(covariance, np.sqrt(spread)),
     }
     return overall, per_class
@@ -256,8 +265,9 @@ def _areas(
     true, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
     positives, negatives = true[:, -1], false[:, -1]
     above = (misses * (true - hits / 2)).sum(axis=1)
-    precision = hits * true / np.maximum(true + false, 1)
-    return _ratio(above, positives * negatives), _ratio(precision.sum(axis=1), positives)
+    precision = np.nan_to_num(_ratio(true, true + false))  # no hits before the first image counts
+    area = (hits * precision).sum(axis=1)
+    return _ratio(above, positives * negatives), _ratio(area, positives)
 
 
 def _calibration_error(scores: _Scores, weights: np.ndarray) -> np.ndarray:

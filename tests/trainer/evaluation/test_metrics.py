@@ -133,11 +133,63 @@ def test_calibration_error_by_hand_over_equal_bins():
 
 def test_a_resample_without_a_class_has_no_means_over_classes():
     labels, logp = _split(60)
-    found = _one(labels, logp, labels != 2)
+    arrays = weighted_metrics(labels, logp, np.stack([np.ones(60), labels != 2]))
+    found = arrays.report(NAMES, 1)
     undefined = {name for name in OVERALL if found[name] is None}
     assert undefined == {"balanced_accuracy", "macro_f1", "auroc_macro", "auprc_macro"}
     assert found["per_class"]["Viral"]["recall"] is None
     assert found["per_class"]["Viral"]["calibration_slope"] is None
+
+
+def test_means_over_classes_leave_out_a_class_without_images():
+    labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
+    logp = scipy.special.log_softmax(3.0 * np.eye(3)[predicted], axis=1)
+    expected = sklearn.metrics.f1_score(labels, predicted, labels=[0, 1], average="macro")
+    assert expected == pytest.approx(5 / 6)
+    for truth, weights in ((labels, np.ones(4)), (np.r_[labels, 2], np.array([1, 1, 1, 1, 0]))):
+        found = _one(truth, logp[[0, 1, 2, 3, 0]][: len(truth)], weights)
+        assert found["macro_f1"] == pytest.approx(expected)
+        assert found["balanced_accuracy"] == 0.75
+        of_present = [found["per_class"][name]["auprc"] for name in NAMES[:2]]
+        assert found["auprc_macro"] == pytest.approx(np.mean(of_present))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.001, 0.3, 7.0]))
+@settings(max_examples=20, deadline=None)
+def test_metrics_do_not_depend_on_the_unit_of_the_weights(seed, unit):
+    labels, logp = _split(60, seed, decimals=1)
+    weights = np.random.default_rng(seed).integers(0, 4, (1, 60))
+    whole, scaled = (weighted_metrics(labels, logp, unit * weights) for unit in (1, unit))
+    for name in OVERALL:
+        np.testing.assert_allclose(scaled.overall[name], whole.overall[name], err_msg=name)
+    for name in PER_CLASS:
+        times = unit if name == "support" else 1
+        expected = times * whole.per_class[name]
+        np.testing.assert_allclose(scaled.per_class[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_ranks_with_fractional_weights_agree_with_scikit_learn():
+    labels, logp = _split(decimals=0)
+    weights = np.random.default_rng(2).uniform(0, 0.1, len(labels))
+    odds, found = log_odds(logp).round(9), _one(labels, logp, weights)["per_class"]
+    for c, name in enumerate(NAMES):
+        ranked = (labels == c, odds[:, c])
+        for metric, function in (
+            ("auroc", sklearn.metrics.roc_auc_score),
+            ("auprc", sklearn.metrics.average_precision_score),
+        ):
+            assert found[name][metric] == pytest.approx(function(*ranked, sample_weight=weights))
+
+
+def test_a_class_that_never_counts_may_have_the_probability_0():
+    labels, logp = _split()
+    logp[:, 2] = -np.inf
+    logp = scipy.special.log_softmax(logp, axis=1)
+    found = _one(labels, logp, labels != 2)
+    kept = labels != 2
+    expected = sklearn.metrics.log_loss(labels[kept], np.exp(logp[kept, :2]))
+    assert found["log_loss"] == pytest.approx(expected)
+    assert None not in (found[name] for name in OVERALL)
 
 
 def test_a_class_that_is_never_predicted_has_no_precision_but_an_f1_of_zero():
