@@ -37,6 +37,7 @@ class Sampling:
       sampling_strategy: which classes are resized, for samplers that resize: one of
         `SAMPLING_STRATEGIES`, or label -> wanted records.
       epochs: of the whole run, for samplers whose class shares change from epoch to epoch.
+      images: of an epoch, in the shares of the sampler; 0: as many as the sampler delivers.
       resample_each_epoch: samplers that deliver exact counts choose anew in each epoch which
         records are left out or come once more; otherwise the choice of the first epoch stays.
       class_names: for messages.
@@ -46,6 +47,7 @@ class Sampling:
     target: Sequence[float] | None = None
     sampling_strategy: str | Mapping[int, int] = "auto"
     epochs: int = 1
+    images: int = 0
     resample_each_epoch: bool = False
     class_names: Sequence[str] | None = None
 
@@ -95,9 +97,10 @@ def rejection_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.nd
 
 
 def progressive_counts(sizes: np.ndarray, sampling: Sampling, epoch: int) -> np.ndarray:
-    """N records in the shares of `progressive_shares`."""
+    """N records, or `sampling.images`, in the shares of `progressive_shares`."""
     refuse_empty(sampling, sizes, sizes == 0)
-    return _of_shares(progressive_shares(sizes, epoch, sampling.epochs), int(sizes.sum()))
+    images = sampling.images or int(sizes.sum())
+    return _of_shares(progressive_shares(sizes, epoch, sampling.epochs), images)
 
 
 def power_shares(counts: Sequence[int], exponent: float) -> tuple[float, ...]:
@@ -111,14 +114,17 @@ def power_shares(counts: Sequence[int], exponent: float) -> tuple[float, ...]:
 
 
 def progressive_shares(sizes: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
-    """float64 [classes], (1 - t/T) n_c/N + (t/T) 1/C: Kang et al. 2020, eq. 3.
+    """float64 [classes], (1 - w) n_c/N + w 1/C: Kang et al. 2020, eq. 3.
+
+    w = t/(T - 1) of the T epochs t = 0..T-1, so that the first epoch has the natural shares and the
+    last one equal shares. A run of one epoch has equal shares.
 
     Args:
       sizes: int64 [classes], n_c.
-      epoch: t, from 0, so that the first epoch is natural and the last one of T = `epochs` is
-        (T - 1)/T of the way to uniform. From T on it is uniform.
+      epoch: t; from T on, the shares stay equal.
+      epochs: T.
     """
-    way = min(epoch / epochs, 1.0)
+    way = min(epoch / (epochs - 1), 1.0) if epochs > 1 else 1.0
     return (1 - way) * sizes / sizes.sum() + way / len(sizes)
 
 

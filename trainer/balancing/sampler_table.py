@@ -28,7 +28,8 @@ class Sampler:
       sampling_strategies: the words of --sampling_strategy that it takes; empty: it resizes no
         class.
       takes_counts: --sampling_strategy may give numbers of images.
-      varies_by_epoch: the class mix changes from epoch to epoch.
+      varies_by_epoch: the class mix changes from epoch to epoch, until the last one of the run:
+        early stopping would cut this short and is off.
     """
 
     help: str
@@ -79,8 +80,8 @@ SAMPLERS = {
         takes_target=True,
     ),
     "progressive": Sampler(
-        "as many images as there are, with class shares that go from natural to equal over "
-        "--epochs (Kang et al. 2020)",
+        "as many images as there are, with class shares that go from natural in the first epoch to "
+        "equal in the last of --epochs (Kang et al. 2020); training does not stop early",
         class_shares.progressive_counts,
         drawing.draw_exactly_anew,
         varies_by_epoch=True,

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.splits import apportion
 from trainer.balancing import drawing, sampler_table
 from trainer.balancing.class_shares import Sampling
 
@@ -77,7 +78,10 @@ def expected_counts(sampling: Sampling, counts: Sequence[int], epoch: int = 0) -
     """
     sampler_table.check(sampling)
     row = sampler_table.SAMPLERS[sampling.sampler]
-    return row.counts(np.asarray(counts, np.int64), sampling, epoch)
+    delivered = row.counts(np.asarray(counts, np.int64), sampling, epoch)
+    if sampling.images:
+        return apportion(delivered / delivered.sum() * sampling.images, sampling.images)
+    return delivered
 
 
 def draw_epoch(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from cxr_tfrecords.splits import apportion
 from trainer.balancing import mixup, sampler_options, samplers
 from trainer.balancing.class_shares import Sampling
 from trainer.balancing.sampler_table import SAMPLERS
@@ -47,11 +46,12 @@ class EpochPlanner:
         """The records of an epoch (from 0), in order.
 
         With `steps_per_epoch` the sampler's own epochs form an endless stream, and an epoch of the
-        run is the next `steps_per_epoch` steps of this stream.
+        run is the next `steps_per_epoch` steps of this stream. A sampler whose class shares change
+        draws that many steps for each epoch of the run instead, so that its shares follow the run.
         """
         wanted = self.config.steps_per_epoch
-        if not wanted:
-            return self._sampler_epoch(epoch)
+        if not wanted or SAMPLERS[self.config.sampler].varies_by_epoch:
+            return self._sampler_epoch(epoch, wanted * self.config.batch_size)
         end = (epoch + 1) * wanted
         length = self._sampler_epoch(0).steps  # the same in every epoch
         parts: list[samplers.EpochPlan] = []
@@ -98,11 +98,8 @@ class EpochPlanner:
     def planned_counts(self, epoch: int) -> np.ndarray:
         """int64 [classes], planned images, before the last, partial batch is left out."""
         config = self.config
-        counts = samplers.expected_counts(self._sampling(config.epochs), self.counts, epoch)
-        if config.steps_per_epoch:
-            images = config.steps_per_epoch * config.batch_size
-            return apportion(counts / counts.sum() * images, images)
-        return counts
+        images = config.steps_per_epoch * config.batch_size
+        return samplers.expected_counts(self._sampling(images), self.counts, epoch)
 
     def count_samples(self) -> dict[str, list[int]]:
         """Training images of each class: `natural`, `planned`, `realised` in the first epoch as
@@ -116,11 +113,10 @@ class EpochPlanner:
             "unique": [len(np.unique(plan.ordinals[plan.labels == c])) for c in classes],
         }
 
-    def _sampler_epoch(self, epoch: int) -> samplers.EpochPlan:
+    def _sampler_epoch(self, epoch: int, images: int = 0) -> samplers.EpochPlan:
         config = self.config
         return samplers.draw_epoch(
-            # If the sampler's epochs are shorter than the run's, there are more of them.
-            self._sampling(max(config.epochs, epoch + 1)),
+            self._sampling(images),
             self.counts,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -128,7 +124,7 @@ class EpochPlanner:
             flip=config.flip,
         )
 
-    def _sampling(self, epochs: int) -> Sampling:
+    def _sampling(self, images: int) -> Sampling:
         config = self.config
         return Sampling(
             config.sampler,
@@ -138,7 +134,8 @@ class EpochPlanner:
             sampling_strategy=sampler_options.resolve_sampling_strategy(
                 config.sampling_strategy, self.class_names
             ),
-            epochs=epochs,
+            epochs=config.epochs,
+            images=images,
             resample_each_epoch=config.resample_each_epoch,
             class_names=self.class_names,
         )

@@ -10,6 +10,7 @@ from typing import Any
 from cxr_tfrecords import settings
 from cxr_tfrecords.errors import UserError
 from trainer.balancing import sampler_options
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.models import backbone_table
 from trainer.settings import learning_rate
 from trainer.settings.table import Settings
@@ -54,6 +55,13 @@ class TrainConfig(Settings):
             self.batch_size,
             self.learning_rate_base_batch,
         )
+
+    @property
+    def stopping_patience(self) -> int:
+        """`early_stopping_patience`, or 0 (never) with a sampler whose class mix changes up to the
+        last epoch: stopping early would leave out the part of the run that balances."""
+        varies = SAMPLERS[self.sampler].varies_by_epoch
+        return 0 if varies else self.early_stopping_patience
 
     @property
     def first_drw_epoch(self) -> int:

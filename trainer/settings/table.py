@@ -299,7 +299,11 @@ class Settings:
         within="[0, inf)",
     )
     early_stopping_patience: int = setting(
-        3, _BEST, "Epochs without improvement before stopping. 0: never.", within="[0, inf)"
+        3,
+        _BEST,
+        "Epochs without improvement before stopping. 0: never. With --sampler=progressive never: "
+        "the class mix changes up to the last epoch.",
+        within="[0, inf)",
     )
     reduce_lr_patience: int = setting(
         1,

@@ -141,7 +141,7 @@ def _run_epoch(
     is_best = progress.finish_epoch(
         row[config.monitor],
         maximize=config.monitor != "validation_loss",
-        early_stopping_patience=config.early_stopping_patience,
+        early_stopping_patience=config.stopping_patience,
         reduce_lr_patience=config.reduce_lr_patience,
         reduce_lr_factor=config.reduce_lr_factor,
     )

@@ -128,9 +128,12 @@ def test_square_root_of_the_papers_counts():
 def test_progressive_shares_are_those_of_kang_et_al_equation_3(counts, epochs, data):
     epoch = data.draw(st.integers(0, epochs - 1))
     total, classes = sum(counts), len(counts)
-    expected = [(1 - epoch / epochs) * n / total + (epoch / epochs) * (1 / classes) for n in counts]
+    way = epoch / (epochs - 1) if epochs > 1 else 1
+    expected = [(1 - way) * n / total + way / classes for n in counts]
     planned = expected_counts(Sampling("progressive", epochs=epochs), counts, epoch)
     assert planned.sum() == total
     assert (np.abs(planned - np.array(expected) * total) < 1).all()
-    if epoch == 0:
+    if epoch == 0 and epochs > 1:
         assert planned.tolist() == counts
+    if epoch == epochs - 1:
+        assert np.ptp(planned) <= 1

@@ -144,7 +144,7 @@ def test_plans_stay_the_same_from_version_to_version():
         "oversample_exact": 1833086380,
         "rejection": 1392093380,
         "weighted": 1504555758,
-        "progressive": 722949586,
+        "progressive": 1037686374,
     }
 
 

@@ -38,6 +38,27 @@ def test_fixed_steps_cut_the_same_stream_anew(sampler, steps, batch_size):
         assert own == stream[number * len(own) : (number + 1) * len(own)]
 
 
+@settings(max_examples=40, deadline=None)
+@given(epochs=st.integers(2, 12), steps=st.sampled_from([0, 1, 5, 40]))
+def test_progressive_goes_from_natural_to_equal_shares_over_the_epochs_of_the_run(epochs, steps):
+    config = TrainConfig(
+        data_dir="", sampler="progressive", batch_size=6, steps_per_epoch=steps, epochs=epochs
+    )
+    planner, natural = EpochPlanner(config, NAMES, COUNTS), np.array(COUNTS) / sum(COUNTS)
+    for epoch in range(epochs):
+        planned, plan = planner.planned_counts(epoch), planner.plan(epoch)
+        drawn = np.bincount(plan.labels, minlength=3)
+        way = epoch / (epochs - 1)
+        shares = (1 - way) * natural + way / 3
+        assert (np.abs(planned - shares * planned.sum()) < 1).all()
+        if steps:
+            assert drawn.tolist() == planned.tolist()
+            assert plan.steps == steps
+        else:
+            assert (drawn <= planned).all()
+    assert np.ptp(planned) <= (0 if steps else 1)  # 6 images a step are a multiple of 3 classes
+
+
 @settings(max_examples=20, deadline=None)
 @given(sampler=st.sampled_from(list(SAMPLERS)), steps=st.integers(1, 40))
 def test_planned_counts_of_fixed_steps_sum_to_their_images(sampler, steps):

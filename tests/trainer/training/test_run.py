@@ -17,6 +17,7 @@ from trainer.evaluation.predictions import read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.runs import run_directory, run_files
 from trainer.settings.config import TrainConfig
+from trainer.training import saving
 from trainer.training.learner import create_planner
 from trainer.training.run import run
 
@@ -61,6 +62,47 @@ def test_every_sampler_and_streaming_run_to_the_end(data, strategy, tmp_path, sa
     )
     run(config, data, strategy)
     assert run_files.is_finished(config.run_dir)
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_progressive_reaches_its_last_mix_and_goes_on_exactly_where_it_was_killed(
+    data, strategy, tmp_path, monkeypatch
+):
+    # So small a learning rate never improves the accuracy: any other sampler stops at epoch 2.
+    config = _config(
+        data,
+        tmp_path / "whole",
+        **{"sampler": "progressive", "steps_per_epoch": 3, "epochs": 4, "learning_rate": 1e-6},
+        **{"early_stopping_patience": 1, "monitor": "validation_accuracy", "dropout": 0.2},
+    )
+    run(config, data, strategy)
+    audit = files.read_json(str(tmp_path / "whole" / "sampler_audit.json"))["epochs"]
+    assert [row["realised_counts"] for row in audit] == [
+        *([12, 12, 18, 6], [12, 12, 16, 8], [12, 12, 14, 10], [12, 12, 12, 12]),
+    ]
+    other = dataclasses.replace(config, run_dir=str(tmp_path / "other"), sampler="none")
+    run(other, data, strategy)
+    assert len(files.read_json(str(tmp_path / "other" / "sampler_audit.json"))["epochs"]) == 2
+
+    cut = dataclasses.replace(config, run_dir=str(tmp_path / "cut"), checkpoint_every=1)
+    save = saving.save
+
+    def killed_in_third_epoch(trainer, progress):
+        save(trainer, progress)
+        if progress.step == 7:
+            raise _KilledError
+
+    monkeypatch.setattr(saving, "save", killed_in_third_epoch)
+    with pytest.raises(_KilledError):
+        run(cut, data, strategy)
+    monkeypatch.undo()
+    run(cut, data, strategy)
+    assert files.read_json(str(tmp_path / "cut" / "sampler_audit.json"))["epochs"] == audit
+    for name in ("predictions_validation.csv", "predictions_test.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
 
 def test_results_lost_after_the_training_are_made_again_without_training(data, strategy, tmp_path):
