@@ -61,6 +61,7 @@ from trainer.runs.finished_run import read_run
 from trainer.runs.training_priors import training_priors
 run = read_run(main.FLAGS.run_dir)
 told = {"method": describe_method(run), "priors": training_priors(run).tolist()}
+told["best"] = int(run.best["epoch"])
 told["flags"] = dict(parse_method("halves+brier").flags)
 with open("told.json", "w") as file:
     json.dump(told, file)
@@ -91,7 +92,8 @@ def test_new_sampler_loss_and_backbone_are_each_one_entry_and_all_else_knows_the
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["method"] == "halves+brier"
     assert told["flags"] == {"sampler": "halves", "loss": "brier"}
-    shares = np.array([8, 8, 12, 4]) * np.array(COUNTS["train"]) ** -0.5
+    shares = np.array([[8, 8, 12, 4], [9, 9, 13, 5]])[told["best"] - 1]
+    shares = shares * np.array(COUNTS["train"]) ** -0.5
     np.testing.assert_allclose(told["priors"], shares / shares.sum())
     audit = json.loads((tmp_path / "run" / "sampler_audit.json").read_text())
     planned = [epoch["planned_counts"] for epoch in audit["epochs"]]

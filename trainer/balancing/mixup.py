@@ -82,6 +82,24 @@ def draw_partners(
     return Mixing(partner, lam.astype(np.float32))
 
 
+def label_shares(kind: str, alpha: float, shares: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """float64 [classes], sum 1: the share of each class in the labels of mixed images, on average.
+
+    A label counts by the weight of its image. `plain` partners have the class shares of the epoch
+    itself. `balanced` ones weigh E[Beta(alpha, 1)] = alpha / (1 + alpha), so that the shares become
+    (shares + alpha uniform) / (1 + alpha), where uniform is over the classes that have records.
+
+    Args:
+      kind, alpha: as of `draw_partners`; 0 mixes nothing.
+      shares: float64 [classes], sum 1, of the epoch before mixing.
+      counts: records of each class in the split.
+    """
+    if kind == "plain":
+        return shares
+    filled = np.asarray(counts) > 0
+    return (shares + alpha * filled / filled.sum()) / (1 + alpha)
+
+
 def _balanced_plan(
     plan: EpochPlan, counts: Sequence[int], seed: int, epoch: int, flip: bool
 ) -> EpochPlan:

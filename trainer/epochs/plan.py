@@ -101,6 +101,13 @@ class EpochPlanner:
         images = config.steps_per_epoch * config.batch_size
         return samplers.expected_counts(self._sampling(images), self.counts, epoch)
 
+    def label_shares(self, epoch: int) -> np.ndarray:
+        """float64 [classes], sum 1: planned shares of the classes in an epoch's labels (from 0),
+        after mixup."""
+        config, planned = self.config, self.planned_counts(epoch)
+        shares = planned / planned.sum()
+        return mixup.label_shares(config.mixup, config.mixup_alpha, shares, self.counts)
+
     def count_samples(self) -> dict[str, list[int]]:
         """Training images of each class: `natural`, `planned`, `realised` in the first epoch as
         drawn, and `unique`, the different ones among these. The content of sampler_counts.json."""
