@@ -13,8 +13,8 @@ images (uint8, not scaled) and gives these outputs:
                              at a temperature fitted on validation (Guo et al. 2017)
   probabilities_uncalibrated the same without the temperature
 
-MODEL/deployment.json holds class shares and temperature and, if the deployment's class shares are
-those of the data, Brier score, ECE and log loss of each output on the test split.
+MODEL/deployment.json holds class shares, temperature, and the Brier score, ECE and log loss of each
+output on the test split, whose images are weighted to the class shares of the deployment.
 --format=saved_model writes a SavedModel for TensorFlow Serving instead, with the same outputs. No
 code of this package is needed to load either.
 """

@@ -85,6 +85,36 @@ def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = Non
     return Deployment(trained_at, natural, target, temperature)
 
 
+def deployment_weights(
+    labels: np.ndarray, target: Sequence[float] | np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """How much each test image counts where the classes have other shares (post-stratification).
+
+    An image of class c weighs target share / share of c among the images. Metrics with these
+    weights are those of a test set at the shares of the deployment; like the correction itself,
+    they assume that the images of a class look the same there. In a resample the shares are those
+    of the resample, which so has the target shares exactly.
+
+    Args:
+      labels: integer [n], true classes.
+      target: [classes], shares of the deployment in any scale, such as `Deployment.target`.
+      weights: [b, n], how often each image counts, such as `bootstrap.group_weights`; None: once.
+
+    Returns:
+      float64 [n], or [b, n] if `weights` are given, for `metrics.weighted_metrics`. The sum of a
+      row stays what it was. A row without any image of a class that `target` has is NaN.
+    """
+    shares = np.asarray(target, np.float64) / np.sum(target)
+    counts = np.ones((1, len(labels))) if weights is None else np.asarray(weights, np.float64)
+    by_class = counts @ (np.asarray(labels)[:, np.newaxis] == np.arange(len(shares)))
+    wanted = shares * by_class.sum(axis=1, keepdims=True)
+    factors = np.divide(wanted, by_class, out=np.zeros_like(by_class), where=by_class > 0)
+    missing = ((by_class == 0) & (shares > 0)).any(axis=1)
+    factors[np.ix_(missing, shares > 0)] = np.nan
+    result = counts * factors[:, labels]
+    return result[0] if weights is None else result
+
+
 def parse_deploy_prior(
     items: Sequence[str], class_names: Sequence[str]
 ) -> tuple[float, ...] | None:

@@ -85,17 +85,20 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
     """The content of deployment.json.
 
     Args:
-      natural: whether the deployment's shares are those of the data. If not, the test split cannot
-        measure the corrected probabilities, and only raw ones are scored.
+      natural: whether the deployment's shares are those of the data. If not, or if the test split
+        was balanced, its images are weighted to the shares of the deployment.
     """
     test = run.predictions("test")
-    once = np.ones((1, len(test.labels)), np.int32)
+    weighted = not natural or "test" in run.dataset["balanced_splits"]
+    weights = np.ones(len(test.labels))
+    if weighted:
+        weights = corrected_probabilities.deployment_weights(test.labels, plan.target)
     scores = {}
     for output, variant in OUTPUTS.items():
-        if natural or variant == "raw":
-            answers = plan.variants(test.log_probabilities)[variant]
-            values = weighted_metrics(test.labels, answers, once).flat(run.class_names)
-            scores[output] = {name: float(values[name][0]) for name in _SCORES}
+        answers = plan.variants(test.log_probabilities)[variant]
+        values = weighted_metrics(test.labels, answers, weights, lines=False)
+        report = values.report(run.class_names)
+        scores[output] = {name: report[name] for name in _SCORES}
     shares = {
         name: dict(zip(run.class_names, map(float, getattr(plan, name)), strict=True))
         for name in ("trained_at", "natural", "target")
@@ -108,6 +111,7 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
         "class_shares": shares,
         "temperature": plan.temperature,
         "test": scores,
+        "test_weighted_to_target": weighted,
     }
 
 
@@ -121,12 +125,12 @@ def _describe_content(content: dict[str, Any]) -> Iterator[str]:
     yield markdown_table(header, rows)
     yield f"\ntemperature {content['temperature']:.3f}, fitted on validation\n"
     rows = [
-        [name, *(f"{scores[metric]:.4f}" for metric in _SCORES)]
+        [name, *("–" if scores[m] is None else f"{scores[m]:.4f}" for m in _SCORES)]
         for name, scores in content["test"].items()
     ]
     yield markdown_table(["test split", "Brier score", "ECE", "log loss"], rows)
-    if len(content["test"]) == 1:
+    if content["test_weighted_to_target"]:
         yield (
-            "\nonly raw probabilities can be scored: the test split has other class shares than "
-            "the deployment"
+            "\nthe test split has other class shares than the deployment: each image was weighted "
+            "by the share of its class there / in the test split"
         )

@@ -108,7 +108,10 @@ def correct_priors(
 
 
 def reliability_curve(
-    positive: np.ndarray, probabilities: np.ndarray, bins: int = 10
+    positive: np.ndarray,
+    probabilities: np.ndarray,
+    bins: int = 10,
+    weights: np.ndarray | None = None,
 ) -> ReliabilityCurve:
     """Observed shares against predicted ones, in bins of equal size (Nguyen and O'Connor 2015).
 
@@ -118,16 +121,26 @@ def reliability_curve(
       positive: bool [n].
       probabilities: float [n], predicted for the positive class.
       bins: how many, at most.
+      weights: float [n], how much each image counts; None: once. Bins then have equal weight, and
+        intervals are those of (sum w)^2 / sum w^2 images (Kish 1965).
     """
-    order = np.argsort(probabilities, kind="stable")
+    weights = np.ones(len(probabilities)) if weights is None else np.asarray(weights)
+    counted = np.flatnonzero(weights)
+    order = counted[np.argsort(np.asarray(probabilities)[counted], kind="stable")]
     ranked, hits = np.asarray(probabilities)[order], np.asarray(positive, bool)[order]
-    edges = np.linspace(0, len(ranked), min(bins, len(ranked)) + 1).round().astype(int)
+    mass = weights[order]
+    before = np.r_[0, mass.cumsum()]  # of each image
+    shares_below = np.linspace(0, before[-1], min(bins, len(ranked)) + 1)
+    edges = np.interp(shares_below, before, np.arange(len(before))).round().astype(int)
     starts = np.unique(np.searchsorted(ranked, ranked[edges[:-1]])) if len(ranked) else edges[:0]
     count = np.diff(np.r_[starts, len(ranked)])
-    positives = np.add.reduceat(hits, starts, dtype=int)
-    shares = [wilson(k, n) for k, n in zip(positives, count, strict=True)]
+    sums, squares, positives, predicted = (
+        np.add.reduceat(values, starts) for values in (mass, mass**2, mass * hits, mass * ranked)
+    )
+    sizes = sums**2 / squares
+    shares = [wilson(k, n) for k, n in zip(positives / sums * sizes, sizes, strict=True)]
     return ReliabilityCurve(
-        predicted=np.add.reduceat(ranked, starts) / count,
+        predicted=predicted / sums,
         observed=np.array([share.estimate for share in shares], np.float64),
         low=np.array([share.low for share in shares], np.float64),
         high=np.array([share.high for share in shares], np.float64),

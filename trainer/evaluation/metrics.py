@@ -137,8 +137,7 @@ def weighted_metrics(
 
 
 def log_odds(log_probabilities: np.ndarray) -> np.ndarray:
-    """float64 [n, classes]: log p / (1 - p) of each class, exact where p rounds to 1;
-    infinite where p is 0 or 1.
+    """float64 [n, classes], log p / (1 - p), exact where p rounds to 1; infinite if p is 0 or 1.
 
     Args:
       log_probabilities: float64 [n, classes], classes >= 2.
@@ -201,8 +200,7 @@ def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricA
         overall["log_loss"] = weights @ scores.losses / total
     overall["brier"] = per_class["brier"].sum(axis=1)
     overall["ece"] = _calibration_error(scores, weights)
-    present = scores.truth.any(axis=0)
-    lost = (per_class["support"][:, present] == 0).any(axis=1)
+    lost = (per_class["support"][:, scores.truth.any(axis=0)] == 0).any(axis=1)
     for name, of in (("auroc_macro", "auroc"), ("auprc_macro", "auprc")):
         overall[name] = _mean(per_class[of], axis=1)
     for name in ("balanced_accuracy", "macro_f1", "auroc_macro", "auprc_macro"):
@@ -211,10 +209,8 @@ def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricA
 
 
 def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Metrics of confusion matrices alone: overall ones [b] and those by class [b, classes].
-
-    balanced_accuracy and macro_f1 are means over the classes that have images. scikit-learn's
-    macro F1 averages the 0 of a class that is only predicted in, unless `labels` leaves it out.
+    """Metrics of confusion matrices alone: overall ones [b], where means over classes are over
+    those that have images, and those by class [b, classes].
 
     Args:
       counts: [b, classes, classes], rows are true classes.
@@ -231,13 +227,16 @@ def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[s
         "f1": _ratio(2 * hits, support + predicted),
         "support": support,
     }
-    covariance = hits.sum(axis=1) * total - (support * predicted).sum(axis=1)
-    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (support**2).sum(axis=1))
+    shares = [_ratio(n, total[:, np.newaxis]) for n in (support, predicted)]
+    accuracy = _ratio(hits.sum(axis=1), total)
+    # If all is one class it is 0, up to a rounding error, by which nothing may be divided.
+    spread = np.array([1 - (share**2).sum(axis=1) for share in shares])
+    spread[np.abs(spread) < 1e-12] = 0
     overall = {
-        "accuracy": _ratio(hits.sum(axis=1), total),
+        "accuracy": accuracy,
         "balanced_accuracy": _mean(per_class["recall"], axis=1),
         "macro_f1": _mean(np.where(support > 0, per_class["f1"], np.nan), axis=1),
-        "mcc": _ratio(covariance, np.sqrt(spread)),
+        "mcc": _ratio(accuracy - np.prod(shares, axis=0).sum(axis=1), np.sqrt(spread.prod(axis=0))),
     }
     return overall, per_class
 

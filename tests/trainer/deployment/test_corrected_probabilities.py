@@ -16,6 +16,7 @@ from tests.trainer.fake_run import CLASSES, COUNTS, write_run
 from trainer.deployment import corrected_probabilities, exported_model
 from trainer.distribution import strategies
 from trainer.evaluation import calibration
+from trainer.evaluation.metrics import OVERALL, weighted_metrics
 from trainer.evaluation.predictions import read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.runs.finished_run import read_run
@@ -101,8 +102,12 @@ def test_the_exported_model_gives_every_kind_of_probability(form, run_dir, data,
         dict(zip(CLASSES, (0.7, 0.1, 0.2, 0), strict=True))
     )
     assert content["temperature"] == plan.temperature
-    assert list(content["test"]) == ["probabilities_raw"]
-    assert "only raw probabilities can be scored" in "\n".join(lines)
+    assert "each image was weighted by the share of its class there" in "\n".join(lines)
+    kept = np.repeat(np.array([0.7, 0.1, 0.2]) / SIZES["test"][:3], SIZES["test"][:3])
+    for name, variant in exported_model.OUTPUTS.items():
+        chosen = expected[variant][np.arange(27), test.labels][: len(kept)]
+        loss = -(kept * np.log(chosen)).sum()
+        assert content["test"][name]["log_loss"] == pytest.approx(loss), name
 
 
 def test_at_natural_shares_the_test_split_scores_all(run_dir, tmp_path):
@@ -112,6 +117,47 @@ def test_at_natural_shares_the_test_split_scores_all(run_dir, tmp_path):
     assert scores["probabilities_raw"]["brier"] == pytest.approx(metrics["brier"])
     assert scores["probabilities"]["log_loss"] != scores["probabilities_raw"]["log_loss"]
     assert set(scores) == set(exported_model.OUTPUTS)
+
+
+def test_a_calibrated_model_is_calibrated_where_the_classes_have_other_shares():
+    natural, target = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.1, 0.3])
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 30_000, p=natural)
+    images = rng.normal(0, 1, (len(labels), 3)) + 1.5 * np.eye(3)[labels]
+    raw = log_softmax(1.5 * images + np.log(natural), axis=1)  # the posterior of this world
+    plan = corrected_probabilities.Deployment(natural, natural, target, temperature=1.0)
+    corrected = plan.variants(raw)["calibrated"]
+    once = np.ones(len(labels))
+    weights = corrected_probabilities.deployment_weights(labels, target)
+    lines = {}
+    for name, answers, of_image in (
+        ("natural", raw, once),
+        ("unweighted", corrected, once),
+        ("deployed", corrected, weights),
+    ):
+        found = weighted_metrics(labels, answers, of_image).report("abc")["per_class"]
+        lines[name] = np.array(
+            [[v["calibration_intercept"], v["calibration_slope"]] for v in found.values()]
+        )
+    np.testing.assert_allclose(lines["natural"], [[0, 1]] * 3, atol=0.06)
+    np.testing.assert_allclose(lines["deployed"], [[0, 1]] * 3, atol=0.06)
+    assert np.abs(lines["unweighted"][:2, 0]).min() > 1
+
+
+def test_weights_give_every_resample_the_shares_of_the_deployment():
+    labels, target = np.array([0, 0, 0, 0, 1, 1, 2]), np.array([2.0, 2.0, 0.0])
+    weights = corrected_probabilities.deployment_weights(labels, target)
+    np.testing.assert_allclose(weights, [*[7 / 8] * 4, *[7 / 4] * 2, 0])
+    drawn = np.array([[1, 1, 1, 1, 1, 1, 1], [0, 3, 0, 1, 1, 0, 2], [2, 1, 1, 1, 0, 0, 2]])
+    by_row = corrected_probabilities.deployment_weights(labels, target, drawn)
+    np.testing.assert_allclose(by_row[0], weights)
+    np.testing.assert_allclose(by_row[1], [0, 21 / 8, 0, 7 / 8, 7 / 2, 0, 0])
+    assert np.isnan(by_row[2, :6]).all()  # without an image of class 1
+    assert by_row[2, 6] == 0
+    logp = log_softmax(np.random.default_rng(0).normal(size=(7, 3)), axis=1)
+    metrics = weighted_metrics(labels, logp, by_row)
+    assert np.isnan([metrics.overall[name][2] for name in OVERALL]).all()
+    assert not np.isnan([metrics.overall[name][:2] for name in OVERALL]).any()
 
 
 def test_shares_that_do_not_fit_are_refused():

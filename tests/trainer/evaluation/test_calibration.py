@@ -71,6 +71,19 @@ def test_equal_probabilities_share_a_bin():
     assert curve.predicted.tolist() == pytest.approx([0.1, 0.9])
 
 
+def test_reliability_bins_with_whole_weights_are_those_of_repeated_images():
+    rng = np.random.default_rng(0)
+    p, weights = rng.beta(0.5, 2, 3000), rng.integers(0, 3, 3000)
+    positive = rng.random(3000) < p
+    weighted = calibration.reliability_curve(positive, p, 8, weights=weights)
+    repeated = calibration.reliability_curve(positive.repeat(weights), p.repeat(weights), 8)
+    np.testing.assert_allclose(weighted.predicted, repeated.predicted, rtol=0.02)
+    np.testing.assert_allclose(weighted.observed, repeated.observed, atol=0.01)
+    assert weighted.count.sum() == (weights > 0).sum()
+    # Repeated images look like more than there are.
+    assert (weighted.high - weighted.low > 1.1 * (repeated.high - repeated.low)).all()
+
+
 def test_threshold_is_the_highest_that_reaches_the_sensitivity():
     scores = np.r_[np.arange(1, 21) / 20, np.full(5, 0.9)]
     positive = np.r_[np.ones(20, bool), np.zeros(5, bool)]
