@@ -37,7 +37,7 @@ def test_a_topology_names_generation_and_chips(name, chips):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("v9:2x2", "'v9' is none of v4, v5e, v5p, v6e"),
+        ("v9:2x2", "'v9' is not one of v4, v5e, v5p, v6e"),
         ("v5e:2x2x1", "needs 2 sizes after the colon, as in v5e:2x2"),
         ("v5p", "needs 3 sizes after the colon, as in v5p:2x2x1"),
         ("v5e:0x2", "needs 2 sizes"),

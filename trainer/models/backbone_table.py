@@ -7,16 +7,16 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """One row.
+    """One row of the table.
 
     Attributes:
-      application: its constructor's name in keras.applications; None: a function of
-        `small_networks` with the backbone's name. Those have no ImageNet weights to download.
-      preprocessing: a key of `backbones.PREPROCESSINGS`, what its ImageNet weights were trained
-        with.
-      min_px: smallest side of an image.
-      has_switch: keras.applications puts preprocessing into the network unless told not to.
-      starts_at: first layer behind preprocessing that keras.applications cannot leave out.
+      application: name of the constructor in keras.applications; None: the network is a function
+        of `small_networks` with the backbone's name, and has no ImageNet weights to download.
+      preprocessing: a key of `backbones.PREPROCESSINGS`: the scaling of pixels that the ImageNet
+        weights were trained with.
+      min_px: smallest side of an image, in pixels.
+      has_switch: the constructor has the argument `include_preprocessing`.
+      starts_at: first layer after the preprocessing, where keras.applications always includes it.
     """
 
     application: str | None

@@ -14,7 +14,7 @@ from cxr_tfrecords.errors import UserError, first_line
 from trainer.models import small_networks
 from trainer.models.backbone_table import TABLE
 
-# As layers: (scale, offset), each a number or one for each of the three channels, in their order.
+# (scale, offset) of a Rescaling layer: each is one number, or one for each of the three channels.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSINGS: dict[str, tuple[float | list[float], float | list[float]]] = {
     "tf": (1 / 127.5, -1.0),
@@ -40,8 +40,8 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
       A model of float [batch, image_size, image_size, 3] to float [batch, h, w, features].
 
     Raises:
-      UserError: the images are too small for the network, the weights cannot be had, or are
-        another network's.
+      UserError: the images are too small for the network, the weights cannot be downloaded or
+        read, or they belong to another network.
     """
     row = TABLE[name]
     if image_size < row.min_px:
@@ -57,7 +57,7 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     else:
         constructor = getattr(keras.applications, row.application)
         if row.has_switch:
-            # `preprocess` below does it instead, in float32 under every precision policy.
+            # `preprocess` below does this instead, in float32 under every precision policy.
             constructor = functools.partial(constructor, include_preprocessing=False)
         backbone = _application(
             name, constructor, shape, "imagenet" if weights == "imagenet" else None
@@ -65,22 +65,23 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     if weights not in ("none", "imagenet"):
         _load_weights(backbone, weights, name)
     if row.starts_at:
-        # Only now: weights files have a place for what Keras' own preprocessing holds.
+        # After loading, because weights files also hold the weights of Keras' preprocessing layers.
         first = backbone.get_layer(row.starts_at)
         backbone = keras.Model(first.input, backbone.output, name=backbone.name)
     return backbone
 
 
 def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
-    """The scaling that the backbone's ImageNet weights expect, as layers of the model.
+    """Scales pixels as the backbone's ImageNet weights expect, by layers of the model.
 
     Args:
       name: the backbone.
       images: uint8 [batch, height, width, channels]; one channel is repeated to three.
 
     Returns:
-      float32 [batch, height, width, 3]. `tf`: within [-1, 1]; `tf_128`: x/128 - 1. `torch`: each
-      channel of x/255 less the ImageNet mean, by the deviation. `caffe`: BGR less the means.
+      float32 [batch, height, width, 3]. `tf`: x/127.5 - 1; `tf_128`: x/128 - 1. `torch`: for each
+      channel, x/255 minus the ImageNet mean, divided by the standard deviation. `caffe`: channels
+      in the order BGR, minus the ImageNet means.
     """
     mode = TABLE[name].preprocessing
     if images.shape[-1] == 1:
@@ -88,14 +89,15 @@ def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
     elif mode == "caffe":
         images = keras.ops.flip(images, axis=-1)
     scale, offset = PREPROCESSINGS[mode]
-    # float32 also under bfloat16, which would round the pixels.
+    # Always float32, because bfloat16 would round the pixels.
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocess")(images)
 
 
 def freeze(backbone: keras.Model, trainable: str) -> None:
-    """Freezes all of the backbone (`head`), none (`all`) or what lies before `from:<layer>`.
+    """Freezes the whole backbone (`head`), nothing (`all`) or the layers before `from:<layer>`.
 
-    A frozen backbone is a fixed function of an image: dropout within EfficientNets is off as well.
+    With `head` the backbone becomes a fixed function of an image. So its dropout, which
+    EfficientNets have, is switched off as well.
 
     Raises:
       UserError: no layer has that name.
@@ -110,11 +112,11 @@ def freeze(backbone: keras.Model, trainable: str) -> None:
     names = [layer.name for layer in backbone.layers]
     first = trainable.removeprefix("from:")
     if first not in names:
-        some = [layer.name for layer in backbone.layers if layer.weights]
-        shown = some[:: max(1, len(some) // 8)]
+        with_weights = [layer.name for layer in backbone.layers if layer.weights]
+        examples = with_weights[:: max(1, len(with_weights) // 8)]
         raise UserError(
-            f"--trainable={trainable}: no layer {first!r} in the backbone; "
-            f"some of its layers: {', '.join(shown)}"
+            f"--trainable={trainable}: the backbone has no layer {first!r}: choose one of its "
+            f"layers, such as {', '.join(examples)}"
         )
     for layer in backbone.layers[: names.index(first)]:
         layer.trainable = False
@@ -124,20 +126,21 @@ def _application(
     name: str, constructor: Callable, shape: tuple[int, int, int], weights: str | None
 ) -> keras.Model:
     before = socket.getdefaulttimeout()
-    # Without a limit Keras waits for ever behind a proxy that never answers.
+    # Without a time limit, Keras would wait forever for a proxy that does not answer.
     socket.setdefaulttimeout(_DOWNLOAD_SECONDS)
     try:
         with warnings.catch_warnings():
-            # MobileNets warn of sizes that they were not trained at; they have no fixed size here.
+            # MobileNets warn about image sizes that they were not trained on; any size works here.
             warnings.simplefilter("ignore")
             return constructor(include_top=False, weights=weights, input_shape=shape)
     except Exception as error:
         if weights is None:
             raise UserError(
-                f"--backbone={name} cannot take images of {shape[0]} px: {_reason(error)}"
+                f"--backbone={name} cannot take images of {shape[0]} px ({_reason(error)}): build "
+                "the data set with another --image_size or take another backbone"
             ) from error
         raise UserError(
-            f"the ImageNet weights of {name} cannot be had ({_reason(error)}): give a file "
+            f"the ImageNet weights of {name} cannot be downloaded ({_reason(error)}): give a file "
             "with --weights=FILE.h5, or start from random weights with --weights=none"
         ) from error
     finally:
@@ -146,19 +149,21 @@ def _application(
 
 def _load_weights(backbone: keras.Model, path: str, name: str) -> None:
     if not os.path.isfile(path):
-        raise UserError(f"--weights={path}: no such file (or say imagenet, none)")
+        raise UserError(
+            f"--weights={path}: no such file: give a file that exists, imagenet or none"
+        )
     try:
         with warnings.catch_warnings():
-            # Keras only warns of layers that it finds no weights for, and leaves them random.
+            # If the file lacks weights of a layer, Keras only warns, and leaves that layer random.
             warnings.simplefilter("error", UserWarning)
             backbone.load_weights(path)
     except Exception as error:  # h5py and Keras raise many types for a file that does not fit
         raise UserError(
-            f"--weights={path} does not fit --backbone={name} without its top layers: "
-            f"{_reason(error)}"
+            f"--weights={path} does not fit --backbone={name} ({_reason(error)}): give a file of "
+            "this network's weights without its top layers"
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    # Keras: "URL fetch failure on <long address>: None -- <reason>".
+    # Keras says "URL fetch failure on <long address>: None -- <reason>".
     return first_line(error).rpartition(" -- ")[2][:160]

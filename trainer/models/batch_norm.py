@@ -1,13 +1,13 @@
 """BatchNormalization policies, and moments re-estimated before every evaluation.
 
-keras.applications ship a momentum of 0.99 to 0.999: after a few hundred steps of fine-tuning the
-moving statistics are still those of ImageNet, training looks fine and evaluation is garbage.
-`adapt` replaces them by the training images' own moments ("precise BatchNorm", Wu and Johnson,
-Rethinking "Batch" in BatchNorm, 2021, section 3): layer by layer, with the layers before it
-normalising by their batch as they do in training. Those images come from the training stream as
-the sampler leaves it, because the weights were fitted to features normalised in that way;
-`adapt_natural` takes them at natural prevalence, which suits evaluation less than one would
-think (docs/batch_norm.md has the figures).
+The networks of keras.applications have a momentum of 0.99 to 0.999. After a few hundred steps of
+fine-tuning their moving statistics are still close to those of ImageNet: training looks fine, and
+evaluation gives useless results. `adapt` replaces them by the moments of training images ("precise
+BatchNorm", Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 3). While a layer's
+moments are measured, the layers before it normalise by the batch, as in training. The images come
+from the training stream after the sampler, because the weights were fitted to features that were
+normalised in that way. `adapt_natural` takes images at natural prevalence instead;
+docs/batch_norm.md compares the two.
 """
 
 from __future__ import annotations
@@ -30,43 +30,47 @@ def find_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 def apply_policy(
     model: keras.Model, policy: str, num_replicas: int = 1, *, synchronized: bool = True
 ) -> None:
-    """Sets the layers up for one of `table.BATCH_NORMS`.
+    """Prepares the model's BatchNormalization layers for a policy.
 
-    `frozen` makes them constants. The others normalise by the moments of the *global* batch.
+    `frozen` freezes them. With the other policies they normalise by the moments of the *global*
+    batch, over all replicas.
 
     Args:
-      synchronized: False normalises by the moments of each replica's part. Results then depend on
-        the number of replicas, and moving statistics differ between them until
-        `average_statistics`.
+      policy: one of `table.BATCH_NORMS`.
+      num_replicas: number of replicas that train together.
+      synchronized: False: each replica normalises by the moments of its part of the batch. Results
+        then depend on the number of replicas, and moving statistics differ between replicas until
+        `average_statistics` is called.
     """
     for layer in find_layers(model):
         if policy == "frozen":
             layer.trainable = False
-        # Not for one replica, whose moments tf.nn.moments takes more exactly.
+        # Not for one replica: there Keras uses tf.nn.moments, which is more exact.
         layer.synchronized = synchronized and num_replicas > 1
         if layer.synchronized:
             replace_batch_moments(layer, _global_moments)
 
 
 def _global_moments(axes: Sequence[int], inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance, float32 [channels], over the batches of all replicas, of equal size.
+    """Mean and variance, float32 [channels], over the equally large batches of all replicas.
 
-    What Keras computes for `synchronized=True`, in one sum over replicas forwards and one
-    backwards. Keras takes three of each (values, squares, and how many there are), and across
-    hosts it is their number that costs, not their few hundred bytes.
+    Keras computes the same for `synchronized=True`, but with three sums over replicas (of values,
+    of squares and of counts) in the forward pass and three in the backward pass. Here it is one in
+    each. Between hosts the number of sums is what takes time, not their few hundred bytes.
     """
-    own = tf.stack([tf.reduce_mean(inputs, axes), tf.reduce_mean(tf.square(inputs), axes)])
+    moments = tf.stack([tf.reduce_mean(inputs, axes), tf.reduce_mean(tf.square(inputs), axes)])
     context = tf.distribute.get_replica_context()
-    if context is not None:  # outside of the replicas Keras, too, takes the batch for the whole
-        own = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
-    mean, square = tf.unstack(own)
+    if context is not None:  # None outside of replicas, where the batch is the global batch
+        moments = context.all_reduce(tf.distribute.ReduceOp.MEAN, moments)
+    mean, square = tf.unstack(moments)
     return mean, tf.maximum(square - tf.square(mean), 0.0)
 
 
 def average_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
     """Sets the moving statistics of every replica to their mean over replicas.
 
-    They are linear in the batches' moments, so averaging now or later is the same.
+    They are linear in the moments of the batches. So averaging them once, before they are used,
+    gives the same as averaging after every step.
     """
     if strategy.num_replicas_in_sync == 1:
         return
@@ -79,26 +83,27 @@ def average_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> 
     def replica() -> None:
         context = tf.distribute.get_replica_context()
         for variable in variables:
-            own = tf.convert_to_tensor(variable)
-            variable.assign(context.all_reduce(tf.distribute.ReduceOp.MEAN, own))
+            value = tf.convert_to_tensor(variable)
+            variable.assign(context.all_reduce(tf.distribute.ReduceOp.MEAN, value))
 
     if variables:
         tf.function(lambda: strategy.run(replica))()
 
 
 class MomentEstimator:
-    """Sets the moving statistics to the moments over given batches, exactly.
+    """Sets the moving statistics to the exact moments over given batches.
 
-    With momentum 0 a training-mode step leaves each batch's moments in the moving statistics.
-    Their means E[m] and E[v + m^2] over equal batches and replicas give the moments over all
-    images: mean E[m], variance E[v + m^2] - E[m]^2. Dropout neither acts nor advances its random
-    state: not in the head, because only the part of the model up to the pooled features runs, and
-    not in the backbone (EfficientNet drops whole blocks), because nothing is dropped in evaluation
-    either and variances would be too large.
+    With momentum 0, a step in training mode stores the mean m and the variance v of its batch in
+    the moving statistics. The averages E[m] and E[v + m^2] over batches of equal size and over
+    replicas give the moments over all images: mean E[m], variance E[v + m^2] - E[m]^2.
+
+    Dropout is off, and its random state does not change. The head, which has dropout, does not run:
+    only the model up to the pooled features does. In the backbone (EfficientNet drops whole blocks)
+    the rate is set to 0, because evaluation drops nothing and variances would be too large.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
-        """Call it under no strategy scope, after `apply_policy`."""
+        """Call it outside of a strategy scope, after `apply_policy`."""
         self._strategy = strategy
         self.layers = [layer for layer in find_layers(model) if layer.trainable]
         with strategy.scope():
@@ -152,18 +157,22 @@ def _sum_variable(shape: Sequence[int]) -> tf.Variable:
 
 
 def _find(model: keras.Model, kind: type[keras.layers.Layer]) -> list:
-    found = []
+    layers = []
     for layer in model.layers:
         if isinstance(layer, kind):
-            found.append(layer)
+            layers.append(layer)
         elif isinstance(layer, keras.Model):
-            found += _find(layer, kind)
-    return found
+            layers += _find(layer, kind)
+    return layers
 
 
 @contextlib.contextmanager
 def _all_set(layers: Sequence[keras.layers.Layer], name: str, value: float) -> Iterator[None]:
-    """For Python numbers, which tracing bakes in: momentum, rate. So set them around every call."""
+    """Sets an attribute of all layers within the context, and restores it afterwards.
+
+    `momentum` and `rate` are Python numbers, which a traced function keeps as constants. So they
+    must be set whenever the function may be traced.
+    """
     before = [getattr(layer, name) for layer in layers]
     for layer in layers:
         setattr(layer, name, value)

@@ -33,14 +33,14 @@ def create_model(
       image_size: pixels; channels: 1 or 3.
       trainable: `all`, `head` or `from:<layer of the backbone>`.
       head_units: widths of dense ReLU layers before the logits, each followed by `dropout`.
-      mixed_precision: `bfloat16` computes in it and keeps weights and logits in float32.
-      cosine_scale: None gives a plain dense output layer, a number so many times the cosines
-        between features and weights, without bias (for LDAM).
+      mixed_precision: `bfloat16` computes in bfloat16 and keeps weights and logits in float32.
+      cosine_scale: None: a plain dense output layer. A number: the logits are this number times
+        the cosines between features and weights, without bias (for LDAM).
       seed: of initial weights and dropout. Sets the global seeds of Python, NumPy and Keras.
 
     Returns:
       A model of uint8 [batch, image_size, image_size, channels] to float32 logits
-      [batch, num_classes]. It needs no code of ours to be loaded again.
+      [batch, num_classes]. It has only layers of Keras, so it loads without this package.
 
     Raises:
       UserError: weights or layer name do not fit the backbone.
@@ -69,10 +69,10 @@ def create_model(
 def _create_logits(
     x: keras.KerasTensor, num_classes: int, cosine_scale: float | None
 ) -> keras.KerasTensor:
-    """The output layer, of Keras' own layers: one of ours would be needed to load the model again.
+    """The output layer, made of Keras' own layers so that the model loads without this package.
 
-    The weights of cosines are projected to length 1 after every update. (Cao et al. 2019 normalise
-    them in the forward pass: the same cosines, another length of steps.)
+    For cosines, the weights are projected to length 1 after every update. (Cao et al. 2019
+    normalise them in the forward pass: the same cosines, but updates of another length.)
     """
     if cosine_scale is None:
         return keras.layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)
@@ -82,7 +82,7 @@ def _create_logits(
         num_classes, use_bias=False, kernel_constraint=unit, dtype="float32", name="cosines"
     )
     cosines = dense(x)
-    # A constraint acts after the first update, and not yet on the initial weights.
+    # Keras applies a constraint only after updates, not to the initial weights.
     dense.kernel.assign(unit(dense.kernel))
     return keras.layers.Rescaling(cosine_scale, dtype="float32", name=LOGITS)(cosines)
 

@@ -1,7 +1,7 @@
 """Grad-CAM: where in an image a class's logit comes from (Selvaraju et al. 2017).
 
-The map tells which places of the last feature map raise the logit, and no more: it is coarse, and
-a warm spot is no proof that a finding was recognised.
+A heat map shows which positions of the last feature map raise the logit. It is coarse, and a high
+value does not prove that the network recognised a finding there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class GradCam:
     """Makes heat maps of a classifier of `trainer.models.classifier`.
 
     Raises:
-      ValueError: the model has no layer `pool` behind its last feature map.
+      ValueError: the model has no layer `pool` after its last feature map.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -37,17 +37,18 @@ class GradCam:
 
         Args:
           images: uint8 [n, size, size, channels].
-          classes: whose logit is explained, one an image.
+          classes: for each image, the class whose logit is explained.
 
         Returns:
           float32 [n, size, size].
         """
         features = self._backbone(tf.constant(images), training=False)
         with tf.GradientTape() as tape:
-            # Nothing watches them otherwise where the backbone is frozen.
+            # Otherwise the tape would not record them if the backbone is frozen.
             tape.watch(features)
             logits = self._head(features, training=False)
-            # Each image's logit depends on its own features alone, so that one sum will do.
+            # Each image's logit depends on its own features only, so the gradient of the sum holds
+            # the gradients of all images.
             chosen = tf.gather(tf.cast(logits, tf.float32), list(classes), axis=1, batch_dims=1)
             total = tf.reduce_sum(chosen)
         gradients = tf.cast(tape.gradient(total, features), tf.float32)

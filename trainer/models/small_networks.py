@@ -1,5 +1,8 @@
-"""Networks that keras.applications lacks. Each takes [height, width, 3] and gives the network from
-preprocessed pixels to the last feature map, of Keras' own layers."""
+"""Networks that keras.applications does not have, made of Keras' own layers.
+
+Each function takes the input shape [height, width, 3] and returns a model from preprocessed pixels
+to the last feature map.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def _resnet(name: str, shape: Shape, depths: Sequence[int]) -> keras.Model:
     x = _conv(inputs, 64, 7, "conv1", strides=2, padding=3)
     x = _normalise(x, "conv1")
     x = layers.ReLU(name="conv1_relu")(x)
-    # Zeros are as good as the minus infinity of torchvision: nothing here is negative.
+    # torchvision pads with minus infinity. Zeros give the same maxima, as no value is negative.
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
     for stage, depth in enumerate(depths, start=2):
@@ -97,8 +100,11 @@ def _conv(
     padding: int = 0,
     use_bias: bool = False,
 ) -> keras.KerasTensor:
-    """Zeros at both sides, then a convolution: `same` pads strided ones at one side only, and
-    weights from torchvision would see their image moved by a pixel."""
+    """Pads all sides with zeros, then convolves, as torchvision does.
+
+    Keras' padding `same` pads strided convolutions on one side only: with weights from torchvision
+    the image would be shifted by a pixel.
+    """
     if padding:
         x = layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
     return layers.Conv2D(

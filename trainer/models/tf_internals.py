@@ -1,8 +1,8 @@
-"""All that this package uses of TensorFlow and Keras without their promise to keep it.
+"""All private parts of TensorFlow and Keras that this package uses; any release may change them.
 
-Written for and tested with TensorFlow 2.21 and Keras 3.15. Each function looks first whether what
-it replaces is there in the expected form. If not, TensorFlow's or Keras's own way is left as it is,
-one warning says what that costs, and results stay right.
+Written for and tested with TensorFlow 2.21 and Keras 3.15. Each function first checks that the part
+it replaces has the expected form. If not, nothing is replaced, one warning says what that costs,
+and results stay correct.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Moments = Callable[[Sequence[int], tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 def changed_device_datasets(
     change: Callable[[tf.data.Dataset], tf.data.Dataset],
 ) -> Iterator[None]:
-    """Within it, the data sets that TensorFlow makes on each of several devices are changed.
+    """Within the context, `change` is applied to TensorFlow's own data set on each device.
 
-    TensorFlow hands batches to several devices through a data set of its own on each of them, and
-    has no way to give options to these.
+    With more than one device, TensorFlow creates an internal data set on each to hand batches over.
+    It has no public way to set options of these data sets.
     """
     module, name = multi_device_iterator_ops, "_create_device_dataset"
     create = getattr(module, name, None)
@@ -50,11 +50,13 @@ def replace_batch_moments(layer: keras.layers.BatchNormalization, moments: Momen
     """Makes a BatchNormalization layer compute the moments of a training batch by `moments`.
 
     Args:
-      moments: of the axes to reduce and the inputs; gives mean and variance, float32 [channels].
+      layer: the layer to change.
+      moments: function of the axes to reduce and the inputs; returns mean and variance, float32
+        [channels].
 
     Returns:
-      Whether it was replaced. If not, a layer with `synchronized=True` computes the same by sums
-      of its own over the replicas, three times as many.
+      Whether the method was replaced. If not, a layer with `synchronized=True` computes the same,
+      with three sums over replicas instead of one.
     """
     method = getattr(layer, "_moments", None)
     axes = getattr(layer, "_reduction_axes", None)
@@ -71,12 +73,13 @@ def replace_batch_moments(layer: keras.layers.BatchNormalization, moments: Momen
 
 
 def called_graphs(function: tf.types.experimental.ConcreteFunction) -> list[tf.Graph]:
-    """The graph of a traced function and those of all functions that it calls, as traced.
+    """The graph of a traced function, and the graphs of all functions that it calls, as traced.
 
-    Graphs that are made anew from the definitions do not know the shapes of variables.
+    Graphs rebuilt from the function definitions would lack the shapes of variables.
 
     Raises:
-      RuntimeError: this TensorFlow does not give them; an audit without them would prove nothing.
+      RuntimeError: this TensorFlow version has no access to them. An audit without them would prove
+        nothing, so there is no fallback.
     """
     graph = function.graph
     find = getattr(graph, "_get_function", None)

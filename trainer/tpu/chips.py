@@ -1,6 +1,6 @@
-"""TPU chips and slices: what a compiled step is held against.
+"""TPU chips and slices: the limits that a compiled step is compared with.
 
-Figures per chip are those of Google's documentation of each generation, pages
+Figures per chip are from Google's documentation of each generation, pages
 https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e ("key chip specifications").
 """
 
@@ -15,16 +15,17 @@ from cxr_tfrecords.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One generation.
+    """One generation of chips.
 
     Attributes:
-      peak: bfloat16 FLOP/s.
-      hbm: bytes of high-bandwidth memory; bandwidth: of it, bytes/s.
-      dimensions: of the torus that chips are connected in.
-      chip_config: what libtpu calls the set-up in which a chip is one device. Two cores of a v4
-        chip are two devices without it; Cloud TPUs and TPUStrategy use them as one ("megacore").
-      accelerator_type: a value of TPU_ACCELERATOR_TYPE, which libtpu asks for. Any known one
-        serves, because nothing is run.
+      peak: FLOP/s in bfloat16.
+      hbm: bytes of high-bandwidth memory (HBM).
+      bandwidth: of the HBM, bytes/s.
+      dimensions: of the torus that connects the chips.
+      accelerator_type: a value of TPU_ACCELERATOR_TYPE, which libtpu needs. Any known value will
+        do, because nothing is executed.
+      chip_config: libtpu's name for the setting in which a chip is one device. Without it, the two
+        cores of a v4 chip are two devices; Cloud TPUs and TPUStrategy use them as one ("megacore").
     """
 
     peak: float
@@ -35,8 +36,8 @@ class Chip:
     chip_config: str | None = None
 
 
-# The documentation says GiB for v4 and GB for the others; the compiler's own limits (15.75 GiB on
-# v5e, more than 16 * 10^9 bytes) show that GiB are meant.
+# The documentation says GiB for v4 and GB for the others. The compiler's own limit on v5e is 15.75
+# GiB, more than 16 * 10^9 bytes, so GiB are meant.
 CHIPS = {
     "v4": Chip(275e12, 32 * 2**30, 1200e9, 3, "v4-8", "megacore"),
     "v5e": Chip(197e12, 16 * 2**30, 819e9, 2, "v5litepod-4"),
@@ -47,7 +48,7 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice, as `v5e:2x2`; one replica runs on each of its chips."""
+    """A slice of chips, such as `v5e:2x2`; each chip runs one replica."""
 
     name: str
     generation: str
@@ -59,14 +60,14 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """`v5e:2x2`, `v5p:2x2x1`, …
+    """Reads the name of a slice: `v5e:2x2`, `v5p:2x2x1`, …
 
     Raises:
-      UserError: the generation is not known or has another number of dimensions.
+      UserError: the generation is unknown or has another number of dimensions.
     """
     generation, _, shape = name.partition(":")
     if generation not in CHIPS:
-        raise UserError(f"--topology={name}: {generation!r} is none of {', '.join(CHIPS)}")
+        raise UserError(f"--topology={name}: {generation!r} is not one of {', '.join(CHIPS)}")
     dimensions = CHIPS[generation].dimensions
     example = f"{generation}:{'2x2' if dimensions == 2 else '2x2x1'}"
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or shape.count("x") + 1 != dimensions:
@@ -78,8 +79,9 @@ def parse_topology(name: str) -> Topology:
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """The least time that a step can take by the compiler's own counts (Williams et al., Roofline,
-    2009): nothing was run, so it is an estimate.
+    """The least time that a step can take, by the compiler's counts.
+
+    It is an estimate, because nothing was executed (Williams et al., Roofline, 2009).
 
     Attributes:
       seconds: of a step.
@@ -91,6 +93,12 @@ class Roofline:
 
 
 def roofline(chip: Chip, flops: float, num_bytes: float) -> Roofline:
-    """Of one chip's part of a step; the network between chips and the input are left out."""
+    """The roofline of one chip's part of a step: the longer of computing and memory traffic.
+
+    Communication between chips and reading of images are left out.
+
+    Args:
+      flops: floating-point operations of the step; num_bytes: bytes that it moves.
+    """
     compute, memory = flops / chip.peak, num_bytes / chip.bandwidth
     return Roofline(max(compute, memory), "compute" if compute >= memory else "memory")

@@ -104,7 +104,7 @@ def test_imagenet_weights_that_cannot_be_downloaded_ask_for_a_file(monkeypatch):
 
     monkeypatch.setattr(keras.applications, "MobileNetV2", silent_proxy)
     with pytest.raises(
-        UserError, match=r"mobilenet_v2 cannot be had \(timed out\).*--weights=FILE"
+        UserError, match=r"mobilenet_v2 cannot be downloaded \(timed out\).*--weights=FILE"
     ):
         backbones.create_backbone("mobilenet_v2", 96, "imagenet")
     assert seen[0] is not None
