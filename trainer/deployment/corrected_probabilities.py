@@ -32,13 +32,29 @@ class Deployment:
       natural: float64 [classes], those of the training split before any balancing; validation has
         the same.
       target: float64 [classes], those of the deployment.
-      temperature: fitted on validation, after the correction to `natural`.
+      temperature: fitted on validation, after the correction to `natural`; no estimate if it is an
+        end of `calibration.TEMPERATURES`, see `temperature_warning`.
     """
 
     trained_at: np.ndarray
     natural: np.ndarray
     target: np.ndarray
     temperature: float
+
+    def temperature_warning(self) -> str | None:
+        """One sentence if validation has no best temperature within the range, or None."""
+        lowest, highest = calibration.TEMPERATURES
+        if lowest < self.temperature < highest:
+            return None
+        reason = (
+            "validation is classified perfectly, and ever lower ones would look better"
+            if self.temperature <= lowest
+            else "the model says nothing about validation, and ever higher ones would look better"
+        )
+        return (
+            f"the temperature is at its bound of {self.temperature:g}: {reason}. Use the "
+            "prior-corrected probabilities without it, or validate on more images."
+        )
 
     def scaling(self) -> dict[str, tuple[float, np.ndarray]]:
         """Variant -> (scale, offset): its probabilities are the softmax of scale * logits + offset.
@@ -65,7 +81,7 @@ class Deployment:
 
 
 def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = None) -> Deployment:
-    """Fits the temperature on a run's validation predictions.
+    """Fits the temperature on a run's validation predictions; prints a warning at its bounds.
 
     Args:
       deploy_prior: class shares of the deployment, in any scale; None: the natural ones.
@@ -82,7 +98,10 @@ def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = Non
         target = np.asarray(deploy_prior, np.float64) / np.sum(deploy_prior)
     at_natural = calibration.correct_priors(validation.log_probabilities, trained_at, natural)
     temperature = calibration.fit_temperature(validation.labels, at_natural)
-    return Deployment(trained_at, natural, target, temperature)
+    plan = Deployment(trained_at, natural, target, temperature)
+    if warning := plan.temperature_warning():
+        print(f"warning: {run.path}: {warning}", flush=True)
+    return plan
 
 
 def deployment_weights(

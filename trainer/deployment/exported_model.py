@@ -110,6 +110,7 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
         "input": "uint8 [batch, size, size, channels], not scaled",
         "class_shares": shares,
         "temperature": plan.temperature,
+        "temperature_warning": plan.temperature_warning(),
         "test": scores,
         "test_weighted_to_target": weighted,
     }

@@ -15,8 +15,9 @@ from scipy.special import log_softmax
 from trainer.evaluation.bootstrap import Interval
 from trainer.evaluation.paired_tests import wilson
 
-# If validation separates the classes perfectly, the best temperature is 0: the search needs an end.
-_TEMPERATURES = (0.01, 100.0)
+# Range of the temperature. If validation is classified perfectly, the best one is 0, at which a
+# single wrong answer on test costs an infinite loss. For a model worse than chance it is infinite.
+TEMPERATURES = (0.1, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,8 @@ def fit_temperature(labels: np.ndarray, log_probabilities: np.ndarray) -> float:
     """Temperature that gives the least cross-entropy (Guo et al. 2017, sec. 4.2).
 
     Above 1 the model was overconfident. To be fitted on validation; it changes neither the order of
-    an image's classes nor the accuracy.
+    an image's classes nor the accuracy. It is exactly one end of `TEMPERATURES` where the loss has
+    no minimum between them: it is then no estimate, which users must be told.
 
     Args:
       labels: integer [n].
@@ -73,11 +75,13 @@ def fit_temperature(labels: np.ndarray, log_probabilities: np.ndarray) -> float:
         return float(-scaled[np.arange(len(labels)), labels].mean())
 
     # The loss has one minimum in 1/T, hence one in log T, whose scale suits the search better.
-    low, high = np.log(_TEMPERATURES)
+    low, high = np.log(TEMPERATURES)
     result = scipy.optimize.minimize_scalar(
         loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}
     )
-    return float(np.exp(result.x))
+    ends = dict(zip((low, high), TEMPERATURES, strict=True))
+    best = min((low, high, result.x), key=loss)
+    return ends.get(best, float(np.exp(best)))
 
 
 def correct_priors(

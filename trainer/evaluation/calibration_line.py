@@ -10,6 +10,10 @@ from scipy.special import expit
 _STEPS = 100  # of Newton's method, at most
 _CLOSE = 1e-9  # a smaller step ends it
 _CERTAIN = 40.0  # log-odds
+# Largest slope and intercept in size: scores that separate the classes perfectly have an infinite
+# slope, and nearly perfect ones a slope that depends on a few images. 10 is what a temperature of
+# 0.1, the lowest that `calibration` fits, would make.
+BOUND = 10.0
 
 
 def recalibration_line(
@@ -28,8 +32,9 @@ def recalibration_line(
       weights: float64 [b, n], how often each image counts.
 
     Returns:
-      (intercept, slope), float64 [b] each; NaN if there is no positive or no negative. The slope is
-      NaN too if the scores separate the two perfectly: its estimate would be infinite.
+      (intercept, slope), float64 [b] each, within +-`BOUND`; NaN if there is no positive or no
+      negative. If the scores separate the two perfectly, the slope is `BOUND`, or minus it if
+      positives have the lower ones: read it as "at least". NaN if all scores are equal.
     """
     # In float64, odds of e^40 are certainty. Without the limit, one image of probability 0 would be
     # infinite, or so far away that all others look equal.
@@ -40,10 +45,13 @@ def recalibration_line(
     slope = np.full(len(weights), np.nan)
     fitted = _fit_intercept(positive, log_odds, weights[both])
     intercept[both] = fitted
-    mixed = np.flatnonzero(both)[_overlap(positive, log_odds, weights[both])]
+    overlap = _overlap(positive, log_odds, weights[both])
+    mixed, apart = np.flatnonzero(both)[overlap], np.flatnonzero(both)[~overlap]
     if len(mixed):
         slope[mixed] = _fit_slope(positive, log_odds, weights[mixed])
-    return intercept, slope
+    side = _mean_difference(positive, log_odds, weights[apart])
+    slope[apart] = np.where(side == 0, np.nan, np.sign(side) * BOUND)
+    return np.clip(intercept, -BOUND, BOUND), np.clip(slope, -BOUND, BOUND)
 
 
 def _overlap(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -61,11 +69,21 @@ def _overlap(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> n
     return (low < other_high) & (other_low < high)
 
 
+def _mean_difference(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float64 [b], mean score of the positives minus that of the negatives."""
+    means = [weights[:, p] @ scores[p] / weights[:, p].sum(axis=1) for p in (positive, ~positive)]
+    return means[0] - means[1]
+
+
 def _fit_intercept(positive: np.ndarray, log_odds: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    sign = np.where(positive, 1.0, -1.0)
+
     def newton(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-        p = expit(values + log_odds)
-        gradient = (weights * (positive - p)).sum(axis=1)
-        return (gradient / np.maximum((weights * p * (1 - p)).sum(axis=1), 1e-300))[:, np.newaxis]
+        # The probability of the wrong side: unlike 1 - p, exact where p rounds to 1.
+        wrong = expit(-sign * (values + log_odds))
+        errors = weights * wrong
+        spread = (errors * (1 - wrong)).sum(axis=1)
+        return (errors @ sign / np.maximum(spread, 1e-300))[:, np.newaxis]
 
     return _maximize(newton, weights, np.zeros((len(weights), 1)), reach=1.0)[:, 0]
 
@@ -73,13 +91,14 @@ def _fit_intercept(positive: np.ndarray, log_odds: np.ndarray, weights: np.ndarr
 def _fit_slope(positive: np.ndarray, log_odds: np.ndarray, weights: np.ndarray) -> np.ndarray:
     center, scale = log_odds.mean(), log_odds.std()
     x = (log_odds - center) / scale
-    squared = x * x
+    squared, sign = x * x, np.where(positive, 1.0, -1.0)
+    signed = sign * x
 
     def newton(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-        p = expit(values[:, :1] + values[:, 1:] * x)
-        errors = weights * (positive - p)
-        spread = weights * (p * (1 - p))
-        g0, g1 = errors.sum(axis=1), errors @ x
+        wrong = expit(-sign * (values[:, :1] + values[:, 1:] * x))
+        errors = weights * wrong
+        spread = errors * (1 - wrong)
+        g0, g1 = errors @ sign, errors @ signed
         h00, h01, h11 = spread.sum(axis=1), spread @ x, spread @ squared
         determinant = np.maximum(h00 * h11 - h01 * h01, 1e-300)
         return (

@@ -77,6 +77,21 @@ def test_the_temperature_is_fitted_at_the_natural_shares_of_validation(tmp_path)
     assert plan.temperature == corrected_probabilities.plan_deployment(run).temperature
 
 
+def test_a_temperature_without_a_best_value_is_told_and_recorded(tmp_path, capsys):
+    run = read_run(write_run(tmp_path / "run"))
+    assert corrected_probabilities.plan_deployment(run).temperature_warning() is None
+    assert "warning" not in capsys.readouterr().out
+    validation = run.predictions("validation")
+    validation.logits[:] = 10 * np.eye(4)[validation.labels]
+    plan = corrected_probabilities.plan_deployment(run)
+    assert plan.temperature == 0.1
+    told = plan.temperature_warning()
+    assert told.startswith("the temperature is at its bound of 0.1: validation is classified")
+    assert capsys.readouterr().out == f"warning: {run.path}: {told}\n"
+    (tmp_path / "run" / "model.keras").touch()
+    assert exported_model.describe(run, plan, natural=True)["temperature_warning"] == told
+
+
 @pytest.mark.parametrize("form", ["keras", "saved_model"])
 def test_the_exported_model_gives_every_kind_of_probability(form, run_dir, data, tmp_path):
     output = str(tmp_path / "model")

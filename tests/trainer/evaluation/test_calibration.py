@@ -37,6 +37,14 @@ def test_temperature_is_the_best_of_a_fine_grid():
     assert best <= min(map(loss, np.geomspace(0.05, 50, 400))) + 1e-9
 
 
+@pytest.mark.parametrize("sharper", [1, 300])
+def test_temperature_of_perfect_or_useless_answers_is_exactly_a_bound(sharper):
+    labels = np.array([0, 1, 2, 0])
+    logits = sharper * (np.eye(3)[labels] + 0.1 * np.eye(3)[[1, 2, 0, 2]])
+    assert calibration.fit_temperature(labels, logits) == calibration.TEMPERATURES[0]
+    assert calibration.fit_temperature(labels, -logits) == calibration.TEMPERATURES[1]
+
+
 def test_prior_correction_gives_the_posteriors_of_the_new_priors():
     _, posteriors = _world(500, PRIORS)
     balanced = np.full(3, 1 / 3)

@@ -6,6 +6,7 @@ import statsmodels.api
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.evaluation.calibration_line import BOUND, _overlap
 from trainer.evaluation.metrics import ECE_BINS, OVERALL, PER_CLASS, log_odds, weighted_metrics
 
 NAMES = ("COVID", "Normal", "Viral")
@@ -199,12 +200,29 @@ def test_a_class_that_is_never_predicted_has_no_precision_but_an_f1_of_zero():
     assert (viral["precision"], viral["recall"], viral["f1"]) == (None, 0.0, 0.0)
 
 
-def test_scores_that_part_the_classes_have_no_slope():
+@pytest.mark.parametrize(("labels", "slope"), [([0, 0, 1, 1], BOUND), ([1, 1, 0, 0], -BOUND)])
+@pytest.mark.parametrize("sharper", [1, 20])
+def test_scores_that_part_the_classes_have_the_slope_of_the_bound(labels, slope, sharper):
     logp = np.log([[0.99, 0.01], [0.9, 0.1], [0.2, 0.8], [0.01, 0.99]])
-    found = weighted_metrics(np.array([0, 0, 1, 1]), logp, np.ones(4)).report(("a", "b"))
-    assert found["auroc_macro"] == 1.0
-    assert found["per_class"]["a"]["calibration_slope"] is None
-    assert np.isfinite(found["per_class"]["a"]["calibration_intercept"])
+    logp = scipy.special.log_softmax(sharper * logp, axis=1)
+    found = weighted_metrics(np.array(labels), logp, np.ones(4)).report(("a", "b"))["per_class"]
+    assert found["a"]["calibration_slope"] == found["b"]["calibration_slope"] == slope
+    assert abs(found["a"]["calibration_intercept"]) <= BOUND
+    none = weighted_metrics(np.array(labels), 0 * logp - np.log(2), np.ones(4)).report(("a", "b"))
+    assert none["per_class"]["a"]["calibration_slope"] is None  # all scores are equal
+
+
+def test_nearly_infinite_slopes_and_intercepts_are_bounded():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    odds = (2 * labels - 1) * 0.01 + rng.normal(0, 0.006, 400)
+    logp = scipy.special.log_softmax(np.c_[odds * 0, odds], axis=1)
+    assert _overlap(labels == 1, odds, np.ones((1, 400))).all()
+    arrays = weighted_metrics(labels, logp, np.ones(400))
+    assert arrays.per_class["calibration_slope"].tolist() == [[BOUND, BOUND]]
+    wrong = scipy.special.log_softmax(np.c_[odds * 0, odds - 60], axis=1)
+    intercepts = weighted_metrics(labels, wrong, np.ones(400)).per_class["calibration_intercept"]
+    assert intercepts.tolist() == [[-BOUND, BOUND]]
 
 
 def test_one_certain_image_does_not_make_the_calibration_line_infinite():
