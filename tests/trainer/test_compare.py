@@ -70,7 +70,8 @@ def test_methods_are_samplers_losses_or_both():
 
 
 def test_a_runs_name_is_read_back_from_its_settings(tmp_path):
-    names = ("none", "oversample", "logit_adjusted", "weighted+focal", "balanced_mixup", "ldam_drw")
+    names = ("none", "oversample", "logit_adjusted", "weighted+focal", "balanced_mixup")
+    names += ("ldam_drw", "undersample+class_balanced_focal")
     for name in names:
         flags = dict(method_grid.parse_method(name).flags)
         for number in flags.keys() & {"mixup_alpha", "early_stopping_patience"}:

@@ -87,7 +87,7 @@ class Loss:
 
 def focal(labels: Any, logits: Any, gamma: float) -> Any:
     """float32 [b], (1 - p_y)^gamma (-log p_y) (Lin et al., Focal Loss for Dense Object Detection,
-    2017, equation 4, over all classes; no alpha).
+    2017, equation 4, over all classes, without its alpha).
 
     1 - p_y is computed as a logarithm, from the logits of the other classes: so neither the value
     nor the gradient is lost where p_y rounds to 0 or 1, whatever gamma is.
@@ -134,6 +134,17 @@ LOSSES = {
         "well-classified images count less, by the factor (1-p_y)^gamma (Lin et al. 2017)",
         lambda _, settings: LossTerms(per_image=lambda y, z: focal(y, z, settings.focal_gamma)),
         settings_text="gamma {0.focal_gamma:g}",
+        changes_confidence=True,
+    ),
+    "class_balanced_focal": Loss(
+        "focal with the weights of effective_number as alpha (Cui et al. 2019, equation 12, but "
+        "with a softmax over the classes, not a sigmoid of each)",
+        lambda counts, settings: LossTerms(
+            _effective_number(counts, settings),
+            per_image=lambda y, z: focal(y, z, settings.focal_gamma),
+        ),
+        needs_counts=True,
+        settings_text="gamma {0.focal_gamma:g}, beta {0.effective_number_beta:g}",
         changes_confidence=True,
     ),
     "balanced_softmax": Loss(

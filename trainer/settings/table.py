@@ -198,11 +198,15 @@ class Settings:
     effective_number_beta: float = setting(
         0.999,
         _LOSS,
-        "effective_number, and ldam_drw's weights. 0: all classes alike. Near 1: like 1/n_c.",
+        "effective_number, class_balanced_focal, and ldam_drw's weights. 0: all classes alike. "
+        "Near 1: like 1/n_c.",
         within="[0, 1)",
     )
     focal_gamma: float = setting(
-        2.0, _LOSS, "focal: the power of 1-p. 0: cross-entropy.", within="[0, inf)"
+        2.0,
+        _LOSS,
+        "focal, class_balanced_focal: the power of 1-p. 0: cross-entropy.",
+        within="[0, inf)",
     )
     logit_adjustment_tau: float = setting(
         1.0,

@@ -55,10 +55,10 @@ def _expected(name, labels, logits):
         nll = scipy.special.logsumexp(z) - z[label]
         if name == "class_weighted":
             nll *= 64 / (4 * counts[label])
-        if name == "effective_number":
+        if name in ("effective_number", "class_balanced_focal"):
             weights = (1 - 0.999) / (1 - 0.999**counts)
             nll *= 4 * weights[label] / weights.sum()
-        if name == "focal":
+        if name in ("focal", "class_balanced_focal"):
             others = np.delete(z, label)
             wrong = scipy.special.logsumexp(others) - scipy.special.logsumexp(z)
             nll *= np.exp(wrong) ** 2
