@@ -31,7 +31,7 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "topology",
     ["v5e:2x2"],
-    "One or more slices of v4, v5e, v5p, v6e, as v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2.",
+    "One or more slices of v4, v5e, v5p or v6e chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, ….",
 )
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
 flags.DEFINE_integer("channels", 1, "1: gray. 3: colour.", lower_bound=1, upper_bound=3)
@@ -50,11 +50,11 @@ flags.DEFINE_bool(
     False,
     "Also find the largest batch whose training step fits, to within one eighth.",
 )
-flags.DEFINE_string("json", "", "JSON file for all results. Empty: none.")
+flags.DEFINE_string("json", "", "File for all results, as JSON. Empty: none.")
 flags.DEFINE_string(
     "cache_dir",
     "",
-    "Where results are kept, so that the same step is not compiled twice. Empty: "
+    "Folder that keeps results, so that the same step is not compiled twice. Empty: "
     "~/.cache/cxr-balance/tpu_check.",
 )
 

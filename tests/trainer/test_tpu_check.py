@@ -182,6 +182,6 @@ def test_a_batch_that_does_not_divide_is_one_line(tmp_path):
     result = _check(f"--cache_dir={tmp_path}", "--batch_size=30")
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
-        "error: --batch_size=30 is the batch over all 4 chips of v5e:2x2 and must divide by 4: "
-        "use --batch_size=32"
+        "error: --batch_size=30 counts the images on all 4 chips of v5e:2x2 and must be "
+        "divisible by 4: use --batch_size=32"
     ]

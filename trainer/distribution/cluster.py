@@ -1,9 +1,10 @@
-"""Which processes train together, as their scheduler tells each of them.
+"""Which processes train together, read from the variables that a scheduler sets for each of them.
 
-TensorFlow wants one JSON text, TF_CONFIG, in each worker's environment. It is taken as it is where
-it is set; else it is made from what SLURM or Kubernetes set, so that `srun python -m trainer.main
---strategy=multi_worker` needs no wrapper. (TensorFlow's own SlurmClusterResolver sorts nodes by
-name, which gives n2 the rank of n10, and fails on nodes without a GPU.)
+TensorFlow reads the cluster from a JSON text, TF_CONFIG, in each worker's environment. If it is
+set, it is used unchanged. Otherwise it is made from the variables of SLURM or Kubernetes, so that
+`srun python -m trainer.main --strategy=multi_worker` needs no wrapper. (TensorFlow's own
+SlurmClusterResolver sorts nodes by name, so that n10 comes before n2 and ranks point to the wrong
+nodes; it also fails on nodes without a GPU.)
 """
 
 from __future__ import annotations
@@ -15,27 +16,29 @@ from typing import Any
 from cxr_tfrecords.errors import UserError
 
 _PORT = 8888
-# SLURM jobs may share a node: each counts its ports from a number of its own.
-_SLURM_PORTS = (20000, 10000)
+# SLURM jobs may share a node, so the first port depends on the job's number. It lies between
+# _FIRST_SLURM_PORT and _FIRST_SLURM_PORT + _NUM_SLURM_PORTS.
+_FIRST_SLURM_PORT, _NUM_SLURM_PORTS = 20000, 10000
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
 _KUBERNETES = ("CXR_WORKERS", "CXR_WORKER_SERVICE", "HOSTNAME")
 
 
 def find_cluster(environment: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
-    """The content of TF_CONFIG for this process, and who named it.
+    """The content of TF_CONFIG for this process, and where it comes from.
 
     Args:
-      environment: `os.environ`, of which are read, the first that is set:
-        TF_CONFIG; SLURM_PROCID and the SLURM_STEP_* of a step of several tasks; or
-        JOB_COMPLETION_INDEX of an indexed Kubernetes Job, with CXR_WORKERS, the number of its pods,
-        and CXR_WORKER_SERVICE, its headless service (of a JobSet: the JobSet's name), from the
-        manifest.
+      environment: `os.environ`. The first of these that is set is used:
+        TF_CONFIG;
+        SLURM_PROCID and the SLURM_STEP_* of a job step with more than one task;
+        JOB_COMPLETION_INDEX of an indexed Kubernetes Job. Its manifest must also set CXR_WORKERS,
+        the number of pods, and CXR_WORKER_SERVICE, the headless service (of a JobSet: its name).
 
     Returns:
-      None where nothing speaks of several processes.
+      The content and `TF_CONFIG`, `SLURM` or `Kubernetes`; None if the environment describes no
+      cluster.
 
     Raises:
-      UserError: what is set does not make sense.
+      UserError: a variable is missing or has a wrong value.
     """
     if environment.get("TF_CONFIG"):
         return _check_tf_config(environment["TF_CONFIG"]), "TF_CONFIG"
@@ -47,7 +50,7 @@ def find_cluster(environment: Mapping[str, str]) -> tuple[dict[str, Any], str] |
 
 
 def num_processes(tf_config: Mapping[str, Any]) -> int:
-    """Processes of a cluster that train."""
+    """Number of processes of a cluster that train."""
     cluster = tf_config["cluster"]
     return len(cluster.get("worker", ())) + len(cluster.get("chief", ()))
 
@@ -62,7 +65,7 @@ def _check_tf_config(text: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(
             'TF_CONFIG must be {"cluster": {"worker": ["host:port", …]}, "task": {"type": '
-            f'"worker", "index": 0}}}}, with an index of that list; it is {text!r}'
+            f'"worker", "index": 0}}}}, with an index into that list; it is {text!r}'
         ) from error
     return content
 
@@ -77,25 +80,25 @@ def _from_slurm(environment: Mapping[str, str]) -> dict[str, Any]:
     try:
         nodes = slurm.expand_hostlist(environment["SLURM_STEP_NODELIST"])
         tasks = slurm.expand_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"])
-        placed = [
+        workers = [
             (node, local)
             for node, count in zip(nodes, tasks, strict=True)
             for local in range(count)
         ]
-        own, _ = placed[rank]
+        expected, _ = workers[rank]
     except (ValueError, AssertionError, IndexError) as error:
-        told = ", ".join(f"{name}={environment[name]}" for name in _SLURM)
-        raise UserError(f"SLURM's list of workers is not understood ({told}): set TF_CONFIG") from (
-            error
-        )
-    if environment.get("SLURMD_NODENAME", own) != own:
+        values = ", ".join(f"{name}={environment[name]}" for name in _SLURM)
         raise UserError(
-            f"task {rank} runs on {environment['SLURMD_NODENAME']} and not on {own}: give srun "
-            "--distribution=block"
+            f"SLURM's list of workers cannot be read ({values}): set TF_CONFIG"
+        ) from error
+    if environment.get("SLURMD_NODENAME", expected) != expected:
+        raise UserError(
+            f"task {rank} runs on {environment['SLURMD_NODENAME']} and not on {expected}: "
+            "give srun --distribution=block"
         )
-    start, room = _SLURM_PORTS
-    first = start + int(environment.get("SLURM_JOB_ID", "0")) * 16 % room
-    return _workers([f"{node}:{first + local}" for node, local in placed], rank)
+    job = int(environment.get("SLURM_JOB_ID", "0"))
+    first = _FIRST_SLURM_PORT + job * 16 % _NUM_SLURM_PORTS
+    return _workers([f"{node}:{first + local}" for node, local in workers], rank)
 
 
 def _from_kubernetes(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -104,7 +107,8 @@ def _from_kubernetes(environment: Mapping[str, str]) -> dict[str, Any]:
     if missing:
         raise UserError(
             f"an indexed Job (JOB_COMPLETION_INDEX={index}) also needs {', '.join(missing)} in the "
-            "environment: its number of pods, its headless service and its pod's name"
+            "environment (the number of pods, the headless service, the pod's name): set it in the "
+            "manifest"
         )
     count, service, host = (environment[name] for name in _KUBERNETES)
     if not count.isdigit() or not index.isdigit() or int(index) >= int(count):

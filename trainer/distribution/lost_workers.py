@@ -1,9 +1,9 @@
-"""Several workers: one that is lost, and one that hangs.
+"""Ends a worker process when another worker is lost or hangs.
 
-When a worker dies, TensorFlow's coordination service misses its heartbeats and fails the collective
-operations of the others. When one is stopped, or just waits for ever, its heartbeats may go on, and
-the others wait inside TensorFlow, where no exception of Python's can reach them: so a thread looks
-whether loops of steps still finish, and ends the process from outside.
+If a worker dies, TensorFlow's coordination service misses its heartbeats and makes the collective
+operations of the others fail. If a worker is alive but waits forever, its heartbeats may go on, and
+the others wait inside TensorFlow, where a Python exception cannot stop them. So a thread checks
+that host loops (calls that run many training steps) still finish; if not, it ends the process.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ _last = "the start"
 
 
 def beat(done: str) -> None:
-    """Notes progress; `done` says of what, as in `step 40`."""
+    """Notes that the process makes progress; `done` names what is finished, such as `step 40`."""
     global _beats, _last
     _beats += 1
     _last = done
 
 
 def start(timeout: float, end: Callable[[int], None] = os._exit) -> None:
-    """Watches from now on, from a thread of its own.
+    """Starts the thread that watches for progress.
 
     Args:
-      timeout: seconds without a beat after which the process ends; 0: never.
-      end: gets the exit code. Threads inside TensorFlow do not end by an exception.
+      timeout: seconds without a call of `beat` after which the process ends; 0: never.
+      end: ends the process, given an exit code. The default does not raise an exception, because
+        a thread inside TensorFlow would not receive it.
     """
     if timeout:
         main = threading.get_ident()
@@ -47,7 +48,7 @@ def start(timeout: float, end: Callable[[int], None] = os._exit) -> None:
 
 @contextlib.contextmanager
 def explained_losses() -> Iterator[None]:
-    """Turns what TensorFlow says of a lost worker into a TemporaryError of one line."""
+    """Turns TensorFlow's errors about a lost worker into a TemporaryError of one line."""
     import tensorflow as tf
 
     try:
@@ -67,7 +68,7 @@ def explained_losses() -> Iterator[None]:
 
 
 def _watch(timeout: float, main: int, end: Callable[[int], None]) -> None:
-    # Ticks are counted, not seconds: a process that was suspended itself has not waited.
+    # Counts short sleeps and not the clock, because a process that was suspended has not waited.
     seen, idle = -1, 0
     while idle < _TICKS:
         time.sleep(timeout / _TICKS)
@@ -83,7 +84,7 @@ def _watch(timeout: float, main: int, end: Callable[[int], None]) -> None:
 
 
 def _where(frame: FrameType | None) -> str:
-    """The innermost line of this package that a thread is at."""
+    """The innermost line of this package that a thread executes."""
     while frame is not None:
         path = os.path.abspath(frame.f_code.co_filename)
         if path.startswith(_PACKAGE + os.sep):

@@ -1,12 +1,14 @@
-"""Signals that ask a run to end soon: SIGTERM, a preemption notice, and SIGINT, Ctrl-C.
+"""Signals that ask a run to end soon: SIGTERM (preemption) and SIGINT (Ctrl-C).
 
-While a model is trained they are only noted, and the loop saves a checkpoint at its next safe
-point: the end of a loop of steps or a batch of an evaluation. Everywhere else nothing could be
-saved that is not on disk already, and they end the process at once.
+While a model is trained, a signal is only noted. The training loop then saves a checkpoint at its
+next safe point: the end of a host loop (a call that runs many training steps) or of a batch of an
+evaluation. At all other times there is nothing to save that is not on disk already, and a signal
+ends the process at once.
 
-Several workers must save after the same step, so they add up what they have noted once a loop. (The
-`PreemptionCheckpointHandler` of TensorFlow agrees on a step too, but asks before every step and
-saves through a manager of its own, which knows neither meters nor the place in the epoch.)
+With several workers, all must save after the same step. So after every host loop they add up
+whether they have noted a signal. (TensorFlow's `PreemptionCheckpointHandler` also agrees on a step,
+but it asks before every step, and its checkpoints hold neither the meters nor the position in the
+epoch.)
 """
 
 from __future__ import annotations
@@ -24,24 +26,24 @@ from trainer.distribution import strategies
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# Signals are sent to a process, so what is known of them belongs to the process as well.
+# Global variables, because a signal is sent to the whole process.
 _noted: signal.Signals | None = None
 _deferred = False
 
 
 class NoticedError(Exception):
-    """At a safe point: a signal has come, here or to another worker."""
+    """Raised at a safe point if this process or another worker has received a signal."""
 
 
 def listen() -> None:
-    """Handles the signals from here on; called by the main thread of a command."""
+    """Handles the signals from now on; call it in the main thread."""
     for number in _SIGNALS:
         signal.signal(number, _note)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within, signals are noted for `Notices.check` and do not interrupt anything."""
+    """Within the context, signals interrupt nothing and are noted for `Notices.check`."""
     global _deferred
     _deferred = True
     try:
@@ -50,31 +52,35 @@ def deferred() -> Iterator[None]:
         _deferred = False
 
 
-def ending(what: str) -> BaseException:
-    """What to raise when the state is safe; `what` says where the run stands, as in `saved …`."""
-    if _noted == signal.SIGINT:  # a person, who wants no launcher to start it again
-        return KeyboardInterrupt(f"interrupted, {what}")
-    return TemporaryError(f"{_noted.name if _noted else 'another worker was stopped'}, {what}")
+def ending(state: str) -> BaseException:
+    """The exception that ends the process after a signal.
+
+    Args:
+      state: what was saved, for the message: `saved after step 20`, `nothing saved`.
+    """
+    if _noted == signal.SIGINT:  # from a person: no launcher should start the run again
+        return KeyboardInterrupt(f"interrupted, {state}")
+    return TemporaryError(f"{_noted.name if _noted else 'another worker was stopped'}, {state}")
 
 
 class Notices:
-    """Looks for a noted signal, the same on all workers."""
+    """Checks whether a signal was noted, with the same answer on all workers."""
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        self._several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self._has_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self._add_up = strategies.make_sum(strategy)
 
     def check(self) -> None:
         """Raises `NoticedError` if any worker has noted a signal; all of them must call it."""
         noted = _noted is not None
-        if self._several:
+        if self._has_workers:
             noted = self._add_up(float(noted)) > 0
         if noted:
             raise NoticedError
 
     def check_alone(self) -> None:
-        """As `check`, but does nothing where there are several workers."""
-        if not self._several:
+        """As `check`, but does nothing if there are several workers."""
+        if not self._has_workers:
             self.check()
 
 
@@ -85,5 +91,5 @@ def _note(number: int, frame: FrameType | None) -> None:
     if not _deferred or again:
         raise ending("nothing new to save" if not _deferred else "nothing saved")
     if number == signal.SIGINT:
-        # Not print, which a signal may have interrupted.
-        os.write(2, b"\ninterrupted: saving after this loop of steps (again: at once)\n")
+        # os.write and not print, because the signal may have interrupted a print.
+        os.write(2, b"\ninterrupted: saves after the running steps; Ctrl-C again ends at once\n")

@@ -15,9 +15,13 @@ from trainer.distribution import cluster, tpu_versions
 def choose_strategy(
     environment: Mapping[str, str], *, virtual_devices: int = 0, tpu: str = "local"
 ) -> tuple[str, str]:
-    """What `--strategy=auto` means here, and why.
+    """The strategy that `--strategy=auto` means on this machine, and why.
 
-    A cluster comes before this machine's GPUs, because each of its workers has its own.
+    A cluster is preferred to this machine's GPUs, because each of its workers uses its GPUs.
+
+    Args:
+      environment: `os.environ`.
+      virtual_devices, tpu: see `create_strategy`.
 
     Returns:
       A strategy for `create_strategy`, and the reason in words.
@@ -29,15 +33,16 @@ def choose_strategy(
         return "tpu", f"--tpu={tpu}"
     if tpu_versions.has_local_tpu(environment):
         return "tpu", "this machine has a TPU"
-    found = cluster.find_cluster(environment)
-    if found and cluster.num_processes(found[0]) > 1:
-        return "multi_worker", f"{found[1]} names {cluster.num_processes(found[0])} processes"
+    described = cluster.find_cluster(environment)
+    if described and cluster.num_processes(described[0]) > 1:
+        config, source = described
+        return "multi_worker", f"{source} names {cluster.num_processes(config)} processes"
     if virtual_devices:
         return "mirrored", f"--virtual_devices={virtual_devices}"
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus:
         return "mirrored", f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
-    return "cpu", "neither TPU, several workers nor GPU found"
+    return "cpu", "found no TPU, no other workers and no GPU"
 
 
 def create_strategy(name: str, *, virtual_devices: int = 0, tpu: str = "local"):
@@ -46,11 +51,11 @@ def create_strategy(name: str, *, virtual_devices: int = 0, tpu: str = "local"):
     Args:
       name: `cpu`, `mirrored` (all GPUs of this machine), `multi_worker` (the cluster that the
         environment describes, see `cluster.find_cluster`) or `tpu`.
-      virtual_devices: `mirrored` only: split the CPU in so many devices instead of using GPUs.
-      tpu: `tpu` only: `local` on a TPU VM, else a TPU's name or grpc:// address.
+      virtual_devices: with `mirrored`: number of devices to split the CPU into; 0: use the GPUs.
+      tpu: with `tpu`: `local` on a TPU VM, else a TPU's name or grpc:// address.
 
     Raises:
-      UserError: the devices that were asked for are not there.
+      UserError: the machine does not have the devices that the strategy needs.
     """
     if name == "cpu":
         tf.config.set_visible_devices([], "GPU")
@@ -68,18 +73,18 @@ def check_batch_size(batch_size: int, strategy) -> None:
     check_divides(batch_size, strategy.num_replicas_in_sync, "replicas")
 
 
-def check_divides(batch_size: int, parts: int, what: str) -> None:
-    """Raises UserError unless a batch divides evenly over so many parts, called `what`."""
+def check_divides(batch_size: int, parts: int, noun: str) -> None:
+    """Raises UserError unless `batch_size` is divisible by `parts`; `noun` names the parts."""
     if batch_size % parts:
         nearest = max(1, round(batch_size / parts)) * parts
         raise UserError(
-            f"--batch_size={batch_size} is the batch over all {parts} {what} and must divide by "
-            f"{parts}: use --batch_size={nearest}"
+            f"--batch_size={batch_size} counts the images on all {parts} {noun} and must be "
+            f"divisible by {parts}: use --batch_size={nearest}"
         )
 
 
 def is_chief(strategy) -> bool:
-    """Whether this process writes the run directory (always, unless there are several)."""
+    """Whether this process writes the run directory: the chief, or the only process."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
@@ -91,23 +96,24 @@ def is_chief(strategy) -> bool:
 
 
 def num_hosts(strategy) -> int:
-    """Hosts that feed the devices, each reading the shards for itself."""
-    extended = strategy.extended  # TPUs say it; of several workers only a private field does
+    """Number of hosts that feed the devices; each reads the shards itself."""
+    # TPUStrategy has a public attribute; with several workers there is only a private one.
+    extended = strategy.extended
     return getattr(extended, "num_hosts", 0) or getattr(extended, "_num_workers", 1)
 
 
 def wait_for_all(strategy) -> None:
-    """Returns once every worker process has got here; at once if there is only one."""
+    """Returns when every worker process has called it; at once if there is only one."""
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         make_sum(strategy)(1.0)
 
 
 def make_sum(strategy) -> Callable[[float], float]:
-    """A function that adds up a number over all replicas; every process must call it."""
+    """Returns a function that sums a number over all replicas; every process must call it."""
 
     def replica(number: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        # The identity is of the replica's device, an argument of none.
+        # An argument belongs to no device; `identity` puts a copy on the replica's device.
         return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(number))
 
     @tf.function
@@ -150,21 +156,21 @@ def _mirrored(virtual_devices: int):
     if not gpus:
         raise UserError(
             "--strategy=mirrored finds no GPU: use --strategy=cpu, or --virtual_devices=N to "
-            "rehearse on N parts of the CPU"
+            "try it on N parts of the CPU"
         )
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(len(gpus))])
 
 
 def _multi_worker():
-    found = cluster.find_cluster(os.environ)
-    if found is None:
+    described = cluster.find_cluster(os.environ)
+    if described is None:
         raise UserError(
             "--strategy=multi_worker needs a cluster: the environment variable TF_CONFIG, as "
             '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}, '
             "several SLURM tasks (srun --ntasks=N), or an indexed Kubernetes Job with CXR_WORKERS "
             "and CXR_WORKER_SERVICE"
         )
-    config, source = found
+    config, source = described
     os.environ["TF_CONFIG"] = json.dumps(config)
     task = config["task"]
     print(

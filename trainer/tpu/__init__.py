@@ -1,1 +1,1 @@
-"""The steps through the TPU compiler, on a machine without a TPU."""
+"""Compiles the training and evaluation steps for TPUs, on a machine without a TPU."""

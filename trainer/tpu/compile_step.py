@@ -2,12 +2,12 @@
 
   python -m trainer.tpu.compile_step STEP.stablehlo v5e:2x2 CACHE_DIR RESULT.json
 
-A process of its own, for two reasons: libtpu and TensorFlow each bring their own runtime, and the
-compiler ends its process where it meets a fault of its own. Several may compile at once.
+It runs in a separate process for two reasons: libtpu and TensorFlow each bring their own runtime,
+and an internal error of the compiler ends its process. Several processes may compile at once.
 
-Results are kept under a hash of the program without its names and source lines, the versions of
-jax and libtpu, and the topology. jax's private modules are used because it has no public way to
-compile a program that is not its own; setup.py pins the version that this was written for.
+Results are kept in files. A file's name is a hash of the program (without names and source lines),
+the versions of jax and libtpu, and the topology. jax has no public way to compile a program that
+it did not make, so its private modules are used; setup.py pins the version this was written for.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ PACKAGES = ("jax", "libtpu")
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of one chip's program.
+    """The compiler's figures for the program of one chip.
 
     Attributes:
-      reason: why it refused; empty if it compiled. The rest is zero then.
-      flops, num_bytes: of one step, by the compiler's cost model; bytes include those that stay
-        in on-chip memory.
-      arguments, outputs, aliased, temporaries: bytes of HBM. Updated variables take the place of
-        their old values: those outputs are aliased.
-      all_reduces: in the optimized program, after XLA has merged what it can.
-      cached: the result is an earlier run's; seconds: of compiling, then.
+      topology: name of the slice.
+      reason: why the compiler refused the program; all figures are then zero. Empty if it compiled.
+      flops, num_bytes: operations and bytes moved in one step, by the compiler's cost model; the
+        bytes include those that stay in on-chip memory.
+      arguments, outputs, aliased, temporaries: bytes of HBM. Updated variables overwrite their old
+        values; these outputs are counted as aliased.
+      all_reduces: number in the optimized program, in which XLA has merged some.
+      seconds: time that compiling took.
+      versions: see `versions`.
+      cached: the result was read from the cache; `seconds` is then that of the earlier run.
     """
 
     topology: str
@@ -60,17 +63,17 @@ class Compiled:
 
     @property
     def hbm(self) -> int:
-        """Bytes that a step needs at once."""
+        """Bytes of HBM that a step needs at the same time."""
         return self.arguments + self.outputs - self.aliased + self.temporaries
 
 
 def versions() -> str:
-    """`jax 0.10.2, libtpu 0.0.52`; raises PackageNotFoundError where one is missing."""
+    """`jax 0.10.2, libtpu 0.0.52`; raises PackageNotFoundError if one is missing."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
 
 
 def compile_file(path: str, topology: Topology, cache_dir: str) -> Compiled:
-    """Compiles a serialized StableHLO program, or finds what came of it before."""
+    """Compiles a serialized StableHLO program, or reads the result of an earlier run."""
     with jax_internals.parsed_module(pathlib.Path(path).read_bytes()) as module:
         _drop_copies(module)
         kept = pathlib.Path(cache_dir, f"{_key(module, topology)}.json")
@@ -85,27 +88,27 @@ def compile_file(path: str, topology: Topology, cache_dir: str) -> Compiled:
 
 def _key(module: Any, topology: Topology) -> str:
     text = module.operation.get_asm(enable_debug_info=False)
-    # Functions are numbered in the order of tracing: the same step would get another number.
+    # TensorFlow numbers functions in the order of tracing, so equal steps may differ in numbers.
     text = re.sub(r"_inference_(\w+?)_\d+__", r"_inference_\1__", text)
     content = "\n".join([versions(), topology.name, text])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _drop_copies(module: Any) -> None:
-    """Takes out `mhlo.copy`, which TensorFlow writes and libtpu's StableHLO reader does not know.
+    """Removes `mhlo.copy`, which TensorFlow writes and libtpu's StableHLO reader does not know.
 
-    It copies a value onto itself, so that no result shares a buffer with an argument.
+    It only makes sure that no result shares a buffer with an argument; values stay the same.
     """
-    found = []
+    copies = []
     stack = [module.operation]
     while stack:
         operation = stack.pop()
         if operation.name == "mhlo.copy":
-            found.append(operation)
+            copies.append(operation)
         stack += [
             child.operation for region in operation.regions for block in region for child in block
         ]
-    for operation in found:
+    for operation in copies:
         operation.results[0].replace_all_uses_with(operation.operands[0])
         operation.erase()
 
@@ -131,8 +134,8 @@ def _compile(module: Any, topology: Topology) -> Compiled:
         build = options.executable_build_options
         build.num_replicas = len(devices)
         ids = np.array([[device.id] for device in devices])
-        # The optimized program is read from the compiler's own dump: jaxlib's reader of it fails
-        # on some that are made for v5p and v6e (RET_CHECK async-update, jaxlib 0.10.2).
+        # The optimized program is read from a file that the compiler writes, because jaxlib fails
+        # to read some programs for v5p and v6e (RET_CHECK async-update, jaxlib 0.10.2).
         build.debug_options.xla_dump_to = dump.name
         build.debug_options.xla_dump_hlo_as_text = True
         build.device_assignment = jax_internals.device_assignment(ids)
@@ -161,7 +164,7 @@ def _compile(module: Any, topology: Topology) -> Compiled:
 
 
 def _reason(message: str) -> str:
-    """The compiler's own words, without its table of the largest buffers."""
+    """The compiler's message, without its table of the largest buffers."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     return " ".join(lines[:2])[:300]
 
@@ -171,10 +174,10 @@ def main() -> None:
     topology = parse_topology(name)
     os.environ.update(
         JAX_PLATFORMS="cpu",
-        TPU_SKIP_MDS_QUERY="1",  # else libtpu asks a metadata server that is not there
+        TPU_SKIP_MDS_QUERY="1",  # else libtpu asks a metadata server, which does not exist
         TPU_ACCELERATOR_TYPE=topology.chip.accelerator_type,
         TPU_WORKER_HOSTNAMES="localhost",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # else a second one aborts; none here holds a TPU
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # else a second process aborts; none uses a TPU
     )
     compiled = compile_file(path, topology, cache_dir)
     files.write_json(result, dataclasses.asdict(compiled))

@@ -1,10 +1,9 @@
-"""The steps that `trainer.main` runs, exported as they would run on each chip of a TPU slice.
+"""Exports the steps of `trainer.main` as they would run on each chip of a TPU slice.
 
-No strategy is needed for that: the replica functions of `training.steps` and
-`models.batch_norm` are traced inside of a replica context whose `all_reduce` is XLA's own.
-Whatever sums over replicas goes through that context (Keras's optimizer for the gradients,
-synchronized BatchNormalization forwards and backwards, the mean loss), so all
-of it is in the export.
+This needs no strategy: the replica functions of `training.steps` and `models.batch_norm` are traced
+inside a replica context whose `all_reduce` is XLA's own operation. All sums over replicas go
+through that context (of gradients in Keras's optimizer, of moments in synchronized
+BatchNormalization, forwards and backwards, and of the loss), so the export contains all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from trainer.training import steps
 from trainer.training.learner import create_learner
 
 STEPS = ("train", "evaluate", "moments")
-# Images of four classes as in Wuisan et al. 2022, Table IV: losses want counts, whatever they are.
+# Losses need class counts, but any will do. These are of Wuisan et al. 2022, Table IV.
 _COUNTS = (2379, 3825, 6509, 832)
 
 
@@ -32,8 +31,8 @@ class Exported:
     """One step of one replica.
 
     Attributes:
-      stablehlo: its program, serialized; None if the audit found what XLA cannot export.
-      audit: what in it a TPU would refuse.
+      stablehlo: the program, serialized; None if it has operations that XLA cannot export.
+      audit: the parts of the step that a TPU would refuse.
     """
 
     stablehlo: bytes | None
@@ -41,7 +40,7 @@ class Exported:
 
 
 class SliceContext(tf.distribute.ReplicaContext):
-    """A replica of a slice: its `all_reduce` is an operation of the compiled program."""
+    """The context of one replica, whose `all_reduce` is an operation of the compiled program."""
 
     def __init__(self, num_replicas: int) -> None:
         super().__init__(tf.distribute.get_strategy(), replica_id_in_sync_group=0)
@@ -52,7 +51,7 @@ class SliceContext(tf.distribute.ReplicaContext):
         return self._num_replicas
 
     def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
-        """Of tensors in any nest; differentiable, as a strategy's is."""
+        """Sum or mean over replicas of a nest of tensors; differentiable, as in a strategy."""
         op = tf.distribute.ReduceOp(reduce_op)
 
         @tf.custom_gradient
@@ -76,7 +75,7 @@ class SliceContext(tf.distribute.ReplicaContext):
 
 
 def describe_data(image_size: int, channels: int, num_classes: int) -> DatasetDir:
-    """The metadata of a data set that does not exist: only shapes and counts are looked at."""
+    """The metadata of a data set that does not exist; the steps need only shapes and counts."""
     names = tuple(f"class{index}" for index in range(num_classes))
     counts = tuple(_COUNTS[index % len(_COUNTS)] for index in range(num_classes))
     return DatasetDir(
@@ -101,27 +100,28 @@ class Exporter:
         """Builds model, optimizer and meters as `trainer.main` does.
 
         Raises:
-          UserError: the backbone takes no such images, or the config does not fit it.
+          UserError: the backbone cannot take such images, or the config does not fit it.
         """
         self._config = config
         self._data = data
         self._num_replicas = num_replicas
-        # Not `create_strategy("cpu")`: TensorFlow refuses to export the gradient of max pooling
-        # where operations must be deterministic, which `cpu` asks for and `tpu` does not.
+        # Not `create_strategy("cpu")`, which makes operations deterministic (`tpu` does not): then
+        # TensorFlow refuses to export the gradient of max pooling.
         strategy = tf.distribute.OneDeviceStrategy("CPU:0")
         self.learner = create_learner(config, data, strategy, num_replicas)
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Those that the config runs: `moments` only with `--batch_norm=adapt*`."""
+        """Names of the steps that the config runs; `moments` only with `--batch_norm=adapt*`."""
         moments = self.learner.moments
         return STEPS if moments is not None and moments.layers else STEPS[:2]
 
     def trace(self, step: str, per_replica: int) -> tuple[Any, tuple[tf.TensorSpec, ...]]:
-        """The step as a `tf.function` for XLA, with the specs of its arguments.
+        """The step as a `tf.function` for XLA, and the specs of its arguments.
 
         Args:
-          step: one of `steps`; per_replica: images of one replica in a step.
+          step: one of `steps`.
+          per_replica: images of one replica in a step.
         """
         function, num_arguments = self._replica_function(step, per_replica)
         side, channels = self._data.image_size, self._data.channels
@@ -140,18 +140,18 @@ class Exporter:
         return tf.function(on_slice, jit_compile=True, autograph=False), specs
 
     def audit(self, step: str, per_replica: int) -> host_ops.Audit:
-        """Of the traced step, without exporting it."""
+        """Audits the step without exporting it."""
         function, specs = self.trace(step, per_replica)
         return host_ops.audit(function.get_concrete_function(*specs))
 
     def export(self, step: str, per_replica: int) -> Exported:
         """The step as StableHLO, with its audit."""
         function, specs = self.trace(step, per_replica)
-        found = host_ops.audit(function.get_concrete_function(*specs))
-        if found.unsupported or found.host:
-            return Exported(None, found)
+        audit = host_ops.audit(function.get_concrete_function(*specs))
+        if audit.unsupported or audit.host:
+            return Exported(None, audit)
         program = function.experimental_get_compiler_ir(*specs)(stage="stablehlo_serialized")
-        return Exported(program, found)
+        return Exported(program, audit)
 
     def _replica_function(self, step: str, per_replica: int) -> tuple[Callable[..., Any], int]:
         learner = self.learner

@@ -1,7 +1,7 @@
-"""What a step may not hold if it is to run on a TPU, read from its traced graph.
+"""Audits the traced graph of a step for what a TPU cannot run.
 
-`ops.txt` has the names of the operations that TensorFlow 2.20 has XLA:TPU kernels for
-(device XLA_TPU_JIT of the tensorflow-tpu 2.20.0 wheel).
+`ops.txt` lists the operations for which TensorFlow 2.20 has an XLA:TPU kernel (device XLA_TPU_JIT
+of the tensorflow-tpu 2.20.0 wheel).
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import tensorflow as tf
 from trainer.models.tf_internals import called_graphs
 
 _OPS = pathlib.Path(__file__).with_name("ops.txt")
-# Arguments of the traced function: no operation of the compiled step.
+# Arguments of the traced function, which are not operations of the compiled step.
 _ARGUMENTS = {"Placeholder"}
-# Those that leave the device in the middle of a step, whatever kernels there are for them.
+# Parts of the names of operations that leave the device during a step, even if they have kernels.
 _HOST = ("PyFunc", "HostCompute", "ToHost", "FromHost", "Outfeed", "Infeed", "XlaSend", "XlaRecv")
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What was found; all empty if the step may run on a TPU.
+    """The result of an audit; the three tuples are empty if the step can run on a TPU.
 
     Attributes:
+      num_ops: number of different operations in the step.
       unsupported: operations without a TPU kernel.
       host: operations that call back to the host.
-      dynamic: tensors whose shape is not known when it is compiled, as `name: shape`.
+      dynamic: tensors whose shape is unknown when the step is compiled, as `name: shape`.
     """
 
     num_ops: int
@@ -41,13 +42,13 @@ class Audit:
         return not (self.unsupported or self.host or self.dynamic)
 
     def problems(self) -> list[str]:
-        """One line a kind."""
-        named = {
+        """One line for each kind of problem."""
+        kinds = {
             "ops that TPUs lack": self.unsupported,
             "host callbacks": self.host,
             "shapes not static": self.dynamic,
         }
-        return [f"{kind}: {', '.join(found)}" for kind, found in named.items() if found]
+        return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
 
 
 @functools.cache
@@ -57,7 +58,7 @@ def supported_ops() -> frozenset[str]:
 
 
 def audit(function: tf.types.experimental.ConcreteFunction) -> Audit:
-    """Audits a traced function with all functions that it calls, loops and branches included."""
+    """Audits a traced function and all functions that it calls, including loops and branches."""
     operations = [op for graph in called_graphs(function) for op in graph.get_operations()]
     kinds = {op.type for op in operations} - _ARGUMENTS
     outside = {op.type for op in operations if "_xla_outside_compilation" in op.node_def.attr}

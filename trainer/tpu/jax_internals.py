@@ -1,7 +1,7 @@
-"""All that the TPU check uses of jax without its promise to keep it.
+"""All private parts of jax that the TPU check uses; any release may change them.
 
-Written for and tested with jax 0.10.2, which the extra tpu_check pins. Where a part is missing, the
-check stops and says which version to install: without the compiler it would prove nothing.
+Written for and tested with jax 0.10.2, which the extra tpu-check pins. If a part is missing, the
+check stops and says what to install: without the compiler it would prove nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from cxr_tfrecords.errors import UserError
 
 @contextlib.contextmanager
 def parsed_module(serialized: bytes) -> Iterator[Any]:
-    """The StableHLO module of a serialized program; it lives within the context.
+    """The StableHLO module of a serialized program, valid within the context.
 
     Raises:
-      UserError: jax has another inside than the one that this was written for.
+      UserError: this version of jax lacks a private part that is needed.
     """
     make_context = _part("jax._src.interpreters.mlir", "make_ir_context")
     parse = _part("jax._src.lib.mlir.ir", "Module").parse

@@ -1,4 +1,4 @@
-"""What a check found, as text, Markdown and JSON."""
+"""The results of TPU checks, as text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SUMMARY_HEADER = (
 
 @dataclasses.dataclass(frozen=True)
 class StepCheck:
-    """One step on one slice; `compiled` is None where the audit already refused it."""
+    """One step on one slice; `compiled` is None if the audit already refused the step."""
 
     step: str
     audit: Audit
@@ -52,7 +52,8 @@ class SliceCheck:
 
     Attributes:
       batch_size: images in a step, over all chips.
-      max_batch: largest that fits, and the smallest that was refused, if they were looked for.
+      max_batch: the largest batch that fits and the smallest that was refused; None if they were
+        not searched for.
     """
 
     backbone: str
@@ -68,13 +69,13 @@ class SliceCheck:
         return all(step.passed for step in self.steps)
 
     def images_per_second(self, compiled: Compiled) -> float:
-        """Of one chip, estimated."""
+        """Estimated images/s of one chip."""
         line = roofline(self.topology.chip, compiled.flops, compiled.num_bytes)
         return self.batch_size / self.topology.num_chips / line.seconds
 
 
 def describe(check: SliceCheck) -> str:
-    """The table of one slice, with what was refused below it."""
+    """The table of one slice, and below it each refusal with its reason."""
     topology = check.topology
     head = (
         f"{check.backbone}, {check.image_size} px, {check.precision}, {topology.name}: batch "
@@ -118,7 +119,7 @@ def _step_row(check: SliceCheck, step: StepCheck) -> list[str]:
 
 
 def summarize(checks: Sequence[SliceCheck]) -> str:
-    """One Markdown row a backbone and slice, of the training step, to paste into a page."""
+    """A Markdown table with the training step of each backbone and slice, as in docs/tpu.md."""
     rows = []
     for check in checks:
         train = check.steps[0]
@@ -138,7 +139,7 @@ def summarize(checks: Sequence[SliceCheck]) -> str:
 
 
 def to_json(checks: Sequence[SliceCheck], versions: str) -> dict[str, Any]:
-    """Everything that was found; `estimated` holds what was not counted by the compiler."""
+    """All results; `estimated` holds figures that are computed from the compiler's counts."""
     return {"versions": versions, "checks": [_slice_json(check) for check in checks]}
 
 

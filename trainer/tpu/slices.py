@@ -1,4 +1,4 @@
-"""Exports a config's steps here and has them compiled in a process of its own, slice by slice."""
+"""Exports the steps of a config and compiles each in a separate process, for each slice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.tpu.report import SliceCheck, StepCheck
 
 
 class Checker:
-    """Checks one config; slices of equal size share its exports."""
+    """Checks one config on any number of slices; slices of equal size share the exports."""
 
     def __init__(self, config: TrainConfig, data: DatasetDir, cache_dir: str) -> None:
         self._config = config
@@ -32,18 +32,22 @@ class Checker:
     def check(self, topology: Topology, *, max_batch: bool = False) -> SliceCheck:
         """Compiles every step that the config runs.
 
+        Args:
+          max_batch: also search for the largest batch whose training step fits.
+
         Raises:
-          UserError: the batch does not divide by the chips, or the backbone takes no such images.
+          UserError: the batch is not divisible by the number of chips, or the backbone cannot take
+            images of that size.
         """
         batch, chips = self._config.batch_size, topology.num_chips
         strategies.check_divides(batch, chips, f"chips of {topology.name}")
         steps = tuple(
             self._check_step(step, batch // chips, topology) for step in self._exporter(chips).steps
         )
-        found = None
+        largest = None
         if max_batch and steps[0].audit.clean:
             fits, refused = self._largest_batch(topology, batch // chips)
-            found = fits * chips, refused * chips
+            largest = fits * chips, refused * chips
         return SliceCheck(
             backbone=self._config.backbone,
             image_size=self._data.image_size,
@@ -51,7 +55,7 @@ class Checker:
             batch_size=batch,
             topology=topology,
             steps=steps,
-            max_batch=found,
+            max_batch=largest,
         )
 
     def _exporter(self, num_chips: int) -> export_step.Exporter:
@@ -66,32 +70,38 @@ class Checker:
         exported = self._exports[key]
         if exported.stablehlo is None:
             return StepCheck(step, exported.audit, None)
-        if sys.stderr.isatty():  # minutes for a large network
+        if sys.stderr.isatty():  # a large network takes minutes
             note = f"compiling {step} for {topology.name}, {per_chip} images a chip"
             print(f"\r{note:<70}", end="\r", file=sys.stderr, flush=True)
         compiled = compile_program(exported.stablehlo, topology, self._cache_dir)
         return StepCheck(step, exported.audit, compiled)
 
     def _largest_batch(self, topology: Topology, start: int) -> tuple[int, int]:
-        """Images a chip: the largest training step found to fit, the smallest found not to; the
-        second is at most an eighth more than the first, or one."""
+        """Images of a chip: the largest number found to fit, and the smallest found not to fit.
+
+        They differ by at most an eighth, or by one image.
+        """
 
         def fits(per_chip: int) -> bool:
             compiled = self._check_step("train", per_chip, topology).compiled
             assert compiled is not None
-            # Other refusals would end in a batch that says nothing of memory.
+            # A refusal for another reason would say nothing about memory.
             if compiled.reason and "RESOURCE_EXHAUSTED" not in compiled.reason:
-                raise UserError(f"--max_batch: refused for another reason: {compiled.reason}")
+                raise UserError(
+                    "--max_batch: the compiler refused the step for another reason than memory "
+                    f"({compiled.reason}): leave the flag out to see all refusals"
+                )
             return not compiled.reason
 
         return search_batch(fits, start)
 
 
 def search_batch(fits: Callable[[int], bool], start: int) -> tuple[int, int]:
-    """(largest found to fit, smallest found not to), by doubling and then halving the gap.
+    """(largest batch found to fit, smallest found not to fit), by doubling and then bisection.
 
     Args:
-      fits: whether a batch of so many images fits; false from some size on.
+      fits: whether a batch of that many images fits; false from some size on.
+      start: the first size to try.
     """
     low, high = 0, start
     while fits(high):
@@ -103,7 +113,7 @@ def search_batch(fits: Callable[[int], bool], start: int) -> tuple[int, int]:
 
 
 def compile_program(stablehlo: bytes, topology: Topology, cache_dir: str) -> Compiled:
-    """Runs `trainer.tpu.compile_step`; a compiler that ends its process has refused, too."""
+    """Runs `trainer.tpu.compile_step`; if the process crashes, that counts as a refusal."""
     with tempfile.TemporaryDirectory(prefix="cxr-tpu-") as directory:
         program, result = (pathlib.Path(directory, name) for name in ("step", "result.json"))
         program.write_bytes(stablehlo)

@@ -44,12 +44,12 @@ def test_slurm_tasks_in_another_order_are_refused():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"SLURM_STEP_NODELIST": "r[1-2]n[3-4]"}, "not understood .*set TF_CONFIG"),
-        ({"SLURM_STEP_TASKS_PER_NODE": "2"}, "not understood"),
-        ({"SLURM_PROCID": "5"}, "not understood"),
+        ({"SLURM_STEP_NODELIST": "r[1-2]n[3-4]"}, "cannot be read .*set TF_CONFIG"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2"}, "cannot be read"),
+        ({"SLURM_PROCID": "5"}, "cannot be read"),
     ],
 )
-def test_slurm_that_is_not_understood_says_what_it_said(changes, words):
+def test_slurm_variables_that_cannot_be_read_are_named(changes, words):
     with pytest.raises(UserError, match=words):
         cluster.find_cluster(SLURM | changes)
 

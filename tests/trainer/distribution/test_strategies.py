@@ -58,7 +58,7 @@ WORKERS = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "in
 @pytest.mark.parametrize(
     ("environment", "settings", "chosen"),
     [
-        ({}, {}, ("cpu", "neither TPU, several workers nor GPU found")),
+        ({}, {}, ("cpu", "found no TPU, no other workers and no GPU")),
         ({}, {"virtual_devices": 2}, ("mirrored", "--virtual_devices=2")),
         ({"TF_CONFIG": json.dumps(WORKERS)}, {}, ("multi_worker", "TF_CONFIG names 2 processes")),
         ({}, {"tpu": "my-tpu"}, ("tpu", "--tpu=my-tpu")),
