@@ -7,8 +7,9 @@
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
 #   --input_dir, --output_dir   s3:// or gs://, or a path that all workers share; always needed
-#   --dask_client_address       the scheduler; without one a cluster is started here
-#   --dask_npartitions          parts of the work: some for each worker thread (else about 100)
+#   --dask_client_address       the scheduler; without it, a cluster is started on this machine
+#   --dask_npartitions          number of parts of the work; take a few for each worker thread
+#                               (default: about 100)
 #   --dry_run                   print the command, start nothing
 #   -- …                        the rest goes to beam_pipelines.build unchanged
 # PYTHON names the interpreter (default: python3). Started again, a build goes on.
@@ -21,7 +22,7 @@
 #   CPU       2.0 ms an image, 0.56 core-hours: 2 to 3 minutes, 0.03 USD at 0.05 USD per core-hour
 #   reading   a million GET requests: 0.40 USD, ten times the CPU. 20 to 50 ms each, 6 to 14 hours
 #             one after the other: `-- --worker_threads=16` makes that 1 to 4 minutes
-#   starting  seconds, on a cluster that is there
+#   starting  seconds, on a cluster that runs already
 # Storage, and traffic between regions, come on top. Estimates: check your prices.
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -29,7 +30,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # shellcheck disable=SC2034  # common.sh reads them by name
 input_dir="" output_dir="" dask_client_address="" dask_npartitions=""
-# Beam knows no short name for it.
+# Beam has no short name for this runner.
 runner=apache_beam.runners.dask.dask_runner.DaskRunner
 read_options "input_dir output_dir dask_client_address dask_npartitions" "$@"
 need input_dir output_dir

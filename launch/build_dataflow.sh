@@ -7,12 +7,12 @@
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
 #   --input_dir, --output_dir   gs:// (or, with an image, s3://); always needed
-#   --project, --region         whose job it is, and where; take the bucket's region: always needed
-#   --temp_location             gs://BUCKET/FOLDER for what Dataflow stages; always needed
-#   --num_workers, --max_num_workers, --machine_type   else Dataflow chooses
-#   --sdk_container_image       image of launch/Dockerfile, workers start fastest with it; without
-#                               one each worker first installs setup.py's base, what a build's
-#                               worker imports: 19 s and 646 MB where nothing is installed yet
+#   --project, --region         of the job; take the region of the bucket; always needed
+#   --temp_location             gs://BUCKET/FOLDER for Dataflow's temporary files; always needed
+#   --num_workers, --max_num_workers, --machine_type   by default Dataflow chooses
+#   --sdk_container_image       image of launch/Dockerfile, with which workers start fastest. Without
+#                               it each worker first installs setup.py's base, which a build
+#                               imports: 19 s and 646 MB
 #   --dry_run                   print the command, start nothing
 #   -- …                        the rest goes to beam_pipelines.build unchanged
 # PYTHON names the interpreter (default: python3). Started again, a build goes on.
@@ -48,9 +48,9 @@ set_command project region temp_location num_workers max_num_workers machine_typ
 if [[ -n "$sdk_container_image" ]]; then
   command+=(--sdk_location=container)
 elif [[ "$input_dir $output_dir" == *s3*://* ]]; then
-  fail "--input_dir or --output_dir: s3:// needs --sdk_container_image, plain workers cannot use it"
+  fail "--input_dir or --output_dir: s3:// needs --sdk_container_image, Dataflow's default workers cannot use it"
 else
-  # setup.py's base holds no cloud's file system, hence the second file.
+  # setup.py's base has no file system of a cloud, so the second file adds it.
   command+=("--setup_file=$root/setup.py"
     "--requirements_file=$root/launch/dataflow_requirements.txt")
 fi

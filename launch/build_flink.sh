@@ -6,7 +6,7 @@
 #       [--dry_run] [-- --image_size=224 …]
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
-#   --input_dir, --output_dir   s3:// or gs://, without DOCKER also a path that all share; needed
+#   --input_dir, --output_dir   always needed; s3:// or gs://, or, without DOCKER, a shared path
 #   --flink_master              the cluster's REST address; always needed
 #   --parallelism               task slots to use (Flink's own default is 1); always needed. One
 #                               Python process serves all slots of a task manager, unless there
@@ -15,7 +15,7 @@
 #       DOCKER (default)        in containers that the task managers start
 #       EXTERNAL                in worker pools beside them, as in Kubernetes: the same image,
 #                               started with --worker_pool
-#       LOOPBACK                in this process, only to try the way to the cluster
+#       LOOPBACK                in this process, only to try the connection to the cluster
 #   --environment_config        DOCKER: image of launch/Dockerfile. EXTERNAL: the pool's address
 #                               as a task manager sees it, e.g. localhost:50000
 #   --dry_run                   print the command, start nothing
@@ -47,13 +47,13 @@ need input_dir output_dir flink_master parallelism
 check_environment
 flink_master="${flink_master%/}"
 
-# The uber jar carries all that the workers need: no Java here, no folder shared with them.
+# The uber jar holds all that the cluster needs, so neither Java here nor a shared folder is needed.
 set_command flink_master parallelism environment_type environment_config
 command+=(--flink_submit_uber_jar ${rest[@]+"${rest[@]}"})
 end_dry_run
 
 need_command "$python" "or set PYTHON"
-need_command curl "it is used to ask Flink whether it is there"
+need_command curl "it checks that Flink answers"
 need_store_modules
 curl -fs --max-time 10 -o /dev/null "$flink_master/v1/config" ||
   fail "--flink_master=$flink_master: no Flink REST endpoint answers there"

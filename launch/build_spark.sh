@@ -5,12 +5,12 @@
 #       --spark_master_url=spark://HOST:7077 --environment_config=IMAGE [--dry_run] [-- …]
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
-#   --input_dir, --output_dir   s3:// or gs://, without DOCKER also a path that all share; needed
+#   --input_dir, --output_dir   always needed; s3:// or gs://, or, without DOCKER, a shared path
 #   --spark_master_url          the cluster; a Beam job server is started here for the build
 #   --spark_job_server          java (default): a jar that Beam fetches from Maven Central;
 #                               docker: the container apache/beam_spark3_job_server
 #   --spark_version             3 (default), the only one that Beam knows
-#   --job_endpoint              instead of these: HOST:PORT of a job server that runs already
+#   --job_endpoint              instead of these three: HOST:PORT of a job server that runs already
 #   --environment_type, --environment_config   DOCKER (default) and the image of
 #       launch/Dockerfile; or EXTERNAL and the address of a worker pool beside each executor (the
 #       same image, started with --worker_pool); or LOOPBACK, in this process, to try it. One
@@ -59,7 +59,7 @@ elif [[ "$spark_job_server" == java ]]; then
 else
   fail "--spark_job_server=$spark_job_server: must be java or docker"
 fi
-# The one file to hand over would be a list for logs, on a disk that the workers do not see.
+# Otherwise Beam passes a file for its logs that is on this disk, which the workers do not see.
 command+=(--experiments=disable_logging_submission_environment ${rest[@]+"${rest[@]}"})
 if [[ -n "$dry_run" && "$spark_job_server" == docker ]]; then
   show "${server[@]}"

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # the options' variables are the scripts'
-# What must be given, and be there, before a build starts: else one line tells. Sourced, not run.
+# Checks options and programs before a script starts anything; a failed check ends it with one line.
+# Sourced, not run.
 
-# need NAME ...: the options without which nothing can start.
+# need NAME ...: fails if one of these options was not given.
 need() {
   local name
   for name; do
@@ -10,7 +11,8 @@ need() {
   done
 }
 
-# need_remote NAME ...: workers in containers or on other machines do not see this one's disk.
+# need_remote NAME ...: fails if a path is on this machine's disk, which containers and other
+# machines do not see.
 need_remote() {
   local name
   for name; do
@@ -19,7 +21,7 @@ need_remote() {
   done
 }
 
-# Where Python runs on a cluster that is not Python itself.
+# Checks --environment_type: how a Flink or Spark cluster starts Python.
 check_environment() {
   case "$environment_type" in
     DOCKER) need environment_config; need_remote input_dir output_dir ;;
@@ -37,7 +39,7 @@ need_module() {
     fail "$python cannot import $1: pip install -c '$root/constraints.txt' '${root}[$2]'"
 }
 
-# This machine lists the input and follows the output itself.
+# This machine, too, reads the list of the input files and checks the output.
 need_store_modules() {
   case "$input_dir $output_dir" in *gs://*) need_module gcsfs gcp ;; esac
   case "$input_dir $output_dir" in *s3*://*) need_module s3fs aws ;; esac

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # the options' variables are the scripts'
-# What the scripts share: their options, and the build's command made of them. Sourced, not run.
+# Shared by the scripts: reading options and making the build's command. Sourced, not run.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${PYTHON:-python3}"
 dry_run=""
@@ -16,8 +16,8 @@ fail() {
 # Prints the header comment of the script that was started.
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
-# read_options "NAME NAME ..." ARGUMENTS: --NAME=VALUE and --NAME VALUE set $NAME; what stands
-# after -- is kept for the program that is started ($rest_is_for, else the build).
+# read_options "NAME NAME ..." ARGUMENTS: --NAME=VALUE and --NAME VALUE set $NAME; arguments after
+# -- are kept in $rest for the program that is started ($rest_is_for, by default the build).
 read_options() {
   local known="$1" name value
   shift
@@ -40,14 +40,14 @@ read_options() {
       value="${2:-}"
       shift $(($# > 1 ? 2 : 1))
     fi
-    # An option's name here is a value that was forgotten.
+    # If another option's name comes next, the value was forgotten.
     [[ -n "$value" && "$value" != --* ]] || fail "--$name needs a value"
     printf -v "$name" %s "$value"
   done
 }
 
-# set_command NAME ...: the build's command line; options left empty are left out. PYTHONPATH
-# instead of a change of folder: relative paths stay those of the user's shell.
+# set_command NAME ...: sets $command to the build's command line, without empty options. It sets
+# PYTHONPATH and does not change the folder, so that relative paths stay those of the user's shell.
 set_command() {
   local name
   command=(env "PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}"
@@ -57,7 +57,7 @@ set_command() {
   done
 }
 
-# Prints a command such that a shell takes it back.
+# Prints a command, quoted so that it can be pasted into a shell.
 show() {
   local word line="" quote="'\\''"
   for word; do

@@ -2,7 +2,7 @@
 # The whole job on synthetic radiographs, small enough for a laptop: about a minute on 2 cores.
 #   launch/demo.sh            (or: make demo, which installs what it needs first)
 # Expect a balanced accuracy well above 0.25 (chance for four classes) and below 1: the synthetic
-# classes overlap on purpose. Everything it makes lies in data/ and runs/, which git ignores.
+# classes overlap on purpose. All files are written into data/ and runs/, which git ignores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Runs on a TPU VM, where train_tpu.sh starts it: fetches the run from the bucket, trains, and
-# copies the run back every few minutes, so that another VM can go on with it.
+# copies the run to the bucket every few minutes, so that another VM can continue it.
 #   launch/tpu_host.sh gs://BUCKET/RUN RUN SECONDS python3 -m trainer.main --run_dir=RUN …
-# Its exit code is the trainer's. A signal goes to the trainer; what it saves then is copied too.
+# Its exit code is the trainer's. It passes a signal on to the trainer, waits until the trainer has
+# saved a checkpoint, and copies that too.
 set -euo pipefail
 store="${1%/}" run="${2%/}" seconds="$3"
 shift 3
-checkpoints="$run/checkpoints" list=whole.txt # in the bucket: checkpoints that are there whole
+checkpoints="$run/checkpoints" list=whole.txt # in the bucket: lists checkpoints that are complete
 
-# A checkpoint to resume from names the best one, which was saved before it. So those to resume from
-# are chosen first, copied last, and listed when they are there: whatever moment the VM goes, what the
-# list in the bucket names can be resumed. They are folders that never change; hard links keep those
-# that the trainer removes meanwhile. Old checkpoints stay in the bucket.
+# Copies the run to the bucket, such that every checkpoint in the bucket's list can be resumed, even
+# if the VM disappears while copying. A checkpoint to resume from names the best checkpoint, which was
+# saved before it. So the order is: choose the checkpoints to resume from, copy all other files, copy
+# the chosen checkpoints, then list them. A checkpoint is a folder that never changes; hard links keep
+# the chosen ones although the trainer may remove them. Old checkpoints stay in the bucket.
 save() {
   rm -rf "$run.resume"
   mkdir "$run.resume" || return 1
@@ -26,7 +28,7 @@ save() {
   fi
 }
 
-# fetch: the run as it is in the bucket, less checkpoints that may not be there whole.
+# Copies the run from the bucket, and removes checkpoints that the list does not name as complete.
 fetch() {
   local folder
   gcloud storage rsync --recursive "$store" "$run"
@@ -36,8 +38,8 @@ fetch() {
   rm -f "$checkpoints/$list"
 }
 
-# Short sleeps, and its output in a file: a sleep that outlives this script and holds its output
-# would keep ssh waiting for it.
+# ssh waits until all processes that hold its output have ended. A sleep may outlive this script, so
+# sleeps are short, and the output of this function goes to a file.
 save_often() {
   local second
   while true; do
@@ -46,7 +48,7 @@ save_often() {
   done
 }
 
-# A connection that broke may have left a trainer here.
+# If an earlier ssh connection was lost, its trainer may still run here: stop it.
 if [[ -e "$run.pid" ]]; then kill -TERM "$(<"$run.pid")" 2>/dev/null && sleep 5 || true; fi
 mkdir -p "$run"
 if gcloud storage ls "$store/**" >/dev/null 2>&1; then
@@ -61,7 +63,7 @@ stopped=""
 trap 'stopped=1; kill -TERM "$trainer" 2>/dev/null || true' TERM INT HUP
 code=0
 wait "$trainer" || code=$?
-if [[ -n "$stopped" ]]; then # the signal ended the wait, not yet the trainer
+if [[ -n "$stopped" ]]; then # the signal ended `wait`, but the trainer still runs
   code=0
   wait "$trainer" || code=$?
 fi

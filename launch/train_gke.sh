@@ -7,28 +7,28 @@
 #   launch/train_gke.sh --kind=tpu --accelerator=tpu-v5-lite-podslice --topology=2x4 --chips=8 …
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
-#   --kind           gpu or tpu: which of launch/train_gke_{gpu,tpu}.yaml; always needed
+#   --kind           gpu or tpu: uses launch/train_gke_{gpu,tpu}.yaml; always needed
 #   --job_name       of the JobSet: lower case, digits and dashes; always needed
 #   --image          of launch/Dockerfile.train, with EXTRA=gpu or tpu; always needed
-#   --volume_claim   a PersistentVolumeClaim, seen as /shared. Several workers need one that many
-#                    nodes may write (Filestore); always needed
+#   --volume_claim   a PersistentVolumeClaim, mounted at /shared. Several workers need one that many
+#                    nodes may write to (Filestore); always needed
 #   --data_dir       gs:// or below /shared; --run_dir: below /shared; always needed
 #   --accelerator    the node pool's label, gke-accelerator or gke-tpu-accelerator; always needed
-#   --topology       tpu: the label gke-tpu-topology, as 2x4
-#   --chips          a pod's: GPUs (default 1), or all TPU chips of the node (8 with 2x4)
-#   --workers        gpu: pods, one a node (default 2)
-#   --max_restarts   of the whole set (default 20)
+#   --topology       with tpu: the label gke-tpu-topology, such as 2x4
+#   --chips          of each pod: its GPUs (default 1), or all TPU chips of the node (8 with 2x4)
+#   --workers        with gpu: number of pods, one on each node (default 2)
+#   --max_restarts   how often the whole set is restarted (default 20)
 #   --dry_run        print the manifest, apply nothing; kubectl apply -f - takes it
 #   -- …             the rest goes to trainer.main unchanged
 #
-# Exit code 75 (preempted, checkpoint saved) and lost nodes restart all workers, which go on from
-# /shared; every other code fails the set. Several TPU hosts are refused: TensorFlow needs its own
-# server on each, which GKE does not run.
+# After exit code 75 (preempted, checkpoint saved) or the loss of a node all workers restart and
+# continue from /shared; every other code fails the set. TPU slices of several hosts are refused,
+# because TensorFlow needs its own server on each host, which GKE does not run.
 #
 # Before: kubectl with a cluster that has the JobSet controller (0.7 or newer) and such a node pool;
-# the image pushed. The cost is the nodes' by the hour while they are up: let the pool scale to 0.
+# the image pushed. You pay for each hour that a node is up: let the pool scale to 0 nodes.
 # Expect minutes until a node is up and has pulled the image (several GB), then a minute to start.
-# See it: kubectl get jobset JOB; kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=JOB.
+# Follow it: kubectl get jobset JOB; kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=JOB.
 # Delete it: kubectl delete jobset JOB.
 # Documentation: jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2; kubernetes.io/docs/reference/
 # kubectl/generated/kubectl_apply; cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus.
@@ -46,7 +46,7 @@ need kind job_name image volume_claim data_dir run_dir accelerator
 refuse_own_flags
 need_number chips 1 workers 1 max_restarts 0
 [[ "$kind" == gpu || "$kind" == tpu ]] || fail "--kind=$kind: must be gpu or tpu"
-# What goes into the manifest as it is must not change its structure.
+# These values are put into the manifest unquoted, so they must not change its structure.
 for option in job_name volume_claim; do
   [[ "${!option}" =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] ||
     fail "--$option=${!option}: must be at most 40 lower-case letters, digits and dashes"
@@ -66,7 +66,8 @@ if [[ "$kind" == tpu ]]; then
     "--topology=$topology with --chips=$chips: only slices of one host run, with all their chips"
 fi
 
-# As a YAML flow list of JSON strings. Kubernetes replaces $(NAME) in args; $$( is a plain $(.
+# The trainer's arguments as a YAML list of JSON strings. Kubernetes replaces $(NAME) in args, so $(
+# is written as $$(.
 arguments() {
   local word list="" plain
   for word in "--data_dir=$data_dir" "--run_dir=$run_dir" "--strategy=$strategy" \
@@ -79,7 +80,7 @@ arguments() {
   printf '[%s]' "${list%, }"
 }
 
-# Only the names given here are replaced: $… of the shell in the manifest stays.
+# Replaces only the names listed here, so that shell variables in the manifest stay.
 manifest() {
   local text pair
   text="$(<"$root/launch/train_gke_$kind.yaml")"

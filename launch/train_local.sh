@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Trains with several worker processes on this machine: the rehearsal of a cluster, without one.
+# Trains with several worker processes on this machine, to try what a cluster would run.
 #
 #   launch/train_local.sh --data_dir=DATA --run_dir=RUN [--workers=2] [--dry_run] \
 #       [-- --backbone=tiny --epochs=3 …]
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
 #   --data_dir, --run_dir  as in trainer.main; always needed
-#   --workers              processes (default 2). --batch_size must divide by it
+#   --workers              processes (default 2). --batch_size must be divisible by it
 #   --gpus_per_worker      worker 0 gets GPUs 0 to N-1, worker 1 the next N, … Default 0: CPU only
-#   --max_restarts         after so many preemptions it gives up (default 10)
+#   --max_restarts         stops after this many preemptions (default 10)
 #   --dry_run              print the commands, start nothing
 #   -- …                   the rest goes to trainer.main unchanged
 # PYTHON names the interpreter (default: python3).
 #
 # Each worker is python -m trainer.main --strategy=multi_worker with TF_CONFIG on a free port, on
-# cores of its own where taskset is there. The first worker's output is shown; all output is kept
-# in RUN/logs/worker-N.log. If one worker fails, the others are ended and its exit code is this
-# script's. Exit code 75 (preempted, checkpoint saved) starts all again; a signal to this script
-# goes to the workers.
+# its share of the cores if taskset is installed. The first worker's output is shown; all output is
+# kept in RUN/logs/worker-N.log. If one worker fails, the others are stopped, and this script ends
+# with its exit code. After exit code 75 (preempted, checkpoint saved) all workers start again; a
+# signal to this script is passed on to the workers.
 #
-# Before: pip install -c constraints.txt -e '.[cpu]' (or gpu). Costs nothing but time: on one
-# machine's cores N workers are slower than --strategy=cpu, by what they say to each other.
-# Expect the same losses as one process to about 5 decimals, where the data order is the same.
+# Before: pip install -c constraints.txt -e '.[cpu]' (or gpu). Costs nothing but time: on the cores of
+# one machine N workers are slower than --strategy=cpu, because they exchange gradients.
+# Expect the same losses as from one process, to about 5 decimals.
 # Documentation: tensorflow.org/guide/distributed_training ("TF_CONFIG").
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -37,14 +37,14 @@ refuse_own_flags
 need_command "$python" "or set PYTHON"
 log_dir="$run_dir/logs"
 
-# Ports that are free now: all are held until the last one is known.
+# Prints ports that are free now; holds each until all are known, so that they differ.
 free_ports() {
   "$python" -c 'import socket, sys
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
 print(*(server.getsockname()[1] for server in held))' "$workers"
 }
 
-# set_pin INDEX: equal shares of the cores, if there is one for each.
+# set_pin INDEX: gives a worker its share of the cores, if each worker can have one at least.
 set_pin() {
   local cores share
   pin=()

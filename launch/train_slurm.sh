@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
-# Trains on a SLURM cluster: one worker a node, all its GPUs; requeued when it is preempted.
+# Trains on a SLURM cluster: one worker on each node, with all its GPUs; requeued if preempted.
 #
 #   launch/train_slurm.sh --data_dir=/shared/data --run_dir=/shared/run --nodes=2 \
 #       [--gpus_per_node=4] [--time=12:00:00] [--dry_run] [-- --backbone=resnet50 …]
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
 #   --data_dir, --run_dir   full paths of a disk that all nodes share; always needed
-#   --nodes                 one worker each (default 2)
-#   --gpus_per_node, --cpus_per_task, --time, --partition, --account   as in sbatch; else its own
-#   --port                  where the workers talk (default 12345): free on every node
-#   --max_restarts          after so many requeues it gives up (default 100)
+#   --nodes                 number of nodes, with one worker on each (default 2)
+#   --gpus_per_node, --cpus_per_task, --time, --partition, --account   passed to sbatch if
+#                           given; otherwise sbatch's defaults apply
+#   --port                  port of every worker (default 12345): must be free on every node
+#   --max_restarts          stops after this many requeues (default 100)
 #   --dry_run               print the sbatch command, submit nothing
 #   -- …                    the rest goes to trainer.main unchanged
-# PYTHON names the interpreter, on the shared disk too (default: python3).
+# PYTHON names the interpreter, which must be on the shared disk too (default: python3).
 #
-# 120 s before the time is over, and at a preemption, SLURM sends SIGTERM to the workers. They save
-# a checkpoint and exit with 75; the job then requeues itself and goes on from there. Any other
-# code ends the job with it. The output: RUN/logs/slurm-JOB.out.
+# 120 s before the time limit, and at a preemption, SLURM sends SIGTERM to the workers. They save a
+# checkpoint and exit with 75; the job then requeues itself and continues from there. Any other exit
+# code ends the job. The output is in RUN/logs/slurm-JOB.out.
 #
 # Before: this folder and a .venv with pip install -c constraints.txt -e '.[gpu]' on the shared
-# disk; a partition that allows requeueing. The cost is your cluster's accounting: nodes times
-# hours. Expect the queue's waiting time, then a minute to start.
+# disk; a partition that allows requeueing. The cost is nodes times hours, by your cluster's rules.
+# Expect to wait in the queue, then a minute to start.
 # Documentation: slurm.schedmd.com/sbatch.html (--signal, --requeue, --wrap), srun.html (--wait),
 # scontrol.html (requeue, show hostnames).
 set -euo pipefail
@@ -41,15 +42,15 @@ for name in data_dir run_dir; do
   [[ "${!name}" == /* ]] || fail "--$name=${!name}: must be a full path of a disk that all nodes share"
 done
 
-# again ROLE: this script once more, in the job or on a node.
+# again ROLE: sets $command to start this script again, in the job (job) or on a node (task).
 again() {
   command=(env "PYTHON=$python" "$root/launch/train_slurm.sh" "--role=$1" "--data_dir=$data_dir"
     "--run_dir=$run_dir" "--nodes=$nodes" "--port=$port" "--max_restarts=$max_restarts" --
     ${rest[@]+"${rest[@]}"})
 }
 
-# --wrap, because sbatch runs a copy of a script in a folder where common.sh is not. The signal
-# goes to the workers only (no B:), so that the job is there to requeue itself.
+# --wrap, because sbatch copies a script into another folder, where common.sh is missing. Without
+# `B:` the signal goes to the workers only, so that the job itself goes on and can requeue itself.
 submit() {
   local name
   again job
@@ -65,8 +66,8 @@ submit() {
   exec "$@"
 }
 
-# srun's code is the highest of the workers'. --wait: seconds that the others have to save what they
-# hold once one has ended; --kill-on-bad-exit would give them none.
+# srun's exit code is the highest of the workers' codes. --wait: seconds that the others have to save a
+# checkpoint after one worker has ended; --kill-on-bad-exit would kill them at once.
 job() {
   local code=0
   again task
@@ -80,8 +81,8 @@ job() {
   scontrol requeue "$SLURM_JOB_ID"
 }
 
-# One on each node; SLURM_PROCID follows the order of the node list. exec: SLURM's signal must reach
-# the trainer itself, once.
+# The worker of a node; SLURM_PROCID follows the order of the node list. exec, so that SLURM's signal
+# reaches the trainer itself, and only once.
 task() {
   local host addresses=()
   for host in $(scontrol show hostnames "${SLURM_JOB_NODELIST:?}"); do
@@ -95,5 +96,5 @@ task() {
 
 case "$role" in
   submit | job | task) "$role" ;;
-  *) fail "--role=$role: is for this script itself" ;;
+  *) fail "--role=$role: only this script itself sets this option; leave it out" ;;
 esac

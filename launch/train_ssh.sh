@@ -6,26 +6,27 @@
 #       [--extra=gpu] [--dry_run] [-- --backbone=resnet50 --batch_size=128 …]
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
-#   --hosts           one worker each, as ssh takes them; the first is the chief; always needed
+#   --hosts           names for ssh; each runs one worker, the first is the chief; always needed
 #   --data_dir        a path on every host, or gs://; always needed
 #   --run_dir         a full path of a disk that all hosts share (NFS, …): every worker reads the
 #                     checkpoints that the first one writes. This is checked; always needed
-#   --port            where the workers talk to each other (default 12345): open between the hosts
-#   --remote_dir      where the code and its .venv go on each host (default cxr-balance, in home)
-#   --remote_python   makes the .venv there (default python3.11)
+#   --port            port of every worker (default 12345): must be open between the hosts
+#   --remote_dir      folder for the code and its .venv on each host (default cxr-balance, in home)
+#   --remote_python   the interpreter that makes the .venv (default python3.11)
 #   --extra           cpu, or gpu (default)
-#   --log_dir         here, for the output of each worker (default runs/ssh-logs)
-#   --max_restarts    after so many preemptions it gives up (default 10)
+#   --log_dir         folder here for the output of each worker (default runs/ssh-logs)
+#   --max_restarts    stops after this many preemptions (default 10)
 #   --dry_run         print the commands, start nothing
 #   -- …              the rest goes to trainer.main unchanged
 #
-# Exit code 75 of a worker (preempted, checkpoint saved) starts all again; any other failure ends
-# all, and its exit code is this script's (255: ssh lost the host). The same command goes on after
-# the last finished epoch.
+# After exit code 75 of a worker (preempted, checkpoint saved) all start again. Any other failure
+# stops all, and this script ends with its exit code (255: ssh lost the host). The same command then
+# continues from the last checkpoint.
 #
-# Before: ssh and rsync here, rsync and Python 3.11 there; keys, no passwords (BatchMode); names in
-# --hosts that the hosts too find each other by. Costs nothing beyond your machines. Expect a few
-# minutes for the first installation (TensorFlow with CUDA is about 4 GB a host), seconds after it.
+# Before: ssh and rsync here, rsync and Python 3.11 on the hosts; ssh keys, because passwords cannot
+# be typed (BatchMode). The hosts must reach each other by the names in --hosts. Costs nothing beyond
+# your machines. Expect a few minutes for the first installation (TensorFlow with CUDA is about 4 GB
+# on each host), later only seconds.
 # Documentation: man 1 ssh, man 1 rsync; tensorflow.org/guide/distributed_training ("TF_CONFIG").
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -61,7 +62,7 @@ run() {
   if [[ -n "$dry_run" ]]; then show "$@"; else "$@"; fi
 }
 
-# quoted COMMAND …: as one word that the other side's shell takes apart again.
+# quoted COMMAND …: prints the command quoted for the shell of the other machine.
 quoted() {
   local words
   printf -v words '%q ' "$@"
@@ -78,7 +79,7 @@ install_on() {
     fail "--hosts: the installation on $1 failed"
 }
 
-# What the first host writes, the others must see.
+# Checks that the other hosts see what the first host writes into --run_dir.
 check_shared() {
   local name mark
   mark="$(quoted "$run_dir/logs/shared")"
@@ -90,7 +91,7 @@ check_shared() {
   done
 }
 
-# The shell becomes the trainer: the number noted is the trainer's.
+# exec replaces the shell by the trainer, so worker.pid holds the trainer's process id.
 start_workers() {
   local index command
   for index in "${!names[@]}"; do
@@ -109,7 +110,7 @@ start_workers() {
   done
 }
 
-# The end of an ssh does not end what runs there.
+# Ending ssh does not end the program that it started on the other machine.
 stop_worker() {
   "${connect[@]}" "${names[$1]}" "kill -TERM \"\$(cat $folder/worker.pid)\"" \
     >/dev/null 2>&1 </dev/null || true

@@ -1,35 +1,38 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU VM, or a pod slice of several: creates it, copies and installs the code,
-# trains, starts again on a new VM when it was preempted, and deletes it at the end.
+# Trains on a Cloud TPU VM, or on a slice of several VMs: creates it, copies and installs the code,
+# trains, starts again on a new VM if it was preempted, and deletes it at the end.
 #
 #   launch/train_tpu.sh --tpu_name=cxr --project=PROJECT --zone=us-central1-a --spot=yes \
 #       --data_dir=gs://BUCKET/data --run_dir=gs://BUCKET/runs/first [--dry_run] \
 #       [-- --backbone=resnet50 --batch_size=1024 --mixed_precision=bfloat16 …]
 #
 # Options, as --NAME=VALUE or --NAME VALUE:
-#   --tpu_name, --project, --zone  of the TPU VM; always needed. It should be one that is not there
+#   --tpu_name, --project, --zone  of the TPU VM, which must not exist yet; always needed
 #   --data_dir          gs://, in the zone's region; always needed
 #   --run_dir           gs://, where the run is kept. The trainer itself writes to the VM's disk,
 #                       into ./run; launch/tpu_host.sh copies that to --run_dir every
 #                       --save_seconds (default 300) and at the end, and fetches it before it
-#                       starts: a new VM, or the same command later, goes on there; always needed
+#                       starts. So a new VM, or the same command later, continues the run; always
+#                       needed
 #   --accelerator_type  default v5litepod-8: one VM. Numbers above 8 are slices of several VMs
-#   --runtime_version   the VM's image; default by the type (v2-alpha-tpuv5-lite, …). A slice has
-#                       none: it needs tpu-vm-tf-X.Y.Z-pod-pjrt with the TensorFlow of setup.py's
-#                       [tpu], because TensorFlow talks to servers that run on all its VMs
+#   --runtime_version   the VM's image; the default depends on the type (v2-alpha-tpuv5-lite, …). A
+#                       slice of several VMs has no default: give tpu-vm-tf-X.Y.Z-pod-pjrt, X.Y.Z
+#                       being the TensorFlow of setup.py's [tpu], because TensorFlow needs the
+#                       server that such an image runs on each VM
 #   --spot              yes: cheaper, may be preempted. no (default)
-#   --keep              yes: do not delete the VM at the end (it goes on costing). no (default)
-#   --max_restarts      after so many preemptions it gives up (default 20)
+#   --keep              yes: do not delete the VM at the end (you go on paying). no (default)
+#   --max_restarts      stops after this many preemptions (default 20)
 #   --dry_run           print the commands of a run without a preemption, start nothing
 #   -- …                the rest goes to trainer.main unchanged
 #
-# A preempted VM, and exit code 75 (preempted, checkpoint saved), start it again; any other code
-# ends it. The VM is deleted in both cases, at Ctrl-C too, unless --keep=yes.
+# After a preemption of the VM, or exit code 75 (preempted, checkpoint saved), training starts again;
+# any other exit code ends this script. At the end, and at Ctrl-C, the VM is deleted unless
+# --keep=yes.
 #
 # Before: gcloud auth login; the TPU API enabled; quota for the type in the zone; the VM's service
 # account may read and write the bucket. The cost is chips x hours of the type at
-# cloud.google.com/tpu/pricing (no figure here: none could be checked), from created to deleted.
-# Expect some minutes each to create and to install; a first step that compiles for a minute or so.
+# cloud.google.com/tpu/pricing, from creating to deleting (prices could not be checked here).
+# Expect some minutes to create it and some to install; the first step compiles for about a minute.
 # Documentation: cloud.google.com/tpu/docs/runtimes, /preemptible, /spot, /managing-tpus-tpu-vm;
 # gcloud help compute tpus tpu-vm create, ssh, scp, describe, delete.
 set -euo pipefail
@@ -102,7 +105,7 @@ install() {
 ${pod:+ google-api-python-client oauth2client}"
 }
 
-# The first VM of a slice tells the others what to do.
+# The trainer runs on the first VM, and controls the others of a slice.
 train() {
   set_trainer python3 "$data_dir" run tpu
   trainer+=("--tpu=$tpu")

@@ -10,24 +10,24 @@
 #   --image          of launch/Dockerfile.train, in the Artifact Registry; always needed
 #   --data_dir       gs://; always needed
 #   --run_dir        gs://BUCKET/FOLDER; all workers see it as /gcs/BUCKET/FOLDER (Cloud Storage
-#                    FUSE), so that a restarted job goes on from its checkpoints; always needed
-#   --workers        machines (default 1; more train with --strategy=multi_worker)
-#   --machine_type, --accelerator_type, --accelerator_count   of each (default g2-standard-12,
-#                    NVIDIA_L4, 1)
+#                    FUSE), so that a restarted job continues from its checkpoints; always needed
+#   --workers        number of machines (default 1; more train with --strategy=multi_worker)
+#   --machine_type, --accelerator_type, --accelerator_count   of each machine (default
+#                    g2-standard-12, NVIDIA_L4, 1)
 #   --spot           yes: cheaper, may be preempted. no (default)
-#   --poll_seconds   between two looks at the job (default 60)
-#   --max_restarts   after so many preemptions it gives up (default 20)
+#   --poll_seconds   how often the job's state is asked for, in seconds (default 60)
+#   --max_restarts   stops after this many preemptions (default 20)
 #   --dry_run        print the job's configuration and the command, start nothing
 #   -- …             the rest goes to trainer.main unchanged
 #
 # Vertex sets TF_CONFIG (the first machine is its chief) and restarts the whole job when it loses a
-# machine. A trainer that exits with 75 (preempted, checkpoint saved) fails the job; this script
-# then starts it anew. It may be interrupted: the job goes on without it, but for that.
+# machine. If the trainer exits with 75 (preempted, checkpoint saved), the job fails, and this script
+# starts it again. If you interrupt this script, the job goes on, but nothing starts it again.
 #
 # Before: gcloud auth login; the Vertex AI API; quota for custom training GPUs in the region; the
 # job's service account may use the bucket; the image pushed. The cost is machines x hours at
-# cloud.google.com/vertex-ai/pricing (no figure here: none could be checked). Expect 5 to 15
-# minutes until machines and image are there; an estimate, not measured.
+# cloud.google.com/vertex-ai/pricing (prices could not be checked here). Expect 5 to 15 minutes until
+# the machines are up and have the image; an estimate, not measured.
 # Documentation: cloud.google.com/vertex-ai/docs/training/distributed-training,
 # /create-custom-job, /cloud-storage-file-system; gcloud help ai custom-jobs create, describe.
 set -euo pipefail
@@ -48,7 +48,7 @@ for option in data_dir run_dir; do
   [[ "${!option}" == gs://?*/?* ]] || fail "--$option=${!option}: must be gs://BUCKET/FOLDER"
 done
 [[ "$spot" == yes || "$spot" == no ]] || fail "--spot=$spot: must be yes or no"
-# What goes into the configuration as it is must not change its structure.
+# These values are put into the configuration unquoted, so they must not change its structure.
 for option in image machine_type accelerator_type; do
   [[ "${!option}" =~ ^[A-Za-z0-9][A-Za-z0-9./:@_-]*$ ]] || fail "--$option=${!option}: is not a name"
 done
@@ -76,7 +76,7 @@ POOL
   done
 }
 
-# The first pool is the chief, one machine by definition.
+# The first pool is the chief, which is always one machine.
 configuration() {
   echo "workerPoolSpecs:"
   pool 1
@@ -106,7 +106,7 @@ for ((restarts = 0; ; restarts++)); do
   echo "started; its output: gcloud ai custom-jobs stream-logs $job --region=$region"
   while true; do
     state="$(gcloud ai custom-jobs describe "$job" "${place[@]}" "--format=value(state)")" ||
-      state=unknown # a look that failed; the next one may not
+      state=unknown # the request failed; it is repeated
     case "$state" in
       JOB_STATE_SUCCEEDED) echo "results: $run_dir"; exit ;;
       JOB_STATE_FAILED | JOB_STATE_CANCELLED | JOB_STATE_EXPIRED) break ;;

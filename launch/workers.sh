@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # the options' variables are the scripts'
-# What the train_*.sh scripts share: the trainer's command, TF_CONFIG, and processes that live and
-# die together. Sourced after common.sh, not run.
+# Shared by the train_*.sh scripts: the trainer's command, TF_CONFIG, and a group of processes that
+# end together. Sourced after common.sh, not run.
 preempted=75 # the trainer's exit code for "checkpoint saved: start me again"
-grace="${GRACE:-60}" # seconds that workers have to end by themselves, before they are killed
+grace="${GRACE:-60}" # seconds that workers have to end before they are killed
 pids=()
 stopping=""
 
@@ -31,20 +31,21 @@ need_number() {
   done
 }
 
-# Flags that a launcher sets itself may not come a second time.
+# Fails if a flag after -- is one that the script sets itself.
 refuse_own_flags() {
   local flag
   for flag in ${rest[@]+"${rest[@]}"}; do
     case "$flag" in
       --data_dir | --data_dir=* | --run_dir | --run_dir=* | --strategy | --strategy=*)
-        fail "${flag%%=*} after --: this script sets it; its own options stand before --" ;;
+        fail "${flag%%=*} after --: this script sets it; give it before --, if it is an option" ;;
     esac
   done
 }
 
 alive() { kill -0 "${pids[$1]}" 2>/dev/null; }
 
-# stop_worker INDEX: asks a worker to end. Scripts whose workers live elsewhere have their own.
+# stop_worker INDEX: asks a worker to end. train_ssh.sh, whose workers are on other machines,
+# replaces this function.
 stop_worker() {
   if alive "$1"; then kill -TERM "${pids[$1]}" 2>/dev/null || true; fi
 }
@@ -62,14 +63,15 @@ stop_workers() {
   for index in "${!pids[@]}"; do stop_worker "$index"; done
 }
 
-# wait_for_workers SECONDS: until none is left, or the time is over.
+# wait_for_workers SECONDS: returns when no worker runs any more, or when the time is over.
 wait_for_workers() {
   local end=$((SECONDS + $1))
   while any_alive && ((SECONDS < end)); do sleep 0.2; done
 }
 
-# Waits until all have ended, or one has failed; then the others are asked to end, and killed when
-# they do not. Sets $code: the first failure, else 0. (No `wait -n`: macOS still has bash 3.2.)
+# Waits until all workers have ended or one has failed. In that case the others are asked to end, and
+# killed if they do not. Sets $code: that of the first failure, or 0. (No `wait -n`, because macOS has
+# bash 3.2.)
 supervise() {
   local index left="${#pids[@]}"
   codes=()
@@ -89,7 +91,7 @@ supervise() {
 
 end_together() {
   local first="$code" index
-  # The others of a preempted worker save their checkpoints as well: nothing to hurry.
+  # After a preemption the other workers end by themselves, once the checkpoint is saved.
   [[ "$first" != "$preempted" ]] || wait_for_workers "$grace"
   stop_workers
   wait_for_workers "$grace"
@@ -101,15 +103,15 @@ end_together() {
   worker_failed "$1"
 }
 
-# The end of its log, unless it is the first, whose output is on the screen.
+# Prints the end of a failed worker's log; the first worker's output is on the screen already.
 worker_failed() {
   [[ "$code" != "$preempted" && -z "$stopping" ]] || return 0
   echo "error: worker $1 ended with exit code $code; its log is $log_dir/worker-$1.log" >&2
   [[ "$1" == 0 ]] || tail -n 5 "$log_dir/worker-$1.log" >&2
 }
 
-# run_until_done: calls start_workers again as long as workers say that they were preempted.
-# A signal to this script goes to the workers, and ends them for good.
+# run_until_done: calls start_workers, and calls it again after each preemption. A signal to this
+# script is passed on to the workers, which are then not started again.
 run_until_done() {
   local restarts=0
   mkdir -p "$log_dir"

@@ -104,7 +104,7 @@ def test_dry_run_submits_nothing_and_prints_what_a_shell_takes_back(slurm, neede
         ("--run_dir=run", "full path"),
         ("--data_dir=data", "full path"),
         ("--nodes=0", "from 1"),
-        ("--role=other", "for this script itself"),
+        ("--role=other", "only this script itself"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(slurm, needed, argument, part):
