@@ -12,10 +12,10 @@ import numpy as np
 
 from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.markdown import plain_table
-from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
-from trainer.epochs.audit import describe_run, total_planned
+from trainer.epochs.audit import describe_run
 from trainer.evaluation.paired_tests import wilson
+from trainer.runs.balancing_notes import balancing_notes
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS
 from trainer.settings import balance_summary
@@ -241,42 +241,11 @@ def _notes(run: FinishedRun) -> Iterable[str]:
         "the choice of test images: two such pages cannot show that two methods differ "
         "(`python -m trainer.compare` can)."
     )
-    yield from _balancing_notes(run)
+    yield from balancing_notes(run)
     yield (
         "No other hospital, scanner or period was tested. Classes that come from different "
         "sources can be told apart by their source. This is no medical device."
     )
-
-
-def _balancing_notes(run: FinishedRun) -> Iterable[str]:
-    planned = run.samples["planned"]
-    if run.audit:  # the sum of all epochs, because class shares may change by epoch
-        planned = total_planned(run.audit).tolist()
-    config, mixes = run.config, (run.samples["natural"], planned)
-    balanced_by = list(balance_summary.balancers(config, *mixes))
-    if run.decoupled:
-        balanced_by.append(f"--method={run.decoupled['method']}")
-    if balanced_by:
-        yield (
-            f"The classes were balanced ({', '.join(balanced_by)}), so the probabilities are "
-            "those of another class mix and not of the natural prevalence. Recalibrate them "
-            "before reading them as risks (`python -m trainer.export` does), and report both "
-            "(TRIPOD+AI, item 13)."
-        )
-    warning = balance_summary.double_balancing(config, *mixes)
-    if warning:
-        yield warning
-    if LOSSES[config.loss].changes_confidence or config.mixup_alpha > 0:
-        yield (
-            "Focal loss and mixup change a model's confidence at any class mix: its "
-            "probabilities need recalibration too."
-        )
-    if LOSSES[config.loss].has_late_weights and run.best["epoch"] < config.first_drw_epoch:
-        yield (
-            f"The weights kept are of epoch {int(run.best['epoch'])}, before deferred re-weighting "
-            f"began (epoch {config.first_drw_epoch}): this is LDAM without it. Use another "
-            "--monitor, --early_stopping_patience or --drw_epoch."
-        )
 
 
 def _recompute(run: FinishedRun) -> str:

@@ -59,9 +59,11 @@ def _train_and_evaluate(
 ) -> None:
     """The stages of a run in their order. All workers call it; only the chief writes files."""
     # Show what the first epoch contains, before anything slow begins.
-    samples = create_planner(config, data).count_samples()
+    planner = create_planner(config, data)
+    samples = planner.count_samples()
     print(_describe_data(config, data, samples), flush=True)
-    warning = balance_summary.double_balancing(config, samples["natural"], samples["planned"])
+    last = planner.planned_counts(config.epochs - 1).tolist()  # class shares may change by epoch
+    warning = balance_summary.double_balancing(config, samples["natural"], last)
     if warning:
         print(f"warning: {warning}", flush=True)
 

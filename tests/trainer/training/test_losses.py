@@ -260,6 +260,10 @@ def test_post_hoc_adjustment_refuses_priors_that_do_not_fit(priors):
         ({"sampler": "oversample", "loss": "focal"}, None),
         ({"sampler": "oversample", "mixup_alpha": 0.2}, None),
         (
+            {"sampler": "progressive", "epochs": 2, "loss": "balanced_softmax"},
+            "--sampler=progressive.*--loss=balanced_softmax",
+        ),
+        (
             {"sampler": "oversample", "loss": "logit_adjusted"},
             "--sampler=oversample.*--loss=logit_adjusted",
         ),
@@ -272,9 +276,9 @@ def test_post_hoc_adjustment_refuses_priors_that_do_not_fit(priors):
 def test_balancing_twice_is_said_once_and_noted_in_the_report(
     settings_, flags, data, tmp_path, capsys, strategy
 ):
-    config = TrainConfig(data.path, str(tmp_path), epochs=1, batch_size=16, **settings_)
-    samples = create_planner(config, data).count_samples()
-    text = balance_summary.double_balancing(config, samples["natural"], samples["planned"])
+    config = TrainConfig(data.path, str(tmp_path), **{"epochs": 1, "batch_size": 16} | settings_)
+    planned = create_planner(config, data).planned_counts(config.epochs - 1)
+    text = balance_summary.double_balancing(config, COUNTS, planned.tolist())
     if flags is None:
         assert text is None
         return
@@ -301,9 +305,13 @@ def test_report_tells_loss_and_what_it_does_to_probabilities(tmp_path):
     assert "mixup plain (alpha 0.4)" in text
     assert "classes were balanced (--loss=ldam_drw)" in text
     assert "epoch 5, before deferred re-weighting" in text
+    assert "last class mix" not in text
     late = dataclasses.replace(read_run(path).config, drw_epoch=5)
     notes = report._notes(dataclasses.replace(read_run(path), config=late))
     assert not any("before deferred" in note for note in notes)
+    moving = dataclasses.replace(read_run(path).config, sampler="progressive")
+    notes = report._notes(dataclasses.replace(read_run(path), config=moving))
+    assert any("of epoch 5 of 8: --sampler=progressive had not" in note for note in notes)
 
 
 @pytest.mark.parametrize(
