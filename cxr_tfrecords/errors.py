@@ -85,10 +85,11 @@ def run_main(
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in _EXTRA_MODULES:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRA_MODULES:
                 raise
             print(
-                f"error: {error.name} is not installed: pip install 'cxr-balance[build]' brings "
+                f"error: {package} is not installed: pip install 'cxr-balance[build]' brings "
                 "what a build needs, 'cxr-balance[cpu]' (or gpu, tpu) all that training needs",
                 file=sys.stderr,
             )

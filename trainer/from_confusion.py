@@ -13,32 +13,38 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from typing import Any
 
 from absl import flags
 
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.files import replacing
-from trainer.comparison import confusion_matrices, published_tables
 
 
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("name one file: python -m trainer.from_confusion FILE.json")
+    # Imported here, so that --help needs no extra.
+    from trainer.comparison import confusion_matrices, published_tables
+
     matrices = confusion_matrices.read_matrices(argv[1])
     page = confusion_matrices.describe(matrices)
     if published_tables.is_published(matrices):
         page += "\n\n" + published_tables.describe_published(matrices)
     print(page)
     if flags.FLAGS.out:
-        _write(flags.FLAGS.out, page, matrices)
+        names = matrices.class_names
+        figures = {
+            "models": {
+                name: confusion_matrices.summarize(counts, names)
+                for name, counts in matrices.models.items()
+            },
+            "comparisons": [dataclasses.asdict(c) for c in confusion_matrices.compare(matrices)],
+        }
+        _write(flags.FLAGS.out, page, figures)
 
 
-def _write(directory: str, page: str, matrices: confusion_matrices.Matrices) -> None:
-    names = matrices.class_names
-    figures = {
-        "models": {m: confusion_matrices.summarize(n, names) for m, n in matrices.models.items()},
-        "comparisons": [dataclasses.asdict(c) for c in confusion_matrices.compare(matrices)],
-    }
+def _write(directory: str, page: str, figures: dict[str, Any]) -> None:
     try:
         os.makedirs(directory, exist_ok=True)
         contents = {"md": page, "json": json.dumps(figures, indent=1, allow_nan=False)}

@@ -18,7 +18,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.special
 
 from trainer.balancing.class_shares import Sampling
 from trainer.balancing.drawing import Streams
@@ -72,6 +71,8 @@ def draw_partners(
     streams = Streams(seed + _MIXING_SEED, epoch)
     uniform = streams.uniform(_WEIGHTS, size)
     if kind == "plain":
+        import scipy.special  # of the extra `build`: --help of a command must not need it
+
         order = streams.permutation(_PARTNERS, size)
         partner = plan.take(order)
         # Beta's inverse distribution function: a rejection method needs a varying number of draws.

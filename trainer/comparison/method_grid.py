@@ -17,8 +17,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from tqdm import tqdm
-
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
@@ -134,6 +132,8 @@ def run_grid(study_dir: str, cells: Sequence[Cell], common: Sequence[str], jobs:
       UserError: a run refuses its settings (exit code 2): others would do the same. (A decoupled
         one has no settings of the user's: it refuses a base that failed.)
     """
+    from tqdm import tqdm  # of the extra `build`: its absence is reported by `run_main`
+
     todo = [cell for cell in cells if not is_finished(study_dir, cell)]
     print(f"{len(cells)} runs, {len(cells) - len(todo)} of them finished already", flush=True)
     failed: list[str] = []

@@ -8,13 +8,15 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
-from trainer.evaluation.predictions import Predictions, read_predictions
 from trainer.runs import run_files
 from trainer.settings.config import TrainConfig
+
+if TYPE_CHECKING:
+    from trainer.evaluation.predictions import Predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,9 @@ class FinishedRun:
         Raises:
           UserError: the file is missing or holds no predictions.
         """
+        # Imported here: it needs scipy, which --help of the commands must not.
+        from trainer.evaluation.predictions import read_predictions
+
         if split not in self._predictions:
             path = run_files.predictions_path(self.path, split)
             self._predictions[split] = read_predictions(path)

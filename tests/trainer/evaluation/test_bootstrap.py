@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -10,8 +8,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from trainer import statistics_check
-from trainer.evaluation import bootstrap
+from trainer.evaluation import bootstrap, simulated_tests
 from trainer.evaluation.bootstrap import (
     FIXED,
     RESAMPLED,
@@ -204,18 +201,10 @@ def test_two_rare_proportions_get_fishers_test():
 
 
 def test_the_simulation_itself_runs(monkeypatch):
-    monkeypatch.setattr(statistics_check, "TRUTH_GROUPS", 500)
-    monkeypatch.setattr(statistics_check, "RESAMPLES", 50)
-    checks = [
-        check
-        for run in (
-            statistics_check.check_intervals,
-            statistics_check.check_seeds,
-            statistics_check.check_levels,
-        )
-        for check in run(2)
-    ]
-    page = statistics_check.table(checks)
+    monkeypatch.setattr(simulated_tests, "TRUTH_GROUPS", 500)
+    monkeypatch.setattr(simulated_tests, "RESAMPLES", 50)
+    checks = [check for run in simulated_tests.CHECKS for check in run(2)]
+    page = simulated_tests.table(checks)
     assert "95% interval: difference of mcc" in page
     assert all(check.hits <= check.repetitions == 2 for check in checks)
 
@@ -223,15 +212,8 @@ def test_the_simulation_itself_runs(monkeypatch):
 @pytest.mark.slow
 def test_intervals_cover_and_tests_keep_their_level_in_simulated_worlds():
     """docs/statistics.md has the figures of 1,000 repetitions."""
-    checks = {
-        check.name: check
-        for check in itertools.chain(
-            statistics_check.check_intervals(250),
-            statistics_check.check_seeds(250),
-            statistics_check.check_levels(250),
-        )
-    }
-    print("\n" + statistics_check.table(list(checks.values())))
+    checks = {check.name: check for run in simulated_tests.CHECKS for check in run(250)}
+    print("\n" + simulated_tests.table(list(checks.values())))
     for name, check in checks.items():
         # 0.01: percentile intervals of so small sets cover a little less than they promise.
         tolerance = 3.5 * check.error + 0.01
