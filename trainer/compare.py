@@ -52,15 +52,18 @@ flags.DEFINE_enum(
     "several times the updates of undersampling. steps: every method makes the same number of "
     "updates, --epochs times those of an epoch without balancing, without early stopping.",
 )
-flags.DEFINE_integer("epochs", 20, "Largest number of epochs, see --budget.", lower_bound=1)
+flags.DEFINE_integer(
+    "epochs", table.Settings.epochs, "Largest number of epochs, see --budget.", lower_bound=1
+)
 flags.DEFINE_enum(
     "monitor",
     "validation_balanced_accuracy",
     table.MONITORS,
-    "Metric by which every run chooses its best epoch and stops early. validation_loss, at natural "
-    "prevalence, would favour the epochs in which balancing has had the least effect.",
+    "Metric by which every run chooses its best epoch and stops early. The default is not that of "
+    f"trainer.main: {table.Settings.monitor}, at natural prevalence, would favour the epochs in "
+    "which balancing has had the least effect.",
 )
-flags.DEFINE_integer("batch_size", 32, "Images in a step.", lower_bound=1)
+flags.DEFINE_integer("batch_size", table.Settings.batch_size, "Images in a step.", lower_bound=1)
 flags.DEFINE_integer("jobs", 1, "Runs at the same time on this machine.", lower_bound=1)
 flags.DEFINE_list("runs", [], "Patterns of finished runs to compare, instead of training.")
 flags.DEFINE_string(
