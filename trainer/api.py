@@ -63,10 +63,10 @@ def compare_runs(
       UserError: fewer than two methods, an unknown reference, or runs of different data.
     """
     from trainer.comparison import compare_methods, method_grid
-    from trainer.comparison.methods import read_entries
+    from trainer.comparison.methods import group_runs
 
     runs = [read_run(os.fspath(path)) for path in run_dirs]
-    entries = read_entries(method_grid.name_runs(runs))
+    entries = group_runs(method_grid.name_runs(runs))
     if len(entries) < 2:
         raise UserError(
             f"{len(entries)} method: a comparison needs at least 2. Add runs of another method"

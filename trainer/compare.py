@@ -27,6 +27,7 @@ from absl import flags
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
 from trainer.comparison import method_grid
+from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings import table
 
 FLAGS = flags.FLAGS
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> int:
         cells = _make_cells()
         failed = method_grid.run_grid(FLAGS.study_dir, cells, _common_flags(argv[1:]), FLAGS.jobs)
         named = [
-            (_entry_name(cell), method_grid.run_dir(FLAGS.study_dir, cell))
+            (_entry_name(cell), read_run(method_grid.run_dir(FLAGS.study_dir, cell)))
             for cell in cells
             if method_grid.is_finished(FLAGS.study_dir, cell)
         ]
@@ -159,10 +160,9 @@ def _entry_name(cell: method_grid.Cell) -> str:
     return cell.method.name if one_backbone else f"{cell.method.name} ({cell.backbone})"
 
 
-def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
-    """(name of the entry, run directory) of all finished runs that match."""
+def _find_runs(patterns: Sequence[str]) -> list[tuple[str, FinishedRun]]:
+    """(name of the entry, run) of all finished runs that match."""
     from trainer.runs import run_files
-    from trainer.runs.finished_run import read_run
 
     paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
     paths = [path for path in paths if run_files.is_finished(path, with_model=False)]
@@ -173,14 +173,14 @@ def _find_runs(patterns: Sequence[str]) -> list[tuple[str, str]]:
     return method_grid.name_runs([read_run(path) for path in paths])
 
 
-def _compare(named: Sequence[tuple[str, str]]) -> None:
+def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
     from trainer.comparison import compare_methods, confusion_matrices
-    from trainer.comparison.methods import read_entries
+    from trainer.comparison.methods import group_runs
     from trainer.comparison.page.page import write_page
     from trainer.comparison.text import headline, markdown, verdicts
     from trainer.deployment import corrected_probabilities
 
-    entries = read_entries(named)
+    entries = group_runs(named)
     if len(entries) < 2:
         raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison, add one")
     names = [entry.name for entry in entries]

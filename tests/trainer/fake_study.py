@@ -6,7 +6,8 @@ import os
 
 from tests.trainer import fake_run
 from trainer.comparison import compare_methods
-from trainer.comparison.methods import read_entries
+from trainer.comparison.methods import group_runs
+from trainer.runs.finished_run import read_run
 
 COUNTS = {"train": [240, 380, 650, 80], "validation": [20, 30, 40, 10], "test": [21, 31, 43, 9]}
 PLANNED = {
@@ -36,9 +37,8 @@ def write_study(directory: str | os.PathLike[str], seeds=(0, 1), **options) -> l
 
 def compare(paths, resamples: int = 20, **options):
     """(content, entries) as `trainer.compare` makes them."""
-    from trainer.runs.finished_run import read_run
-
-    entries = read_entries([(read_run(p).config.sampler, p) for p in paths])
+    runs = [read_run(path) for path in paths]
+    entries = group_runs([(run.config.sampler, run) for run in runs])
     return compare_methods.compare(
         entries, reference="none", resamples=resamples, **options
     ), entries

@@ -12,7 +12,7 @@ from tests.helpers import write_dataset
 from tests.trainer import processes
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
 from trainer.comparison import compare_methods, method_grid
-from trainer.comparison.methods import read_entries
+from trainer.comparison.methods import group_runs
 from trainer.comparison.text import change, headline, markdown, verdicts, with_interval
 from trainer.evaluation import metrics
 from trainer.evaluation.predictions import (
@@ -23,6 +23,10 @@ from trainer.evaluation.predictions import (
 )
 from trainer.runs.finished_run import read_run
 from trainer.runs.training_priors import training_priors
+
+
+def read_entries(named):
+    return group_runs([(name, read_run(path)) for name, path in named])
 
 
 def write_study(folder, shifts, seeds=(0, 1, 2)):
@@ -153,7 +157,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path):
 
 def test_priors_are_those_that_the_probabilities_are_at(tmp_path):
     def priors(**settings):
-        [entry] = read_entries([("m", write_run(tmp_path / str(settings), **settings))])
+        [entry] = group_runs([("m", read_run(write_run(tmp_path / str(settings), **settings)))])
         return training_priors(entry.runs[0])
 
     planned = np.array([7137, 7650, 6509, 6656])

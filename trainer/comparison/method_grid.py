@@ -206,13 +206,13 @@ def describe_method(run: FinishedRun) -> str:
     return method if base == "none" else f"{method} of {base}"
 
 
-def name_runs(runs: Sequence[FinishedRun]) -> list[tuple[str, str]]:
-    """(name, run directory) of each run: its method, and its backbone where there are several."""
+def name_runs(runs: Sequence[FinishedRun]) -> list[tuple[str, FinishedRun]]:
+    """(name, run) of each run: its method, and its backbone where there are several."""
     backbones = {run.config.backbone for run in runs}
     return [
         (
             describe_method(run) + (f" ({run.config.backbone})" if len(backbones) > 1 else ""),
-            run.path,
+            run,
         )
         for run in runs
     ]

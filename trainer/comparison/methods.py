@@ -11,7 +11,7 @@ from cxr_tfrecords.errors import UserError
 from trainer.deployment import corrected_probabilities
 from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.evaluation.predictions import Predictions
-from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.finished_run import FinishedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,29 +35,28 @@ class Scored:
     temperatures: tuple[float, ...]
 
 
-def read_entries(named_runs: Sequence[tuple[str, str]]) -> list[Entry]:
-    """Reads runs and groups them by method.
+def group_runs(named_runs: Sequence[tuple[str, FinishedRun]]) -> list[Entry]:
+    """Groups runs by method.
 
     Args:
-      named_runs: (name of the entry, run directory).
+      named_runs: (name of the entry, run).
 
     Raises:
       UserError: two runs of an entry have the same seed, or runs are of different data.
     """
     gathered: dict[str, dict[int, FinishedRun]] = {}
     first: FinishedRun | None = None
-    for name, path in named_runs:
-        run = read_run(path)
+    for name, run in named_runs:
         first = first or run
         if run.dataset["fingerprint"] != first.dataset["fingerprint"]:
             raise UserError(
-                f"{path} and {first.path} were trained on different data sets: their figures "
+                f"{run.path} and {first.path} were trained on different data sets: their figures "
                 "cannot be paired; leave one out"
             )
         by_seed = gathered.setdefault(name, {})
         if run.config.seed in by_seed:
             raise UserError(
-                f"{path} and {by_seed[run.config.seed].path} are both {name} with seed "
+                f"{run.path} and {by_seed[run.config.seed].path} are both {name} with seed "
                 f"{run.config.seed}: leave one out"
             )
         by_seed[run.config.seed] = run
