@@ -41,6 +41,7 @@ def compare_runs(
     *,
     reference: str = "",
     primary_metric: str = "balanced_accuracy",
+    margin: float = 0.02,
     resamples: int = 2000,
     deploy_prior: Sequence[float] | None = None,
 ) -> dict[str, Any]:
@@ -51,7 +52,9 @@ def compare_runs(
     Args:
       reference: the method that the others are compared with. Empty: `none`, else the first.
       primary_metric: what the verdict is about, see `--primary_metric`. Choose it before looking.
-      resamples: of the bootstrap over groups and seeds.
+      margin: smallest difference of the primary metric that matters, in its unit (0.02 is two
+        points of a percentage). Choose it before looking.
+      resamples: of the bootstrap over groups.
       deploy_prior: class shares, in the order of the class names, that probabilities are corrected
         to. None: those of the training split.
 
@@ -76,6 +79,7 @@ def compare_runs(
         entries,
         reference=reference or method_grid.default_reference(names),
         primary=primary_metric,
+        margin=margin,
         resamples=resamples,
         deploy_prior=deploy_prior,
     )

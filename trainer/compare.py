@@ -78,6 +78,14 @@ flags.DEFINE_enum(
     ["accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "auprc_macro"],
     "Metric of the verdict. Choose it before you see any result.",
 )
+flags.DEFINE_float(
+    "margin",
+    2.0,
+    "Smallest difference of the primary metric that matters, in points (2 is 2% of its range). "
+    "Methods that are shown to differ by less are called equivalent. Choose it before you see any "
+    "result.",
+    lower_bound=0,
+)
 flags.DEFINE_list(
     "deploy_prior",
     [],
@@ -175,9 +183,10 @@ def _find_runs(patterns: Sequence[str]) -> list[tuple[str, FinishedRun]]:
 
 def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
     from trainer.comparison import compare_methods, confusion_matrices
+    from trainer.comparison.markdown_text import markdown
     from trainer.comparison.methods import group_runs
     from trainer.comparison.page.page import write_page
-    from trainer.comparison.text import headline, markdown, verdicts
+    from trainer.comparison.verdict_text import headline, verdict_lines, warnings
     from trainer.deployment import corrected_probabilities
 
     entries = group_runs(named)
@@ -190,6 +199,7 @@ def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
         entries,
         reference=reference,
         primary=FLAGS.primary_metric,
+        margin=FLAGS.margin / 100,
         resamples=FLAGS.resamples,
         deploy_prior=corrected_probabilities.parse_deploy_prior(
             FLAGS.deploy_prior, entries[0].runs[0].class_names
@@ -202,8 +212,10 @@ def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
         file.write(markdown(content))
     print("\n" + headline(content))
-    for line in verdicts(content):
+    for line in verdict_lines(content):
         print(f"  {line}")
+    for line in warnings(content):
+        print(f"note: {line}")
     paper = confusion_matrices.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
     page = write_page(FLAGS.study_dir, content, entries, paper=paper)
     print(f"\n{page} shows everything, {path} its tables")

@@ -21,9 +21,11 @@ flags.DEFINE_integer("seed", 0, "Seed of the simulation.")
 
 def main(argv: list[str]) -> None:
     del argv
-    from trainer.evaluation import simulated_tests  # needs scipy, of the extra `build`
+    from trainer.evaluation import simulated_studies, simulated_tests  # needs scipy
 
-    for check in simulated_tests.CHECKS:
+    scenarios = simulated_studies.scenarios()
+    print(simulated_studies.table(FLAGS.repetitions, FLAGS.seed, scenarios) + "\n", flush=True)
+    for check in (simulated_tests.check_intervals, simulated_tests.check_levels):
         print(simulated_tests.table(check(FLAGS.repetitions, FLAGS.seed)) + "\n", flush=True)
 
 

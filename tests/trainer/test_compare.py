@@ -12,8 +12,11 @@ from tests.helpers import write_dataset
 from tests.trainer import processes
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
 from trainer.comparison import compare_methods, method_grid
+from trainer.comparison.markdown_text import markdown
 from trainer.comparison.methods import group_runs
-from trainer.comparison.text import change, headline, markdown, verdicts, with_interval
+from trainer.comparison.text import change, with_interval
+from trainer.comparison.verdict_text import headline, verdict_lines, warnings
+from trainer.deployment import corrected_probabilities
 from trainer.evaluation import metrics
 from trainer.evaluation.predictions import (
     Predictions,
@@ -110,24 +113,95 @@ def test_means_over_seeds_are_those_of_the_runs_metrics(content):
         for name in metrics.OVERALL:
             mean = np.mean([one[name] for one in own])
             assert entry["metrics"][name]["estimate"] == pytest.approx(mean)
-            assert entry["metrics"][name]["low"] <= mean <= entry["metrics"][name]["high"]
+            if name == "ece":
+                assert entry["metrics"][name]["low"] is None
+                continue
+            assert entry["metrics"][name]["low"] < mean < entry["metrics"][name]["high"]
             assert name in ("log_loss", "brier") or entry["metrics"][name]["high"] <= 1
 
 
 def test_the_better_the_worse_and_the_same_are_told_apart(content):
-    told = dict(line.split(": ", 1) for line in verdicts(content))
-    assert ": better; Brier better" in told["oversample"]
-    assert ": worse; Brier worse" in told["weighted"]
-    assert ": no evidence of a difference" in told["focal"]
+    lines = dict(line.split(": ", 1) for line in verdict_lines(content))
+    assert ": better; Brier score" in lines["oversample"]
+    assert ": better, after correction" in lines["oversample"]
+    assert ": worse; Brier score" in lines["weighted"]
+    assert ": inconclusive (could have seen " in lines["focal"]
     assert headline(content).startswith(
-        "Of 3 methods: better balanced accuracy than none: oversample; worse: weighted."
+        "Balanced accuracy of 3 methods against none (margin 2.0 points): better: oversample; "
+        "worse: weighted; inconclusive: focal. Raw probabilities are worse (Brier score) with "
     )
     differences = content["differences"]
-    assert differences["oversample"]["mcnemar"]["p_holm"] < 0.01
-    assert differences["oversample"]["delong"]["COVID"]["p_holm"] < 0.05
-    for found in differences.values():
-        for one in found["metrics"].values():
+    assert [test["seed"] for test in differences["oversample"]["mcnemar"]] == [0, 1, 2]
+    assert all(test["p_value"] < 0.05 for test in differences["oversample"]["mcnemar"])
+    assert differences["oversample"]["delong"]["COVID"][0]["p_value"] < 0.05
+    for difference in differences.values():
+        for one in difference["metrics"].values():
             assert one["p_value"] is None or one["p_holm"] >= one["p_value"]
+
+
+def test_a_wide_margin_makes_equivalent_what_is_shown_to_be_small(tmp_path):
+    entries = read_entries(write_study(tmp_path, {"none": 0, "focal": 0}))
+    content = compare_methods.compare(entries, reference="none", margin=0.2, resamples=200)
+    assert content["differences"]["focal"]["verdict"]["balanced_accuracy"]["word"] == "equivalent"
+    assert "equivalent: focal" in headline(content)
+
+
+def test_one_seed_says_nothing_of_methods(tmp_path):
+    entries = read_entries(write_study(tmp_path, {"none": 0, "oversample": 0.8}, seeds=(0,)))
+    content = compare_methods.compare(entries, reference="none", resamples=200)
+    assert headline(content).startswith("With one seed a method these are differences of trained")
+    [line] = verdict_lines(content)
+    assert "these two trained models differ (p < 0.001, uncorrected)" in line
+    assert content["differences"]["oversample"]["verdict"]["brier"]["word"] is None
+
+
+def test_different_seeds_are_said_and_not_paired(tmp_path):
+    runs = write_study(tmp_path, {"none": 0, "oversample": 0.8})
+    paired, unpaired = (
+        compare_methods.compare(read_entries(some), reference="none", resamples=200)
+        for some in (runs, [one for one in runs if one is not runs[-1]])
+    )
+    assert not any("same seeds" in line for line in warnings(paired))
+    assert any("same seeds for all" in line for line in warnings(unpaired))
+    for content in (paired, unpaired):
+        one = content["differences"]["oversample"]
+        assert one["metrics"]["log_loss"]["seeds"] == "random"
+        assert one["verdict"]["balanced_accuracy"]["word"] == "better"
+
+
+def test_images_in_groups_are_not_tested_one_by_one(tmp_path):
+    named = write_study(tmp_path, {"none": 0, "focal": 0}, seeds=(0, 1))
+    for _, path in named:
+        name = os.path.join(path, "predictions_test.csv")
+        own = read_predictions(name)
+        groups = [str(i // 2) for i in range(len(own.ids))]
+        write_predictions(name, dataclasses.replace(own, groups=groups), CLASSES)
+    content = compare_methods.compare(read_entries(named), reference="none", resamples=100)
+    assert "mcnemar" not in content["differences"]["focal"]
+    assert "hold several images" in markdown(content)
+
+
+def test_corrected_probabilities_are_scored_at_the_shares_of_the_deployment(tmp_path):
+    entries = read_entries(write_study(tmp_path, {"none": 0, "focal": 0}, seeds=(0, 1)))
+    prior = (0.7, 0.1, 0.1, 0.1)
+    plain, deployed = (
+        compare_methods.compare(entries, reference="none", resamples=20, deploy_prior=p)
+        for p in (None, prior)
+    )
+    one, other = (c["entries"]["none"]["probabilities"] for c in (plain, deployed))
+    assert one["raw"]["brier"] == other["raw"]["brier"]
+    test = entries[0].runs[0].predictions("test")
+    shares = np.bincount(test.labels) / len(test.labels)
+    recalls = [plain["entries"]["none"]["probabilities"]["raw"]["accuracy"]["estimate"]]
+    assert other["prior_corrected"]["accuracy"]["estimate"] != pytest.approx(recalls[0])
+    weights = np.array(prior)[test.labels] / shares[test.labels]
+    by_seed = []
+    for run in entries[0].runs:
+        plan = corrected_probabilities.plan_deployment(run, prior)
+        p = run.predictions("test")
+        answer = plan.variants(p.log_probabilities)["prior_corrected"].argmax(1)
+        by_seed.append(np.average(answer == p.labels, weights=weights))
+    assert other["prior_corrected"]["accuracy"]["estimate"] == pytest.approx(np.mean(by_seed))
 
 
 def test_every_number_of_the_page_is_in_the_json(content):

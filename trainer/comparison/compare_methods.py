@@ -1,9 +1,8 @@
 """Compares finished runs: every number of a comparison, from their predictions alone.
 
 A method is all runs of one backbone that differ in nothing but the seed. Metrics are means over
-seeds with intervals from one bootstrap over groups, the same resamples for all methods, so that
-differences are paired; see `evaluation.bootstrap`. Beside each p-value is the one that is corrected
-for the number of methods. The result is a dictionary, comparison.json, from which page and text are
+seeds; seeds and test images are crossed, see `evaluation.crossed_seeds`, with one bootstrap over
+groups for all methods. The result is a dictionary, comparison.json, from which page and text are
 made.
 """
 
@@ -16,27 +15,26 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from trainer.comparison import operating_points
+from trainer.comparison import operating_points, verdicts
 from trainer.comparison.methods import Entry, Scored, score_entry
-from trainer.deployment.corrected_probabilities import VARIANTS
+from trainer.deployment.corrected_probabilities import VARIANTS, deployment_weights
 from trainer.evaluation import bootstrap, calibration, paired_tests
-from trainer.evaluation.metrics import LOWER_IS_BETTER, OVERALL, log_odds, weighted_metrics
+from trainer.evaluation.crossed_seeds import CrossedSeeds
+from trainer.evaluation.inference import LEVEL, Inference, name_metrics, plain, stack
+from trainer.evaluation.metrics import OVERALL, log_odds, weighted_metrics
 from trainer.evaluation.predictions import Predictions
 from trainer.runs.training_priors import training_priors
 
-FORMAT = "cxr-comparison/1"
+FORMAT = "cxr-comparison/2"
 # By class; the others of `metrics.PER_CLASS` are in each run's metrics.json.
 BY_CLASS = ("recall", "specificity", "precision", "f1", "auroc", "auprc")
-LEVEL = 0.95
-# Range of metrics whose range is not 0 to 1.
-_ANYTHING = (-np.inf, np.inf)
-_BOUNDS = {
-    "mcc": (-1.0, 1.0),
-    "brier": (0.0, 2.0),
-    "log_loss": (0.0, np.inf),
-    "calibration_slope": _ANYTHING,
-    "calibration_intercept": _ANYTHING,
-}
+# What balancing can reach by a shift of thresholds alone, which costs no training.
+FREE = "posthoc_logit_adjusted"
+MARGIN = 0.02
+# Judged after the primary metric.
+SECONDARY = "brier"
+
+Values = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 
 
 def compare(
@@ -44,6 +42,7 @@ def compare(
     *,
     reference: str,
     primary: str = "balanced_accuracy",
+    margin: float = MARGIN,
     resamples: int = 2000,
     seed: int = 0,
     deploy_prior: Sequence[float] | None = None,
@@ -53,9 +52,12 @@ def compare(
     Args:
       reference: name of the entry that the others are compared with.
       primary: metric of `metrics.OVERALL` that the verdict is about, to be chosen beforehand.
+      margin: smallest difference of the primary metric that matters, in its unit (0.02 is two
+        points), to be chosen beforehand.
       resamples, seed: of the bootstrap.
-      deploy_prior: class shares that probabilities are corrected to; None: those of the training
-        split before any balancing.
+      deploy_prior: class shares that probabilities are corrected to, and at which the corrected
+        ones are scored; None: those of the training split before any balancing, and test images
+        count as they are.
 
     Returns:
       The content of comparison.json.
@@ -71,31 +73,65 @@ def compare(
     test = scored[reference].predictions[0]
     for entry in entries:
         _check_same_images(entry, scored[entry.name], test)
-    weights = bootstrap.group_weights(test.groups or test.ids, resamples, seed)
+    groups = test.groups or test.ids
+    weights = bootstrap.group_weights(groups, resamples, seed)
+    corrected_weights = _deployment_weights(entries[0], test, weights, deploy_prior)
+    by_variant = {v: weights if v == "raw" else corrected_weights for v in VARIANTS}
     values = {
-        name: {variant: _resample(one, variant, weights, class_names) for variant in VARIANTS}
+        name: {v: _resample(one, v, by_variant[v], class_names) for v in VARIANTS}
         for name, one in scored.items()
     }
+    inference = Inference(test, class_names, [entry.seeds for entry in entries])
     results = {
-        entry.name: _describe_entry(entry, scored[entry.name], values[entry.name], class_names)
+        entry.name: _describe_entry(
+            entry, scored[entry.name], class_names, {v: by_variant[v][0] for v in VARIANTS}
+        )
         for entry in entries
     }
-    differences = _differences(entries, reference, values, scored, class_names)
+    _add_intervals(results, values, inference, class_names)
+    single = len(np.unique(groups)) == len(test.labels)
+    differences = _differences(entries, reference, values, inference, class_names)
+    _add_verdicts(differences, entries, reference, values, inference, (primary, margin))
+    if single:
+        _add_tests(differences, entries, reference, scored, class_names)
     return {
         "format": FORMAT,
         "reference": reference,
         "primary": primary,
+        "margin": margin,
         "class_names": list(class_names),
         "dataset": entries[0].runs[0].dataset,
         "test": {
             "images": len(test.labels),
-            "groups": len(np.unique(test.groups or test.ids)),
+            "groups": len(np.unique(groups)),
+            "single_image_groups": single,
             "counts": np.bincount(test.labels, minlength=len(class_names)).tolist(),
+            "rare_classes": inference.rare_classes(),
         },
-        "settings": {"resamples": resamples, "seed": seed, "level": LEVEL},
+        "settings": {
+            "resamples": resamples,
+            "seed": seed,
+            "level": LEVEL,
+            "deploy_prior": None if deploy_prior is None else list(deploy_prior),
+        },
         "entries": results,
         "differences": differences,
     }
+
+
+def _deployment_weights(
+    entry: Entry, test: Predictions, weights: np.ndarray, deploy_prior: Sequence[float] | None
+) -> np.ndarray:
+    """Weights that score corrected probabilities at the class shares that they are corrected to.
+
+    The test split has these shares itself, unless the user names others or it was balanced.
+    """
+    run = entry.runs[0]
+    if deploy_prior is not None:
+        return deployment_weights(test.labels, deploy_prior, weights)
+    if "test" in run.dataset["balanced_splits"]:
+        return deployment_weights(test.labels, run.samples["natural"], weights)
+    return weights
 
 
 def _check_same_images(entry: Entry, scored: Scored, test: Predictions) -> None:
@@ -119,12 +155,12 @@ def _resample(
 def _describe_entry(
     entry: Entry,
     scored: Scored,
-    values: Mapping[str, Mapping[str, np.ndarray]],
     class_names: Sequence[str],
+    sample_weights: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
+    """What is known of an entry without resampling; sample_weights: variant -> [n]."""
     run = entry.runs[0]
-    shown = [*OVERALL, *(f"{metric}/{c}" for metric in BY_CLASS for c in class_names)]
-    confusion = np.sum([r.metrics["test"]["confusion_matrix"] for r in entry.runs], axis=0)
+    confusion = np.mean([r.metrics["test"]["confusion_matrix"] for r in entry.runs], axis=0)
     return {
         "seeds": list(entry.seeds),
         "runs": [r.path for r in entry.runs],
@@ -135,19 +171,37 @@ def _describe_entry(
         "epochs": [int(r.history[-1]["epoch"]) for r in entry.runs],
         "minutes": [round(sum(row["seconds"] for row in r.history) / 60, 2) for r in entry.runs],
         "confusion_matrix": confusion.tolist(),
-        "metrics": {name: _bounded(name, values["raw"][name]) for name in shown},
-        "by_seed": {name: values["raw"][name][:, 0].tolist() for name in OVERALL},
-        "probabilities": {
-            variant: {
-                name: _bounded(name, values[variant][name])
-                for name in (*OVERALL, *_calibration_names(class_names))
-            }
-            for variant in VARIANTS
-        },
         "temperatures": list(scored.temperatures),
         "operating_points": operating_points.of_runs(entry.runs),
-        "reliability": {v: _reliability(scored, v, class_names) for v in VARIANTS},
+        "reliability": {
+            v: _reliability(scored, v, class_names, sample_weights[v]) for v in VARIANTS
+        },
     }
+
+
+def _add_intervals(
+    results: dict[str, dict[str, Any]],
+    values: Values,
+    inference: Inference,
+    class_names: Sequence[str],
+) -> None:
+    """Adds `metrics`, `by_seed` and `probabilities` to each entry."""
+
+    def means(variant: str, names: Sequence[str]) -> list[dict[str, Any]]:
+        studies = {m: inference.study(m, stack(values, variant, m)) for m in names}
+        return [
+            {m: plain(inference.mean(m, study.mean(i))) for m, study in studies.items()}
+            for i in range(len(results))
+        ]
+
+    shown = name_metrics(OVERALL, BY_CLASS, class_names)
+    calibrated = [*OVERALL, *_calibration_names(class_names)]
+    metrics = means("raw", shown)
+    probabilities = {variant: means(variant, calibrated) for variant in VARIANTS}
+    for i, (name, result) in enumerate(results.items()):
+        result["metrics"] = metrics[i]
+        result["by_seed"] = {m: values[name]["raw"][m][:, 0].tolist() for m in OVERALL}
+        result["probabilities"] = {v: one[i] for v, one in probabilities.items()}
 
 
 def _calibration_names(class_names: Sequence[str]) -> list[str]:
@@ -156,14 +210,14 @@ def _calibration_names(class_names: Sequence[str]) -> list[str]:
 
 
 def _reliability(
-    scored: Scored, variant: str, class_names: Sequence[str]
+    scored: Scored, variant: str, class_names: Sequence[str], weights: np.ndarray
 ) -> dict[str, dict[str, list[float]]]:
     """Curves of the first seed: pooled seeds would show an average of models that nobody uses."""
     labels = scored.predictions[0].labels
     probabilities = np.exp(scored.variants[variant][0])
     curves = {}
     for c, name in enumerate(class_names):
-        curve = calibration.reliability_curve(labels == c, probabilities[:, c])
+        curve = calibration.reliability_curve(labels == c, probabilities[:, c], weights=weights)
         curves[name] = {
             field.name: np.asarray(getattr(curve, field.name)).tolist()
             for field in dataclasses.fields(curve)
@@ -174,101 +228,90 @@ def _reliability(
 def _differences(
     entries: Sequence[Entry],
     reference: str,
-    values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
-    scored: Mapping[str, Scored],
+    values: Values,
+    inference: Inference,
     class_names: Sequence[str],
 ) -> dict[str, Any]:
     """Entry -> metric -> entry minus reference, with p-values corrected over the entries."""
-    base = next(entry for entry in entries if entry.name == reference)
-    others = [entry for entry in entries if entry.name != reference]
-    names = [*OVERALL, *(f"{metric}/{c}" for metric in BY_CLASS for c in class_names)]
-    result: dict[str, Any] = {entry.name: {"metrics": {}, "calibrated": {}} for entry in others}
+    names = [entry.name for entry in entries]
+    base, others = names.index(reference), [n for n in names if n != reference]
+    result: dict[str, Any] = {
+        name: {"metrics": {}, "calibrated": {}, "free": None} for name in others
+    }
+    shown = name_metrics(OVERALL, BY_CLASS, class_names)
     for part, variant, metrics in (
-        ("metrics", "raw", names),
+        ("metrics", "raw", shown),
         ("calibrated", "calibrated", OVERALL),
     ):
         for metric in metrics:
-            differences = [
-                bootstrap.paired_difference(
-                    values[entry.name][variant][metric],
-                    values[reference][variant][metric],
-                    paired_seeds=entry.seeds == base.seeds,
-                )
-                for entry in others
-            ]
-            adjusted = bootstrap.holm([one.p_value for one in differences])
-            for entry, one, p_value in zip(others, differences, adjusted, strict=True):
-                result[entry.name][part][metric] = {**_plain(one), "p_holm": p_value}
-    _add_tests(result, others, base, scored, class_names)
+            study = inference.study(metric, stack(values, variant, metric))
+            intervals = [inference.difference(metric, study, names.index(n), base) for n in others]
+            adjusted = bootstrap.holm([one.p_value for one in intervals])
+            for name, one, p_value in zip(others, intervals, adjusted, strict=True):
+                result[name][part][metric] = {**plain(one), "p_holm": p_value}
     return result
+
+
+def _add_verdicts(
+    result: dict[str, Any],
+    entries: Sequence[Entry],
+    reference: str,
+    values: Values,
+    inference: Inference,
+    question: tuple[str, float],
+) -> None:
+    """Adds to each difference `verdict` (primary metric, then Brier score), and `free`: the
+    difference of the primary metric to `FREE` of the same backbone, if that is one of the entries.
+    """
+    (primary, margin), names = question, [entry.name for entry in entries]
+    base = names.index(reference)
+    studies: dict[str, CrossedSeeds] = {
+        m: inference.study(m, stack(values, "raw", m)) for m in (primary, SECONDARY)
+    }
+    judged = {
+        metric: verdicts.judge(
+            metric,
+            {n: study.difference(names.index(n), base) for n in result},
+            margin if metric == primary else None,
+        )
+        for metric, study in studies.items()
+    }
+    for name, one in result.items():
+        one["verdict"] = {metric: judged[metric][name] for metric in studies}
+        free = FREE + name.removeprefix(name.split(" ")[0])
+        if free in names and free != name:
+            at = (names.index(name), names.index(free))
+            one["free"] = plain(inference.difference(primary, studies[primary], *at))
 
 
 def _add_tests(
     result: dict[str, Any],
-    others: Sequence[Entry],
-    base: Entry,
+    entries: Sequence[Entry],
+    reference: str,
     scored: Mapping[str, Scored],
     class_names: Sequence[str],
 ) -> None:
-    """McNemar's and DeLong's tests by seed, combined by twice the median p-value (Rueschendorf
-    1982), which is valid whatever the dependence between seeds; then corrected over the entries."""
-    for entry in others:
-        pairs = [
-            (scored[entry.name].predictions[i], scored[base.name].predictions[base.seeds.index(s)])
-            for i, s in enumerate(entry.seeds)
-            if s in base.seeds
-        ]
-        mcnemars = [
-            paired_tests.mcnemar(a.logits.argmax(1) == a.labels, b.logits.argmax(1) == b.labels)
-            for a, b in pairs
-        ]
-        result[entry.name]["mcnemar"] = {
-            "by_seed": [dataclasses.asdict(test) for test in mcnemars],
-            "p_value": _combined([test.p_value for test in mcnemars]),
-        }
-        result[entry.name]["delong"] = {}
-        for c, name in enumerate(class_names):
-            tests = [
-                paired_tests.delong(a.labels == c, _odds(a)[:, c], _odds(b)[:, c]) for a, b in pairs
-            ]
-            known = [test for test in tests if test is not None]
-            result[entry.name]["delong"][name] = {
-                "by_seed": [dataclasses.asdict(test) for test in known],
-                "p_value": _combined([test.p_value for test in known]),
-            }
-    for kind in ("mcnemar", *(("delong", name) for name in class_names)):
-        tests_of_kind = [
-            result[e.name][kind] if isinstance(kind, str) else result[e.name][kind[0]][kind[1]]
-            for e in others
-        ]
-        adjusted = bootstrap.holm([one["p_value"] for one in tests_of_kind])
-        for one, p_value in zip(tests_of_kind, adjusted, strict=True):
-            one["p_holm"] = p_value
+    """McNemar's and DeLong's tests of each seed, which compare two trained models.
+
+    They are not joined to one p-value: each seed may point in another direction.
+    """
+    seeds = {entry.name: entry.seeds for entry in entries}
+    for name, one in result.items():
+        one["mcnemar"], one["delong"] = [], {c: [] for c in class_names}
+        for seed in seeds[name]:
+            if seed not in seeds[reference]:
+                continue
+            a = scored[name].predictions[seeds[name].index(seed)]
+            b = scored[reference].predictions[seeds[reference].index(seed)]
+            right = [p.logits.argmax(1) == p.labels for p in (a, b)]
+            one["mcnemar"].append(
+                {"seed": seed, **dataclasses.asdict(paired_tests.mcnemar(*right))}
+            )
+            for c, class_name in enumerate(class_names):
+                test = paired_tests.delong(a.labels == c, _odds(a)[:, c], _odds(b)[:, c])
+                if test is not None:
+                    one["delong"][class_name].append({"seed": seed, **dataclasses.asdict(test)})
 
 
 def _odds(predictions: Predictions) -> np.ndarray:
     return log_odds(predictions.log_probabilities)
-
-
-def _combined(p_values: Sequence[float | None]) -> float | None:
-    known = [p for p in p_values if p is not None]
-    return min(1.0, 2 * float(np.median(known))) if known else None
-
-
-def _bounded(metric: str, values: np.ndarray) -> dict[str, Any]:
-    """The interval of a metric, cut to the metric's range: with few seeds, resamples exceed it."""
-    result = _plain(bootstrap.interval(values))
-    bounds = _BOUNDS.get(metric.split("/")[0], (0.0, 1.0))
-    for end in ("low", "high"):
-        if result[end] is not None:
-            result[end] = float(np.clip(result[end], *bounds))
-    return result
-
-
-def _plain(interval: bootstrap.Interval) -> dict[str, Any]:
-    return dataclasses.asdict(interval)
-
-
-def better(metric: str, difference: float) -> bool:
-    """Whether a difference of a metric is an improvement."""
-    return (difference < 0) == (metric.split("/")[0] in LOWER_IS_BETTER)

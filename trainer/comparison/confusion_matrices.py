@@ -18,7 +18,7 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.evaluation.bootstrap import Interval, holm
 from trainer.evaluation.metrics import confusion_metrics
-from trainer.evaluation.paired_tests import TwoProportions, two_proportions, wilson
+from trainer.evaluation.shares import TwoProportions, two_proportions, wilson
 
 OUT_OF_REACH = """\
 What cannot be computed from matrices alone:

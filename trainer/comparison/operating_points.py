@@ -22,9 +22,9 @@ def of_runs(
     """Class -> one operating point a run, JSON values.
 
     The threshold is the highest with this sensitivity on validation; test images are not used to
-    choose it. Each of sensitivity, specificity, ppv and npv has estimate, low and high (Wilson's
-    95% interval, of the test images). A class without validation images has no threshold, and an
-    empty list.
+    choose it. Each of sensitivity, specificity, ppv and npv has estimate, low and high (a 95% score
+    interval over the groups of test images). A class without validation images has no threshold,
+    and an empty list.
     """
     points: dict[str, list[dict[str, Any]]] = {name: [] for name in runs[0].class_names}
     for run in runs:
@@ -44,7 +44,7 @@ def _point(
     threshold = calibration.choose_threshold(validation.labels == c, chosen, sensitivity)
     if threshold is None:
         return None
-    measured = calibration.operating_point(test.labels == c, tested, threshold)
+    measured = calibration.operating_point(test.labels == c, tested, threshold, test.groups or None)
     measures = {
         name: {key: getattr(getattr(measured, name), key) for key in ("estimate", "low", "high")}
         for name in ("sensitivity", "specificity", "ppv", "npv")
@@ -95,9 +95,9 @@ def explain() -> str:
     return (
         "One class against all others. The threshold on the raw probability is the highest "
         f"with a sensitivity of {SENSITIVITY:.0%} on validation; it is then applied unchanged to "
-        "the test images. Figures are of each method's first seed, with Wilson's 95% intervals, "
-        "which cover the choice of test images only. PPV and NPV hold at the test split's "
-        "class shares only."
+        "the test images. Figures are of each method's first seed, with 95% score intervals "
+        "over groups of test images, which do not cover other seeds. PPV and NPV hold at the "
+        "test split's class shares only."
     )
 
 

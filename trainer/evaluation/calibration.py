@@ -7,13 +7,14 @@ log-probabilities, float64 [n, classes], like `Predictions.log_probabilities`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.optimize
 from scipy.special import log_softmax
 
 from trainer.evaluation.bootstrap import Interval
-from trainer.evaluation.paired_tests import wilson
+from trainer.evaluation.shares import grouped_share, wilson
 
 # Range of the temperature. If validation is classified perfectly, the best one is 0, at which a
 # single wrong answer on test costs an infinite loss. For a model worse than chance it is infinite.
@@ -40,7 +41,7 @@ class ReliabilityCurve:
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """Shares of right answers at a fixed threshold, each with Wilson's 95% interval.
+    """Shares of right answers at a fixed threshold, each with a 95% score interval over groups.
 
     Attributes:
       threshold: an image is called positive if its score is at least this.
@@ -171,21 +172,31 @@ def choose_threshold(positive: np.ndarray, scores: np.ndarray, sensitivity: floa
     return float(ranked[min(needed, len(ranked)) - 1])
 
 
-def operating_point(positive: np.ndarray, scores: np.ndarray, threshold: float) -> OperatingPoint:
+def operating_point(
+    positive: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    groups: Sequence[str] | np.ndarray | None = None,
+) -> OperatingPoint:
     """Applies a threshold that was chosen on other images.
 
     Args:
       positive: bool [n].
       scores: float [n], on the scale of `threshold`.
+      groups: [n], of each image; None: each is a group of its own.
     """
     positive, called = np.asarray(positive, bool), np.asarray(scores) >= threshold
-    hits, rests = int((positive & called).sum()), int((~positive & ~called).sum())
+    groups = np.arange(len(positive)) if groups is None else np.asarray(groups)
+
+    def share(hits: np.ndarray, among: np.ndarray) -> Interval:
+        return grouped_share(hits[among], groups[among])
+
     return OperatingPoint(
         threshold=threshold,
-        sensitivity=wilson(hits, int(positive.sum())),
-        specificity=wilson(rests, int((~positive).sum())),
-        ppv=wilson(hits, int(called.sum())),
-        npv=wilson(rests, int((~called).sum())),
+        sensitivity=share(called, positive),
+        specificity=share(~called, ~positive),
+        ppv=share(positive, called),
+        npv=share(~positive, ~called),
     )
 
 

@@ -1,8 +1,7 @@
-"""Tests of two sets of predictions, and intervals of proportions, by closed formulas.
+"""Tests of two sets of predictions by closed formulas.
 
-All of them assume that images are independent: where groups hold more than one image, trust the
-cluster bootstrap of `bootstrap` instead. McNemar and DeLong compare two trained models (one seed
-each), not two methods.
+They assume that images are independent: where groups hold more than one image, use `crossed_seeds`
+instead. They compare two trained models (one seed each), not two methods.
 """
 
 from __future__ import annotations
@@ -12,11 +11,6 @@ import dataclasses
 import numpy as np
 import scipy.stats
 
-from trainer.evaluation.bootstrap import Interval
-
-# With fewer discordant pairs than this the chi-square approximation is poor.
-_EXACT_BELOW = 25
-
 
 @dataclasses.dataclass(frozen=True)
 class McNemar:
@@ -24,14 +18,12 @@ class McNemar:
 
     Attributes:
       only_a, only_b: images that A alone, or B alone, classifies correctly.
-      p_value: two-sided; the null hypothesis is that both are equally often correct.
-      method: `exact` (binomial) or `chi-square` (with continuity correction).
+      p_value: two-sided, mid-p; the null hypothesis is that both are equally often correct.
     """
 
     only_a: int
     only_b: int
     p_value: float
-    method: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,39 +48,20 @@ class DeLong:
     p_value: float | None
 
 
-@dataclasses.dataclass(frozen=True)
-class TwoProportions:
-    """Result of a test of two independent proportions.
-
-    Attributes:
-      difference: first - second; None if one of them is of no image.
-      low, high: its interval at `level`.
-      p_value: two-sided; the null hypothesis is that both proportions are equal.
-      method: `z` (pooled) or `Fisher` (an expected count below 5).
-    """
-
-    difference: float | None
-    low: float | None
-    high: float | None
-    level: float
-    p_value: float | None
-    method: str
-
-
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
-    """McNemar's test (McNemar 1947; Dietterich 1998, sec. 3.1) of paired answers.
+    """McNemar's mid-p test of paired answers (Fagerland, Lydersen and Laake 2013, sec. 3): the
+    exact binomial test is too careful, and chi-square needs many discordant pairs.
 
     Args:
       correct_a, correct_b: bool [n], whether each image was classified correctly.
     """
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    discordant = only_a + only_b
-    if discordant < _EXACT_BELOW:
-        p_value = 2 * float(scipy.stats.binom.cdf(min(only_a, only_b), discordant, 0.5))
-        return McNemar(only_a, only_b, min(1.0, p_value), "exact")
-    statistic = (abs(only_a - only_b) - 1) ** 2 / discordant
-    return McNemar(only_a, only_b, float(scipy.stats.chi2.sf(statistic, 1)), "chi-square")
+    if only_a == only_b:
+        return McNemar(only_a, only_b, 1.0)
+    binomial = scipy.stats.binom(only_a + only_b, 0.5)
+    fewer = min(only_a, only_b)
+    return McNemar(only_a, only_b, float(2 * binomial.cdf(fewer) - binomial.pmf(fewer)))
 
 
 def delong(
@@ -132,42 +105,3 @@ def delong(
         level=level,
         p_value=float(2 * scipy.stats.norm.sf(abs(difference) / error)) if error > 0 else None,
     )
-
-
-def wilson(successes: int, count: int, level: float = 0.95) -> Interval:
-    """Score interval of a proportion (Wilson 1927); all ends are None if `count` is 0."""
-    if count == 0:
-        return Interval(None, None, None, level, 0, 0)
-    low, high = _wilson_ends(successes, count, level)
-    return Interval(successes / count, low, high, level, 0, 0)
-
-
-def two_proportions(
-    first: tuple[int, int], second: tuple[int, int], level: float = 0.95
-) -> TwoProportions:
-    """Two proportions of different images: Newcombe's interval (1998, method 10) from two Wilson
-    intervals; pooled z-test, or Fisher's exact one where an expected count is below 5.
-
-    Args:
-      first, second: (successes, count) of each.
-    """
-    (x1, n1), (x2, n2) = first, second
-    if n1 == 0 or n2 == 0:
-        return TwoProportions(None, None, None, level, None, "")
-    a, b = _wilson_ends(x1, n1, level), _wilson_ends(x2, n2, level)
-    p1, p2 = x1 / n1, x2 / n2
-    low = p1 - p2 - np.hypot(p1 - a[0], b[1] - p2)
-    high = p1 - p2 + np.hypot(a[1] - p1, p2 - b[0])
-    pooled = (x1 + x2) / (n1 + n2)
-    if min(n1, n2) * min(pooled, 1 - pooled) < 5:
-        table = [[x1, n1 - x1], [x2, n2 - x2]]
-        p_value, method = float(scipy.stats.fisher_exact(table).pvalue), "Fisher"
-    else:
-        z = (p1 - p2) / np.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
-        p_value, method = float(2 * scipy.stats.norm.sf(abs(z))), "z"
-    return TwoProportions(p1 - p2, float(low), float(high), level, p_value, method)
-
-
-def _wilson_ends(successes: int, count: int, level: float) -> tuple[float, float]:
-    ends = scipy.stats.binomtest(int(successes), int(count)).proportion_ci(level, "wilson")
-    return float(ends.low), float(ends.high)

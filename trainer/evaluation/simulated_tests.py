@@ -15,21 +15,18 @@ import numpy as np
 from scipy.special import log_softmax
 
 from cxr_tfrecords.pages.markdown import markdown_table
-from trainer.evaluation.bootstrap import (
-    FIXED,
-    RESAMPLED,
-    Interval,
-    group_weights,
-    interval,
-    paired_difference,
-)
+from trainer.evaluation.bootstrap import Interval, group_weights
+from trainer.evaluation.crossed_seeds import CrossedSeeds
+from trainer.evaluation.inference import Inference
 from trainer.evaluation.metrics import weighted_metrics
 from trainer.evaluation.paired_tests import delong, mcnemar
+from trainer.evaluation.predictions import Predictions
+from trainer.evaluation.shares import grouped_share, wilson
 
+_CLASSES = ("a", "b", "c", "rare")
 _PREVALENCE = (0.17, 0.28, 0.48, 0.07)
 _GROUPS = 200  # in a test set
 RESAMPLES = 500
-_SEED_SPREAD = 0.3  # standard deviation of a strength between seeds
 TRUTH_GROUPS = 60_000  # enough that chance hardly changes a metric
 _METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "log_loss", "brier")
 
@@ -73,15 +70,9 @@ class World:
     strengths: Sequence[float]
 
     def draw(
-        self, generator: np.random.Generator, groups: int, seed_spread: float = 0.0
+        self, generator: np.random.Generator, groups: int
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Draws groups and labels [n], and log-probabilities [n, classes] of each model.
-
-        Args:
-          groups: number of groups.
-          seed_spread: standard deviation of a strength between images, which gives the average over
-            seeds.
-        """
+        """Draws groups and labels [n], and log-probabilities [n, classes] of each model."""
         sizes = generator.integers(1, self.largest_group + 1, groups)
         member = np.repeat(np.arange(groups), sizes)
         labels = generator.choice(len(_PREVALENCE), groups, p=_PREVALENCE)[member]
@@ -91,22 +82,21 @@ class World:
         models = []
         for strength in self.strengths:
             above = strength + generator.normal(0, 0.7, groups)[member]
-            above += generator.normal(0, seed_spread, len(labels))
             logits = shared + above[:, np.newaxis] * truth + generator.normal(0, 0.7, truth.shape)
             models.append(log_softmax(logits, axis=1))
         return member, labels, models
 
-    def truth(self, seed_spread: float = 0.0) -> list[dict[str, float]]:
+    def truth(self) -> list[dict[str, float]]:
         """Metrics of each model on enough groups that chance hardly matters."""
         generator = np.random.default_rng(10**6)
-        _, labels, models = self.draw(generator, TRUTH_GROUPS, seed_spread)
+        _, labels, models = self.draw(generator, TRUTH_GROUPS)
         once = np.ones((1, len(labels)), np.int32)
         values = [_flat(labels, model, once, first=True) for model in models]
         return [{name: float(value[0]) for name, value in flat.items()} for flat in values]
 
 
 def check_intervals(repetitions: int, seed: int = 0) -> list[Check]:
-    """Coverage of cluster bootstrap intervals of one method and of a true difference."""
+    """Coverage of the intervals of one model, and of a true difference of two."""
     world = World(3, (1.5, 1.8))
     truth = world.truth()
     hits: dict[str, int] = {}
@@ -115,40 +105,24 @@ def check_intervals(repetitions: int, seed: int = 0) -> list[Check]:
         weights = group_weights(groups, RESAMPLES, seed)
         a = _flat(labels, models[0], weights, first=True)
         b = _flat(labels, models[1], weights)
-        singly = group_weights(np.arange(len(labels)), 300, seed)
+        inference = _inference(groups, labels, models=2)
         right = models[0].argmax(axis=1) == labels
-        naive = interval(right @ singly.T / singly.sum(axis=1))
-        _count(hits, "accuracy, images drawn singly (wrong)", naive, truth[0]["accuracy"])
+        naive = wilson(int(right.sum()), len(right))
+        _count(hits, "accuracy, images taken as independent (wrong)", naive, truth[0]["accuracy"])
+        whole = grouped_share(right, groups)
+        _count(hits, "accuracy, score interval over groups", whole, truth[0]["accuracy"])
         for name, true in truth[0].items():
-            _count(hits, f"{name}", interval(a[name]), true)
+            values = [a[name][np.newaxis], b.get(name, a[name])[np.newaxis]]
+            study = inference.study(name, values)
+            _count(hits, name, inference.mean(name, study.mean(0)), true)
             if name in b:
-                both = paired_difference(a[name], b[name])
+                both = inference.difference(name, study, 0, 1)
                 _count(hits, f"difference of {name}", both, true - truth[1][name])
     return [Check(f"95% interval: {n}", 0.95, hits[n], repetitions) for n in sorted(hits)]
 
 
-def check_seeds(repetitions: int, seed: int = 0) -> list[Check]:
-    """Coverage for the difference of two *methods* when few seeds of each were trained."""
-    center = (1.5, 1.8)
-    truth = World(3, center).truth(_SEED_SPREAD)
-    difference = truth[0]["accuracy"] - truth[1]["accuracy"]
-    hits: dict[str, int] = {}
-    counts = (2, 3, 5)
-    for generator in _generators(repetitions, seed):
-        for count in counts:
-            strengths = np.repeat(center, count) + generator.normal(0, _SEED_SPREAD, 2 * count)
-            groups, labels, models = World(3, tuple(strengths)).draw(generator, _GROUPS)
-            weights = group_weights(groups, RESAMPLES, seed)
-            right = np.stack([model.argmax(axis=1) == labels for model in models])
-            values = right @ weights.T / weights.sum(axis=1)
-            for seeds in (FIXED, RESAMPLED):
-                both = paired_difference(values[:count], values[count:], seeds=seeds)
-                _count(hits, f"difference of accuracy, {count} seeds {seeds}", both, difference)
-    return [Check(f"95% interval: {name}", 0.95, n, repetitions) for name, n in hits.items()]
-
-
 def check_levels(repetitions: int, seed: int = 0) -> list[Check]:
-    """How often tests at 5% call two equal methods different."""
+    """How often tests at 5% call two equal models different."""
     hits: dict[str, int] = {}
     for largest in (1, 3):
         world = World(largest, (1.5, 1.5))
@@ -157,24 +131,32 @@ def check_levels(repetitions: int, seed: int = 0) -> list[Check]:
             groups, labels, models = world.draw(generator, _GROUPS)
             right = [model.argmax(axis=1) == labels for model in models]
             weights = group_weights(groups, RESAMPLES, seed)
-            a, b = (row @ weights.T / weights.sum(axis=1) for row in right)
+            accuracies = [(row @ weights.T / weights.sum(axis=1))[np.newaxis] for row in right]
             areas = delong(labels == 2, models[0][:, 2], models[1][:, 2])
             p_values = {
                 "McNemar": mcnemar(*right).p_value,
                 "DeLong": areas.p_value if areas else None,
-                "paired bootstrap, accuracy": paired_difference(a, b).p_value,
+                "bootstrap, accuracy": _p_value(accuracies, _GROUPS),
             }
             if largest > 1:
-                a, b = (_flat(labels, model, weights)["auroc_macro"] for model in models)
-                p_values["paired bootstrap, auroc_macro"] = paired_difference(a, b).p_value
+                flat = [_flat(labels, model, weights) for model in models]
+                macro = [one["auroc_macro"][np.newaxis] for one in flat]
+                rarest = len(np.unique(groups[labels == 3]))
+                p_values["bootstrap, auroc_macro"] = _p_value(macro, rarest)
             for name, p_value in p_values.items():
                 key = f"level of 5%: {name}, {units}"
                 hits[key] = hits.get(key, 0) + (p_value is not None and p_value < 0.05)
     return [Check(name, 0.05, n, repetitions) for name, n in hits.items()]
 
 
-# (repetitions, seed) -> what each check measured.
-CHECKS = (check_intervals, check_seeds, check_levels)
+def _p_value(values: Sequence[np.ndarray], groups: int) -> float | None:
+    return CrossedSeeds(values, [(0,), (0,)], groups).difference(0, 1).p_value
+
+
+def _inference(groups: np.ndarray, labels: np.ndarray, models: int) -> Inference:
+    names = [str(group) for group in groups]
+    test = Predictions(names, labels, np.zeros((len(labels), len(_CLASSES)), np.float32), names)
+    return Inference(test, _CLASSES, [(0,)] * models)
 
 
 def table(checks: Sequence[Check]) -> str:
@@ -186,13 +168,13 @@ def table(checks: Sequence[Check]) -> str:
 def _flat(
     labels: np.ndarray, model: np.ndarray, weights: np.ndarray, first: bool = False
 ) -> dict[str, np.ndarray]:
-    """The metrics that are checked; with the slow calibration line of class 2 if `first`."""
+    """The metrics that are checked; with the slow calibration line of class c if `first`."""
     arrays = weighted_metrics(labels, model, weights, lines=first)
     values = {name: arrays.overall[name] for name in _METRICS}
     if first:
-        values["recall of 7%"] = arrays.per_class["recall"][:, 3]
+        values["recall/rare"] = arrays.per_class["recall"][:, 3]
         for name in ("calibration_intercept", "calibration_slope"):
-            values[name] = arrays.per_class[name][:, 2]
+            values[f"{name}/c"] = arrays.per_class[name][:, 2]
     return values
 
 

@@ -14,7 +14,7 @@ from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.markdown import plain_table
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run
-from trainer.evaluation.paired_tests import wilson
+from trainer.evaluation.shares import wilson
 from trainer.runs.balancing_notes import balancing_notes
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS

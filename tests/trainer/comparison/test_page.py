@@ -16,12 +16,13 @@ from cxr_tfrecords.pages.html import figure
 from tests import helpers
 from tests.trainer import fake_run, fake_study
 from trainer.comparison import confusion_matrices
+from trainer.comparison.markdown_text import markdown
 from trainer.comparison.page.curves import counts_by_threshold, precision_recall, roc
 from trainer.comparison.page.gallery import mistakes, worst
 from trainer.comparison.page.limits import budget_note
 from trainer.comparison.page.page import render, write_page
 from trainer.comparison.page.results import results, sampling, verdict
-from trainer.comparison.text import headline, markdown, verdicts
+from trainer.comparison.verdict_text import headline, verdict_lines, warnings
 from trainer.evaluation.predictions import Predictions
 
 EVIL = "<script>alert(1)</script>"
@@ -71,32 +72,38 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them(page):
 
 def test_verdict_is_that_of_the_text(study, page):
     content = study[1]
-    lines = [headline(content), *verdicts(content)]
+    lines = [headline(content), *warnings(content), *verdict_lines(content)]
     shown = re.findall(r'<div class="box \w+"><p>(.*?)</p></div>', page)
     assert [html.unescape(one) for one in shown[: len(lines)]] == lines
 
 
-def test_colour_of_a_verdict_follows_the_corrected_p_value(study):
+def test_colour_of_a_verdict_follows_its_word(study):
     content = json.loads(json.dumps(study[1]))
-    for name, estimate in (("undersample", -0.1), ("oversample", 0.1)):
-        one = content["differences"][name]["metrics"]["balanced_accuracy"]
-        one.update(p_holm=0.01, estimate=estimate)
+
+    def judge(name, word):
+        content["differences"][name]["verdict"]["balanced_accuracy"]["word"] = word
+
+    judge("undersample", "worse")
+    judge("oversample", "better")
     text = "".join(verdict(content))
     assert re.search(r'<div class="box red"><p>undersample: ', text)
     assert re.search(r'<div class="box green"><p>oversample: ', text)
-    content["differences"]["oversample"]["metrics"]["balanced_accuracy"]["p_holm"] = 0.2
-    text = "".join(verdict(content))
-    assert re.search(r'<div class="box gray"><p>oversample: ', text)
+    for word in ("equivalent", "inconclusive", None):
+        judge("oversample", word)
+        text = "".join(verdict(content))
+        assert re.search(r'<div class="box gray"><p>oversample: ', text)
 
 
-def test_the_best_value_is_bold_only_beyond_chance(study):
+def test_only_judged_metrics_are_bold(study):
     content = json.loads(json.dumps(study[1]))
     for name, entry in content["entries"].items():
-        entry["metrics"]["mcc"]["estimate"] = 0.9 if name == "oversample" else 0.5
-    one = content["differences"]["oversample"]["metrics"]["mcc"]
-    for p_value, bold in ((0.5, False), (0.001, True)):
-        one.update(p_holm=p_value, estimate=0.4)
-        assert ("<b>0.9000</b>" in "".join(results(content))) == bold
+        for metric in ("balanced_accuracy", "mcc"):
+            entry["metrics"][metric]["estimate"] = 0.9 if name == "oversample" else 0.5
+    for word, bold in (("inconclusive", False), ("better", True)):
+        content["differences"]["oversample"]["verdict"]["balanced_accuracy"]["word"] = word
+        text = "".join(results(content))
+        assert ("<b>90.0%</b>" in text) == bold
+        assert "<b>0.9000</b>" not in text
 
 
 def test_same_bytes_on_a_second_call(study, page):

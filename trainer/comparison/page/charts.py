@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_tfrecords.pages.figures import COLORS, add_legend, grid, label, line_styles, new_figure
-from trainer.comparison.text import TITLES, is_clear, is_percent
+from trainer.comparison import verdicts
+from trainer.comparison.text import TITLES, is_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +33,10 @@ def forest(content: Mapping[str, Any]) -> Figure:
     for place, (axes, (part, metric, title)) in enumerate(
         zip(figure.subplots(1, 3, sharey=True), panels, strict=True)
     ):
-        found = [differences[name][part][metric] for name in names]
-        _draw_forest(axes, found, scale=100 if is_percent(metric) else 1)
+        shown = [differences[name][part][metric] for name in names]
+        words = verdicts.words(content, metric) if part == "metrics" else {}
+        clear = [words.get(name) in (verdicts.BETTER, verdicts.WORSE) for name in names]
+        _draw_forest(axes, shown, clear, scale=100 if is_percent(metric) else 1)
         unit = ", points" if is_percent(metric) else ""
         side = "left" if metric == "brier" else "right"
         axes.set_title(title)
@@ -44,23 +47,24 @@ def forest(content: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _draw_forest(axes: Axes, found: Sequence[Mapping[str, Any]], scale: float) -> None:
+def _draw_forest(
+    axes: Axes, shown: Sequence[Mapping[str, Any]], clear: Sequence[bool], scale: float
+) -> None:
     axes.axvline(0, color="black", lw=1)
-    for row, one in enumerate(found):
+    for row, (one, is_clear) in enumerate(zip(shown, clear, strict=True)):
         if one["estimate"] is None:
             continue
-        clear = is_clear(one)
-        color = "#0072B2" if clear else "#555555"
+        color = "#0072B2" if is_clear else "#555555"
         if one["low"] is not None:
             axes.plot([one["low"] * scale, one["high"] * scale], [row, row], color=color, lw=1.8)
-        face = color if clear else "white"
+        face = color if is_clear else "white"
         axes.plot([one["estimate"] * scale], [row], "o", ms=6, color=color, mfc=face)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
 
 
 def confusion(content: Mapping[str, Any]) -> Figure:
-    """Confusion matrices of all methods, sums over seeds, shaded by shares of the true class."""
+    """Confusion matrices of all methods, means over seeds, shaded by shares of the true class."""
     names, entries = content["class_names"], content["entries"]
     side = max(2.6, 0.62 * len(names))
     figure, panels = grid(len(entries), 3, side + 1.0, side + 0.6)
@@ -70,7 +74,7 @@ def confusion(content: Mapping[str, Any]) -> Figure:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(*counts.shape):
             color = "white" if shares[row, column] > 0.55 else "#222222"
-            text = f"{counts[row, column]:,}\n{shares[row, column]:.0%}"
+            text = f"{_count(float(counts[row, column]))}\n{shares[row, column]:.0%}"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
         ticks = [label(one, 16) for one in names]
         axes.set_xticks(range(len(names)), ticks, rotation=35, ha="right", fontsize=8)
@@ -83,6 +87,11 @@ def confusion(content: Mapping[str, Any]) -> Figure:
         axes.set_xlabel(f"predicted ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=8)
         axes.set_ylabel("true", fontsize=8)
     return figure
+
+
+def _count(mean: float) -> str:
+    """A mean over seeds: `1,234`, or with one decimal where it is no whole number and small."""
+    return f"{mean:,.0f}" if mean >= 100 or mean == round(mean) else f"{mean:.1f}"
 
 
 def recall(content: Mapping[str, Any]) -> Figure:

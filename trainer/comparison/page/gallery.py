@@ -17,8 +17,8 @@ from cxr_tfrecords import dataset_dir, images, records, tfrecord
 from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.pages.html import Thumbnail, box, escaped, figure, paragraph, row
 from cxr_tfrecords.quiet import quiet_tensorflow
-from trainer.comparison import compare_methods
 from trainer.comparison.methods import Entry
+from trainer.evaluation.inference import better
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun
@@ -70,7 +70,7 @@ def mistakes(
 def chosen_methods(content: Mapping[str, Any]) -> list[str]:
     """The best of the other methods in the primary metric, and the reference."""
     primary = content["primary"]
-    sign = -1 if compare_methods.better(primary, -1) else 1
+    sign = -1 if better(primary, -1) else 1
     known = {
         name: sign * estimate
         for name in content["differences"]

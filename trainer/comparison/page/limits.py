@@ -42,7 +42,7 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
     if min(seeds) < 3:
         yield (
             f"{min(seeds)} seed{'s' if min(seeds) > 1 else ''}: too few to separate a method from "
-            "a lucky seed, so that intervals are wide, or with one seed hold for the trained "
+            "a lucky seed. With two seeds intervals are wide; with one they hold for the trained "
             "models alone."
         )
     yield (
@@ -218,9 +218,10 @@ def _measures(content: Mapping[str, Any]) -> str:
     settings = content["settings"]
     return (
         f"Primary: {TITLES[content['primary']]}. Besides: {', '.join(TITLES.values())}, and by "
-        f"class. {settings['level']:.0%} intervals from {settings['resamples']:,} bootstrap "
-        "resamples of groups and seeds; paired differences, Holm's correction over methods; "
-        "Wilson's intervals at fixed thresholds."
+        f"class. {settings['level']:.0%} intervals for other seeds and other images (Obuchowski "
+        "and Rockette 1995, Hillis 2007; seeds as readers, images as cases) with "
+        f"{settings['resamples']:,} bootstrap resamples of groups; paired differences, Holm's "
+        "correction over methods, a margin for equivalence; score intervals at fixed thresholds."
     )
 
 

@@ -12,86 +12,76 @@ from typing import Any
 
 from cxr_tfrecords.pages.figures import draw
 from cxr_tfrecords.pages.html import Html, box, details, escaped, paragraph, table
-from trainer.comparison import compare_methods
+from trainer.comparison import verdicts
 from trainer.comparison.methods import Entry
 from trainer.comparison.page import charts
 from trainer.comparison.text import (
-    ALPHA,
     BUDGET_HEADER,
     TITLES,
     budget_rows,
     change,
-    headline,
-    is_clear,
     number,
-    p_text,
-    verdicts,
+    p_equals,
+    tests_header,
+    tests_note,
+    tests_rows,
 )
+from trainer.comparison.verdict_text import headline, verdict_lines, warnings
+from trainer.evaluation.inference import better
 
 _COLUMNS = 6
-P_VALUES = (
-    "A p-value is how often chance alone (other test images, and where there are several seeds "
-    "other seeds) would give a difference at least as large if the methods were equally good; "
-    "“after Holm” means that it was raised for the number of methods compared, and below "
-    f"{ALPHA:g} counts as evidence. A large one does not show that methods are "
-    "equal: read the interval for what is still possible."
+EXPLANATION = (
+    "Better and worse: the difference to the reference is beyond what other seeds and other test "
+    "images explain (p below 0.05 after Holm's correction for the number of methods). Equivalent: "
+    "it is shown to be smaller than the margin, the smallest difference that matters. "
+    "Inconclusive: neither is shown, so the interval says what is still possible. Only the primary "
+    "metric and then the Brier score are judged; everything else on this page is exploratory."
 )
+_COLOURS = {verdicts.BETTER: "green", verdicts.WORSE: "red"}
 
 
 def verdict(content: Mapping[str, Any]) -> Iterator[str]:
-    helped = _kinds(content)
-    overall = "gray"
-    if "green" in helped.values() or "red" in helped.values():
-        overall = "green" if "green" in helped.values() else "red"
+    words = verdicts.words(content, content["primary"])
+    colours = {name: _COLOURS.get(word or "", "gray") for name, word in words.items()}
+    overall = next((c for c in ("green", "red") if c in colours.values()), "gray")
     yield box(overall, headline(content))
+    for line in warnings(content):
+        yield box("amber", line)
     yield '<div class="verdicts">'
-    for name, line in zip(content["differences"], verdicts(content), strict=True):
-        yield box(helped[name], line)
+    for name, line in zip(colours, verdict_lines(content), strict=True):
+        yield box(colours[name], line)
     yield "</div>"
-    yield paragraph(
-        "Green: better than the reference beyond chance; red: worse; gray: no clear difference.",
-        "quiet",
-    )
-    yield paragraph(P_VALUES)
-
-
-def _kinds(content: Mapping[str, Any]) -> dict[str, str]:
-    """Method -> colour of its verdict."""
-    primary, kinds = content["primary"], {}
-    for name, found in content["differences"].items():
-        one = found["metrics"][primary]
-        kinds[name] = "gray"
-        if is_clear(one):
-            kinds[name] = "green" if compare_methods.better(primary, one["estimate"]) else "red"
-    return kinds
+    yield paragraph(EXPLANATION)
 
 
 def results(content: Mapping[str, Any]) -> Iterator[str]:
     test, settings = content["test"], content["settings"]
     yield paragraph(
         f"Test split: {test['images']:,} images in {test['groups']:,} groups. Means over seeds "
-        f"with {settings['level']:.0%} intervals from {settings['resamples']:,} resamples of "
-        "groups and seeds. Bold: the best of its row, if it differs from the reference "
-        f"({content['reference']}) beyond chance."
+        f"with {settings['level']:.0%} intervals for other seeds and other images, from "
+        f"{settings['resamples']:,} resamples of groups. Bold: the best of its row, where it is "
+        f"judged better than the reference ({content['reference']})."
     )
     reference, others = content["reference"], list(content["differences"])
-    best = {metric: _best(content, metric) for metric in TITLES}
+    best = {metric: _best(content, metric) for metric in (content["primary"], "brier")}
     for names in _parts(others, _COLUMNS - 1):
         shown = {name: content["entries"][name]["metrics"] for name in (reference, *names)}
         rows = [
-            [title, *(_cell(m, one[m], bold=name == best[m]) for name, one in shown.items())]
+            [title, *(_cell(m, one[m], bold=name == best.get(m)) for name, one in shown.items())]
             for m, title in TITLES.items()
         ]
         yield table(["", *map(_breakable, shown)], rows)
     yield f"<h3>Difference to {escaped(content['reference'])}</h3>"
     yield paragraph(
         "Paired: the same test images and, where seeds agree, the same seeds. In points where a "
-        "metric is a percentage. p after Holm over the methods; bold below "
-        f"{ALPHA:g}. Lower is better for log loss, Brier score and ECE."
+        "metric is a percentage. p after Holm over the methods; bold where it is judged better or "
+        "worse. Lower is better for log loss, Brier score and ECE."
     )
     for names in _parts(others, _COLUMNS):
-        found = [content["differences"][name]["metrics"] for name in names]
-        rows = [[title, *(_difference(m, one[m]) for one in found)] for m, title in TITLES.items()]
+        rows = [
+            [title, *(_difference(m, content["differences"][name]) for name in names)]
+            for m, title in TITLES.items()
+        ]
         yield table(["", *map(_breakable, names)], rows)
     yield details("Tests image by image: McNemar and DeLong", *_tests(content))
 
@@ -108,58 +98,43 @@ def _breakable(name: str) -> Html:
 
 
 def _best(content: Mapping[str, Any], metric: str) -> str | None:
-    """The method that is best in a metric; None if that is not beyond chance."""
-    found = {n: e["metrics"][metric]["estimate"] for n, e in content["entries"].items()}
-    known = {name: value for name, value in found.items() if value is not None}
-    if not known:
-        return None
-    sign = -1 if compare_methods.better(metric, -1) else 1
-    best = max(known, key=lambda name: sign * known[name])
-    differences = content["differences"]
-    against = [best] if best in differences else list(differences)
-    return best if all(is_clear(differences[n]["metrics"][metric]) for n in against) else None
+    """The method that is best in a judged metric, if it is judged better than the reference."""
+    helped = verdicts.named(content, metric, verdicts.BETTER)
+    sign = -1 if better(metric, -1) else 1
+    values = {name: content["entries"][name]["metrics"][metric]["estimate"] for name in helped}
+    return max(values, key=lambda name: sign * values[name], default=None)
 
 
 def _cell(metric: str, one: Mapping[str, Any], *, bold: bool = False, show: Any = number) -> Html:
     """An estimate over its interval. The numbers are ours: nothing to escape."""
     estimate = show(metric, one["estimate"])
     estimate = f"<b>{estimate}</b>" if bold else estimate
+    if one["low"] is None:
+        return Html(estimate)
     low, high = show(metric, one["low"]), show(metric, one["high"])
     return Html(f"{estimate}<br><small>{low} to {high}</small>")
 
 
 def _difference(metric: str, one: Mapping[str, Any]) -> Html:
-    text = _cell(metric, one, bold=is_clear(one), show=change)
-    p_value = escaped(p_text(one["p_holm"]))
-    p_value = p_value if p_value.startswith("&lt;") else f"= {p_value}"
-    return Html(f"{text}<br><small>p {p_value}</small>")
+    judged = one["verdict"].get(metric, {"word": None})["word"]
+    text = _cell(metric, one["metrics"][metric], bold=judged in _COLOURS, show=change)
+    if one["metrics"][metric]["p_holm"] is None:
+        return text
+    p_value = escaped(p_equals(one["metrics"][metric]["p_holm"]))
+    return Html(f"{text}<br><small>{p_value}</small>")
 
 
 def _tests(content: Mapping[str, Any]) -> Iterator[str]:
-    names = content["class_names"]
-    yield table(
-        ["method", "McNemar (accuracy)", *(f"DeLong {name}" for name in names)],
-        [
-            [
-                name,
-                p_text(found["mcnemar"]["p_holm"]),
-                *(p_text(found["delong"][c]["p_holm"]) for c in names),
-            ]
-            for name, found in content["differences"].items()
-        ],
-    )
-    yield paragraph(
-        "p-values of each seed, combined by twice their median and corrected over the methods "
-        "(Holm). These tests assume that images are independent.",
-        "quiet",
-    )
+    if content["test"]["single_image_groups"]:
+        yield table(tests_header(content), tests_rows(content))
+    yield paragraph(tests_note(content), "quiet")
 
 
 def forest(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Difference of each method to the reference, with intervals"
     yield draw("forest", alt, lambda: charts.forest(content))
     yield paragraph(
-        f"Filled: p below {ALPHA:g} after Holm; hollow: no clear difference to the reference.",
+        "Filled: judged better or worse; hollow: equivalent, inconclusive or not judged.",
         "quiet",
     )
 
@@ -168,8 +143,8 @@ def confusion(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Confusion matrices of all methods"
     yield draw("confusion", alt, lambda: charts.confusion(content))
     yield paragraph(
-        "Test images, summed over seeds, so that each image counts once a seed; the shade and the "
-        "percentage are the share of the true class.",
+        "Test images, the mean over seeds; the shade and the percentage are the share of the true "
+        "class.",
         "quiet",
     )
 
@@ -183,12 +158,6 @@ def recall(content: Mapping[str, Any]) -> Iterator[str]:
         f"{rarest} has {support[rarest]:,} test images: one of them is "
         f"{100 / max(support[rarest], 1):.1f} points of its recall."
     )
-    shown = [e["metrics"][f"recall/{c}"] for e in content["entries"].values() for c in support]
-    if any(one["low"] is not None and one["low"] == one["high"] for one in shown):
-        text += (
-            " Where every resample gives the same recall, as at 100%, the interval has no width; "
-            "that is a limit of the bootstrap and not certainty."
-        )
     yield paragraph(text)
 
 
