@@ -2,8 +2,8 @@
 
   python -m cxr_tfrecords.stats DATA
 
-makes both again from manifest.json, sources.csv and a few records of the shards; every build
-writes them. The same data set gives the same bytes.
+makes both again from manifest.json, sources.csv and a few records of the shards. Every build
+makes them too. The same data set gives the same bytes.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ _NEEDED = (
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Contents of both files, not written yet."""
+    """Contents of stats.json and stats.html, not written yet."""
 
     numbers: dict[str, Any]
     page: str
 
 
 def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
-    """Reads what the page tells of a directory; writes nothing.
+    """Makes the page of a dataset directory; writes nothing.
 
     Args:
-      manifest: of the shards and sources.csv in the directory; the file may not be there yet.
+      manifest: content of the directory's manifest.json, which need not be written yet.
 
     Raises:
-      UserError: sources.csv or a shard is missing or damaged, or the data set is of a version
-        that did not note what the page needs.
+      UserError: sources.csv or a shard is missing or damaged, or the manifest lacks what the
+        page needs.
     """
-    # The pictures' packages are imported here: whoever only asks for `describe` goes without.
+    # Imported here, because `describe` does not need what draws the pictures.
     from cxr_tfrecords.statistics import pictures
     from cxr_tfrecords.statistics.page import render
 
@@ -82,16 +82,23 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
 
 
 def refresh(path: str, manifest: Mapping[str, Any]) -> None:
-    """Writes the page where a build ends.
+    """Writes the page at the end of a build.
 
-    A page that cannot be made costs nobody a data set. One that cannot be written does: the disk
-    is full then. An earlier page does not stay, for it would tell of other images.
+    If the page cannot be made, that is logged and the data set stays as it is; an earlier page is
+    removed, because it describes other images. If it cannot be written, the build fails: the disk
+    is full then.
     """
     try:
         made = make(path, manifest)
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
-        logging.error("no statistics page: %s: %s", type(error).__name__, first)
+        logging.error(
+            "the statistics page could not be made (%s: %s); try again: "
+            "python -m cxr_tfrecords.stats %s",
+            type(error).__name__,
+            first,
+            path,
+        )
         remove(path)
         return
     write(path, made)
@@ -108,26 +115,27 @@ def write(path: str, statistics: Statistics) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes a page that is not of this data set any more."""
+    """Removes stats.json and stats.html, where they are there."""
     for name in (NUMBERS, PAGE):
         with contextlib.suppress(FileNotFoundError):
             files.remove(files.join(path, name))
 
 
 def describe(path: str) -> list[str]:
-    """Lines for the terminal: a warning, where there is one, and where the page lies."""
+    """Lines for the terminal: a warning of a shortcut, if there is one, and the page's path."""
     page = files.join(path, PAGE)
     try:
-        found = files.read_json(files.join(path, NUMBERS))["shortcut"]
+        result = files.read_json(files.join(path, NUMBERS))["shortcut"]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"no {PAGE}: `python -m cxr_tfrecords.stats {path}` makes it"]
     lines = []
-    if found["verdict"] == shortcut.SHORTCUT:
-        weak = found["file_size_only"]
-        what = "file size alone predicts" if weak else "file format and size alone predict"
-        score = f"balanced accuracy {found['balanced_accuracy']:.2f}, chance {found['chance']:.2f}"
+    if result["verdict"] == shortcut.SHORTCUT:
+        weak = result["file_size_only"]
+        cause = "file size alone predicts" if weak else "file format and size alone predict"
+        accuracy, chance = result["balanced_accuracy"], result["chance"]
+        score = f"balanced accuracy {accuracy:.2f}, chance {chance:.2f}"
         kind = "perhaps a shortcut" if weak else "a shortcut"
-        lines.append(f"warning: {what} the class ({score}): {kind}; see {PAGE}")
+        lines.append(f"warning: {cause} the class ({score}): {kind}; see {PAGE}")
     return [*lines, f"statistics, samples and copies: {page}"]
 
 
@@ -137,38 +145,38 @@ def _check_manifest(path: str, manifest: Mapping[str, Any]) -> None:
         missing.append("duplicates.tied_by")
     if missing:
         raise UserError(
-            f"{files.join(path, dataset_dir.MANIFEST)} was written by a version that did not note "
-            f"what the page needs ({', '.join(missing)}): build again with --overwrite"
+            f"{files.join(path, dataset_dir.MANIFEST)} lacks what the statistics page needs "
+            f"({', '.join(missing)}): build again with --overwrite"
         )
 
 
 def collect(manifest: Mapping[str, Any], sources: SourceTable) -> dict[str, Any]:
-    """The figures: of the manifest, and counted from sources.csv."""
+    """Content of stats.json: figures of the manifest, and figures counted from sources.csv."""
     duplicates = manifest["duplicates"]
-    found = manifest["sources"]
-    listed = ("level", "images", "num_groups", "tied_by", "num_label_conflicts")
+    source_counts = manifest["sources"]
+    copied = ("level", "images", "num_groups", "tied_by", "num_label_conflicts")
     return {
         "format": FORMAT,
         "fingerprint": manifest["fingerprint"],
         "class_names": list(manifest["class_names"]),
-        "image": {**manifest["image"], "enhance": manifest["config"].get("enhance", "none")},
+        "image": {**manifest["image"], "enhance": manifest["config"]["enhance"]},
         "counts": manifest["counts"],
         "shares": {split: _shares(manifest["counts"][split]) for split in SPLITS},
         "prevalence": manifest["prevalence"],
         "split_proof": manifest["split_proof"],
         "sources": {
-            **{key: found[key] for key in ("found", "written", "rejected")},
-            # A manifest that was read has its keys sorted, one that was just made has not.
-            "set_aside": dict(sorted(found["set_aside"].items())),
+            **{key: source_counts[key] for key in ("found", "written", "rejected")},
+            # The keys of a manifest are sorted when it is written to its file, not before.
+            "set_aside": dict(sorted(source_counts["set_aside"].items())),
         },
         "pixels": {key: manifest["pixels"][key] for key in ("mean", "std", "of")},
         "files": describe_files(sources),
         "intensity": _intensity(manifest),
         "duplicates": {
-            **{key: duplicates[key] for key in listed},
+            **{key: duplicates[key] for key in copied},
             "shown": choose_groups(sources, list(duplicates["label_conflicts"])),
         },
-        "rejected": describe_rejected(sources, found["set_aside"]),
+        "rejected": describe_rejected(sources, source_counts["set_aside"]),
         "shortcut": measure_shortcut(sources),
     }
 
@@ -179,7 +187,7 @@ def _shares(counts: Mapping[str, int]) -> dict[str, float]:
 
 
 def _intensity(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Class name -> 256 counts of the stored gray values, their mean and deviation."""
+    """Class name -> counts of the 256 stored gray values, their mean and standard deviation."""
     result = {}
     values = np.arange(256)
     for name in manifest["class_names"]:
@@ -198,9 +206,9 @@ def _intensity(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _leading(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Shard -> records to show from its start, a few a class.
+    """Shard -> how many of its first records to show, a few of each class.
 
-    A shard's order is drawn by salted hash, so its first records are a random sample already.
+    Records are in the order of a salted hash, so the first ones are a random sample.
     """
     left = dict.fromkeys(manifest["class_names"], _SAMPLES)
     result = {}

@@ -1,4 +1,4 @@
-"""stats.html: one page without scripts or anything outside it, from the figures of stats.json.
+"""The page stats.html, from the figures of stats.json: one file, without scripts.
 
 Names and reasons come from whoever made the files; `html` escapes them.
 """
@@ -32,8 +32,9 @@ _FEATURES = {
     "aspect_ratio": "aspect ratio",
     "file_size": "file size",
 }
-_TIES = {
-    "": "not tied by itself",
+# Why an image is in its group: words of the column `tied_by` of sources.csv.
+_GROUP_REASONS = {
+    "": "alone in its group",
     "pixels": "identical pixels",
     "near": "near-duplicate",
     "group": "same patient or given group",
@@ -46,7 +47,8 @@ def render(
     """The whole page.
 
     Args:
-      numbers: of stats.json; thumbnails: file name -> image; plots: name -> SVG.
+      numbers: content of stats.json.
+      thumbnails: file name -> image; plots: name -> SVG.
     """
     names = numbers["class_names"]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -66,73 +68,73 @@ def render(
 
 
 def _summarize(numbers: Mapping[str, Any]) -> Iterable[str]:
-    image, found = numbers["image"], numbers["sources"]
+    image, sources = numbers["image"], numbers["sources"]
     colour = "gray" if image["channels"] == 1 else "RGB"
     masks = ", with lung masks" if image.get("mask") else ""
-    aside = sum(found["set_aside"].values())
+    aside = sum(sources["set_aside"].values())
     yield paragraph(
-        f"{found['written']:,} images of {image['size']} × {image['size']} pixels, {colour}, "
+        f"{sources['written']:,} images of {image['size']} × {image['size']} pixels, {colour}, "
         f"stored as {image['encoding']}, enhancement: {image['enhance']}{masks}. Of "
-        f"{found['found']:,} files found, {found['written']:,} were written, "
-        f"{found['rejected']:,} rejected and "
-        f"{aside:,} set aside."
+        f"{sources['found']:,} files found, {sources['written']:,} were written, "
+        f"{sources['rejected']:,} rejected and {aside:,} set aside."
     )
     yield paragraph(f"Fingerprint of the data set: {numbers['fingerprint'][:16]}", "quiet")
 
 
-def _shortcut(found: Mapping[str, Any], classes: int) -> Iterable[str]:
-    verdict = found["verdict"]
-    yield heading("Does the file tell the class?")
+def _shortcut(result: Mapping[str, Any], classes: int) -> Iterable[str]:
+    verdict = result["verdict"]
+    yield heading("Do format and size of a file predict its class?")
     if verdict == shortcut.ALIKE:
-        yield box("green", f"No shortcut: {found['reason']}.")
+        yield box("green", f"No shortcut: {result['reason']}.")
         return
     if verdict == shortcut.NOT_TESTED:
-        yield box("gray", f"Not tested: {found['reason']}.")
+        yield box("gray", f"Not tested: {result['reason']}.")
         return
     score = (
-        f"balanced accuracy {found['balanced_accuracy']:.3f} ± {found['standard_error']:.3f}, "
-        f"guessing gives {found['chance']:.3f}"
+        f"balanced accuracy {result['balanced_accuracy']:.3f} ± {result['standard_error']:.3f}, "
+        f"guessing gives {result['chance']:.3f}"
     )
-    if verdict == shortcut.SHORTCUT and found["file_size_only"]:
+    if verdict == shortcut.SHORTCUT and result["file_size_only"]:
         yield box(
             "amber",
             f"Warning: file size alone predicts the class ({score}).",
-            "A model can learn the scanner instead of the disease where the sources of the classes "
-            "were compressed in other ways. But how far a picture compresses also depends on what "
-            "it shows, so this may be the disease itself. Format, pixel mode and image size do not "
-            "predict the class.",
+            "A model can learn the scanner instead of the disease if the images of the classes "
+            "were compressed in different ways. But the size of a compressed image also depends "
+            "on what it shows, so this may be the disease itself. Format, pixel mode and image "
+            "size do not predict the class.",
         )
     elif verdict == shortcut.SHORTCUT:
         yield box(
             "red",
             f"Warning: file format and size alone predict the class ({score}).",
-            "A model can learn the scanner instead of the disease: what tells the sources of the "
-            "classes apart leaves traces in the pixels. A good score on this data set then does "
-            "not show that the disease is recognised, and may not hold at another hospital.",
-            "Try: images of all classes from the same sources, an --image_size to which every "
-            "source is resampled, --mask=lungs and --mask=background at training, and a test set "
-            "from elsewhere.",
+            "A model can learn the scanner instead of the disease: images of classes that come "
+            "from different sources also differ in their pixels. A good score on this data set "
+            "then does not show that the disease is recognised, and may not hold at another "
+            "hospital.",
+            "What to try: images of all classes from the same sources; an --image_size that "
+            "resamples every source; training with --mask=lungs and with --mask=background; a "
+            "test set from another hospital.",
         )
     else:
         yield box(
             "green",
             f"No shortcut found: file format and size do not clearly predict the class ({score}).",
-            "Other traces of a source, such as markers, borders or the scanner's noise, are not "
-            "looked for.",
+            "This does not test other traces of a source, such as markers, borders or the "
+            "scanner's noise.",
         )
-    yield from _scores(found)
+    yield from _scores(result)
 
 
-def _scores(found: Mapping[str, Any]) -> Iterable[str]:
+def _scores(result: Mapping[str, Any]) -> Iterable[str]:
     yield paragraph(
-        f"How often a decision tree names the right class without seeing a pixel, mean over "
-        f"classes; {found['folds']}-fold cross-validation, {found['rows']:,} written images, "
-        "groups kept together:"
+        "Balanced accuracy of a decision tree that predicts the class from these properties of "
+        f"the file and sees no pixels: {result['folds']}-fold cross-validation on "
+        f"{result['rows']:,} written images, the images of a group in one fold."
     )
-    rows = [("all of these", found), ("all but file size", found["without_file_size"])]
-    rows += [(f"{_FEATURES[n]} alone", one) for n, one in found["single_features"].items()]
+    rows = [("all of these", result), ("all but file size", result["without_file_size"])]
+    rows += [(f"{_FEATURES[n]} alone", one) for n, one in result["single_features"].items()]
     yield table(
-        ["known of the file", "balanced accuracy", "standard error", "above chance"],
+        ["properties of the file", "balanced accuracy", "standard error", "above chance"],
         [
             [
                 title,
@@ -144,8 +146,8 @@ def _scores(found: Mapping[str, Any]) -> Iterable[str]:
         ],
     )
     yield paragraph(
-        "Above chance: by more than 0.05 and by more than 3 standard errors (of the folds or of "
-        "guessing, whichever is larger).",
+        "Above chance means: above guessing by more than 0.05 and by more than 3 standard errors "
+        "(of the folds or of guessing, whichever is larger).",
         "quiet",
     )
 
@@ -168,11 +170,12 @@ def _counts(numbers: Mapping[str, Any]) -> Iterable[str]:
     yield table(["split", *names, "all", "prevalence"], rows, total=True)
     proof = numbers["split_proof"]
     groups = ", ".join(f"{split} {proof['groups'][split]:,}" for split in SPLITS)
-    yield paragraph(f"What never lies in two splits: {proof['unit']}.")
+    yield paragraph(f"Unit of the split, never in two splits: {proof['unit']}.")
     yield paragraph(
         f"Groups: {groups}; in two splits: {proof['groups_in_two_splits']:,}. Natural prevalence: "
-        "the classes are as frequent as in the files found. Balanced: they were cut to the "
-        "smallest, so that figures of that split do not hold at the natural prevalence."
+        "the classes are as frequent as in the files found. Balanced: every class was cut to the "
+        "size of the split's smallest, so results on that split do not hold at the natural "
+        "prevalence."
     )
 
 
@@ -197,7 +200,7 @@ def _files(sources: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[s
     yield plot(plots["bytes"], "File sizes by class")
     if "sizes" in plots:
         yield plot(plots["sizes"], "Height and width of the sources by class")
-        yield paragraph("A larger mark stands for a larger share of its class.", "quiet")
+        yield paragraph("The larger a mark, the larger the share of its class.", "quiet")
 
 
 def _intensity(numbers: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str]:
@@ -218,7 +221,7 @@ def _intensity(numbers: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterab
     )
     pixels = numbers["pixels"]
     means, deviations = (", ".join(f"{v:.2f}" for v in pixels[key]) for key in ("mean", "std"))
-    yield paragraph(f"Mean {means} and deviation {deviations}: {pixels['of']}.", "quiet")
+    yield paragraph(f"Mean {means}, standard deviation {deviations}: {pixels['of']}.", "quiet")
 
 
 def _samples(
@@ -230,26 +233,26 @@ def _samples(
         yield row(figure(thumbnails[one], [one.rpartition("/")[2]]) for one in chosen)
 
 
-def _duplicates(found: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> Iterable[str]:
+def _duplicates(copies: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> Iterable[str]:
     yield heading("Copies and groups")
-    tied = found["tied_by"]
-    yield paragraph(f"Looked for: {found['level']}.")
+    reasons, shown = copies["tied_by"], copies["shown"]
+    yield paragraph(f"The build looked for: {copies['level']}.")
     yield table(
         ["", "number"],
         [
-            ["groups of more than one image", f"{found['num_groups']:,}"],
-            ["images beyond the first of their group", f"{found['images']:,}"],
-            ["images with identical pixels", f"{tied['pixels']:,}"],
-            ["near-duplicates", f"{tied['near']:,}"],
-            ["images tied by patient or given column", f"{tied['group']:,}"],
-            ["images whose copies lie in several classes", f"{found['num_label_conflicts']:,}"],
+            ["groups of more than one image", f"{copies['num_groups']:,}"],
+            ["images of these groups, the first of each not counted", f"{copies['images']:,}"],
+            ["images with identical pixels", f"{reasons['pixels']:,}"],
+            ["near-duplicates", f"{reasons['near']:,}"],
+            ["images grouped by patient or given column", f"{reasons['group']:,}"],
+            ["images whose copies lie in several classes", f"{copies['num_label_conflicts']:,}"],
         ],
     )
-    if found["num_groups"] > len(found["shown"]):
-        yield paragraph(f"The first {len(found['shown'])} groups, label conflicts before others:")
-    if found["shown"]:
+    if copies["num_groups"] > len(shown):
+        yield paragraph(f"The first {len(shown)} groups, those with label conflicts before others:")
+    if shown:
         yield '<div class="groups">'
-        yield from _groups(found["shown"], thumbnails)
+        yield from _groups(shown, thumbnails)
         yield "</div>"
 
 
@@ -269,28 +272,28 @@ def _groups(
 
 def _member(one: Mapping[str, str], thumbnail: Thumbnail | None) -> str:
     state = one["split"] or f"not written: {one['reason']}"
-    tied = ", ".join(_TIES[kind] for kind in one["tied_by"].split("+"))
-    return figure(thumbnail, [one["filename"], one["class"], state, tied])
+    reasons = ", ".join(_GROUP_REASONS[reason] for reason in one["tied_by"].split("+"))
+    return figure(thumbnail, [one["filename"], one["class"], state, reasons])
 
 
 def _rejected(numbers: Mapping[str, Any]) -> Iterable[str]:
-    found, aside = numbers["rejected"], numbers["sources"]["set_aside"]
+    rejected, aside = numbers["rejected"], numbers["sources"]["set_aside"]
     yield heading("Files that were not written")
-    if not found["files"] and not aside:
+    if not rejected["files"] and not aside:
         yield paragraph("None.")
-    rows = [["rejected", one["reason"], f"{one['files']:,}"] for one in found["reasons"]]
+    rows = [["rejected", one["reason"], f"{one['files']:,}"] for one in rejected["reasons"]]
     rows += [["set aside", reason, f"{count:,}"] for reason, count in aside.items()]
     if rows:
         yield table(["", "reason", "files"], rows, texts=2)
-    if found["num_reasons"] > len(found["reasons"]):
-        yield paragraph(f"… and {found['num_reasons'] - len(found['reasons']):,} more reasons.")
-    if found["first"]:
-        listed = [[one["file"], one["reason"]] for one in found["first"]]
+    if (more := rejected["num_reasons"] - len(rejected["reasons"])) > 0:
+        yield paragraph(f"… and {more:,} more reasons.")
+    if rejected["first"]:
+        listed = [[one["file"], one["reason"]] for one in rejected["first"]]
         yield table(["rejected file", "reason"], listed, texts=2)
-    if found["files"] > len(found["first"]):
-        yield paragraph(f"… and {found['files'] - len(found['first']):,} more, in sources.csv.")
+    if (more := rejected["files"] - len(rejected["first"])) > 0:
+        yield paragraph(f"… and {more:,} more, in sources.csv.")
 
 
 def _tally(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-    return "; ".join(f"{word}: {count:,}" for word, count in ordered)
+    return "; ".join(f"{value}: {count:,}" for value, count in ordered)
