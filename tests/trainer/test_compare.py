@@ -289,7 +289,7 @@ def test_mistakes_end_with_one_line(tmp_path):
     base = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--seeds=0"]
     for flags, message in (
         (["--methods=none,smote"], "'smote' in 'smote' is not one of"),
-        (["--methods=none,oversample", "--learning_rat=1"], "was refused"),
+        (["--methods=none,oversample", "--learning_rat=1"], "were refused"),
         (["--methods=crt"], "start from the run `none`"),
         (["--methods=none,none"], "each once"),
     ):

@@ -53,8 +53,9 @@ class Comparison:
 
     Attributes:
       measure: `accuracy` or `recall/<class>`.
-      first, second: names of the models; result: first - second.
-      adjusted: p-value by Holm over all comparisons of the file.
+      first, second: names of the models.
+      result: the difference, first minus second.
+      adjusted: the p-value, corrected over all comparisons of the file (Holm).
     """
 
     measure: str
@@ -80,11 +81,11 @@ def read_matrices(path: str) -> Matrices:
         matrices = {name: _matrix(rows, len(names)) for name, rows in models.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: needs {keys[0]} and {keys[1]}, for each model one row of counts a true "
-            f"class ({error})"
+            f"{path} must hold {keys[0]} and {keys[1]}, with one row of counts for each true class "
+            f"of a model ({error})"
         ) from error
     if not matrices:
-        raise UserError(f"{path}: {keys[1]} names no model")
+        raise UserError(f"{path}: {keys[1]} is empty: add at least one model")
     return Matrices([str(name) for name in names], matrices, content)
 
 
@@ -112,8 +113,9 @@ def summarize(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def compare(matrices: Matrices) -> list[Comparison]:
-    """Every pair of models on accuracy and each recall, unpaired, Holm over all of them."""
-    found = []
+    """Accuracy and the recall of each class for every pair of models, as if tested on different
+    images; p-values are corrected over all of these comparisons (Holm)."""
+    results = []
     for first, second in itertools.combinations(matrices.models, 2):
         a, b = matrices.models[first], matrices.models[second]
         sides = {"accuracy": [(int(np.trace(m)), int(m.sum())) for m in (a, b)]}
@@ -121,9 +123,9 @@ def compare(matrices: Matrices) -> list[Comparison]:
             sides[f"recall/{name}"] = [(int(m[c, c]), int(m[c].sum())) for m in (a, b)]
         for measure, (one, other) in sides.items():
             result = two_proportions(one, other)
-            found.append((measure, first, second, result))
-    adjusted = holm([result.p_value for *_, result in found])
-    return [Comparison(*row, p) for row, p in zip(found, adjusted, strict=True)]
+            results.append((measure, first, second, result))
+    adjusted = holm([result.p_value for *_, result in results])
+    return [Comparison(*row, p) for row, p in zip(results, adjusted, strict=True)]
 
 
 def describe(matrices: Matrices) -> str:
@@ -209,7 +211,8 @@ def _verdict(comparisons: Sequence[Comparison]) -> str:
     )
     return (
         f"Beyond chance at 5% after Holm's correction are {len(apart)} of these "
-        f"{len(comparisons)} differences: {named}. The others are not told apart by these counts."
+        f"{len(comparisons)} differences: {named}. These counts show no clear difference in the "
+        "others."
     )
 
 
@@ -220,8 +223,8 @@ def _matrix(rows: Any, classes: int) -> np.ndarray:
     return counts.astype(np.int64)
 
 
-def _ends(found: Interval) -> list[float | None]:
-    return [found.estimate, found.low, found.high]
+def _ends(interval: Interval) -> list[float | None]:
+    return [interval.estimate, interval.low, interval.high]
 
 
 def _plain(value: float) -> float | None:

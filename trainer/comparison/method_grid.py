@@ -1,9 +1,9 @@
 """A study: a grid of methods, seeds and backbones on one data set, one `trainer.main` run a cell.
 
-Each run is a process of its own: it starts as a user's run would, frees all its memory, and a
-failing one takes no other along. A finished run is found again by its directory, so a study that
-was stopped goes on, grows by a method or a seed, and can be filled by several machines that share
-a disk (or afterwards, with --runs).
+Each run is a process of its own: it starts as a user's run would and frees all its memory, and a
+run that fails does not stop the others. Finished runs are recognised by their directories. So a
+study that was stopped can be continued or get another method or seed, and several machines can add
+runs to it, on a shared disk or, with --runs, afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun
 from trainer.settings.config import TrainConfig
 
-# A method's name is made of these, joined by `+`: oversample, focal, undersample+focal, …
+# A method's name is made of samplers, losses and these kinds of mixup, joined by `+`:
+# oversample, focal, undersample+focal, …
 _MIXUPS = {"mixup": "plain", "balanced_mixup": "balanced"}
 DECOUPLED = ("crt", "tau_norm", "posthoc_logit_adjusted")
 _ERROR_LINES = 5
@@ -35,10 +36,10 @@ class Method:
     """One way of balancing.
 
     Attributes:
-      name: as the user gives it and as results call it.
-      flags: of `trainer.main`, without the dashes.
-      decoupled: a method of `trainer.decouple`: made of the finished run without balancing; else
-        empty.
+      name: as in --methods and in the results.
+      flags: flags of `trainer.main`, without the dashes, and their values.
+      decoupled: the method of `trainer.decouple` that is applied to the finished run `none` of the
+        same backbone and seed. Empty for a method that is trained from the start.
     """
 
     name: str
@@ -60,7 +61,8 @@ class Cell:
 
 
 def parse_method(name: str) -> Method:
-    """A sampler, a loss, a kind of mixup or several joined by `+`; or a decoupled method.
+    """Reads a method's name: a sampler, a loss, a kind of mixup or several of these joined by `+`;
+    or a decoupled method alone.
 
     Raises:
       UserError: a part is unknown, or two parts set the same thing.
@@ -69,11 +71,13 @@ def parse_method(name: str) -> Method:
         return Method(name, {}, decoupled=name)
     flags: dict[str, str] = {}
     for part in name.split("+"):
-        own = _part_flags(part, name)
-        twice = sorted(flags.keys() & own.keys())
+        part_flags = _part_flags(part, name)
+        twice = sorted(flags.keys() & part_flags.keys())
         if twice:
-            raise UserError(f"--methods: {name!r} sets --{twice[0]} twice")
-        flags |= own
+            raise UserError(
+                f"--methods: {name!r} sets --{twice[0]} twice: leave one of its parts out"
+            )
+        flags |= part_flags
     return Method(name, flags)
 
 
@@ -86,15 +90,15 @@ def _part_flags(part: str, name: str) -> dict[str, str]:
         return {"mixup": _MIXUPS[part], "mixup_alpha": "0.2"}
     known = [*SAMPLERS, *LOSSES, *_MIXUPS]
     raise UserError(
-        f"--methods: {part!r} in {name!r} is not one of {', '.join(known)}, nor alone one of "
-        f"{', '.join(DECOUPLED)}"
+        f"--methods: {part!r} in {name!r} is not one of {', '.join(known)} (several can be joined "
+        f"by +); {', '.join(DECOUPLED)} can be used alone"
     )
 
 
 def make_grid(
     methods: Sequence[Method], seeds: Sequence[int], backbones: Sequence[str]
 ) -> list[Cell]:
-    """All cells, seed by seed: the first seed of all methods is there before the second begins."""
+    """All cells, ordered by seed: all methods have their first seed before the second begins."""
     return [Cell(b, m, s) for s in seeds for b in backbones for m in methods]
 
 
@@ -103,19 +107,19 @@ def run_dir(study_dir: str, cell: Cell) -> str:
 
 
 def command(study_dir: str, cell: Cell, common: Sequence[str]) -> list[str]:
-    """The command line of a cell; `common` are flags of all of them."""
+    """The command line of a cell; `common` are the flags that all cells share."""
     where = f"--run_dir={run_dir(study_dir, cell)}"
     if cell.method.decoupled:
         base = run_dir(study_dir, dataclasses.replace(cell, method=parse_method("none")))
         start = [sys.executable, "-m", "trainer.decouple"]
         return [*start, f"--from_run={base}", where, f"--method={cell.method.decoupled}"]
-    own = [f"--{name}={value}" for name, value in cell.method.flags.items()]
-    own += [f"--backbone={cell.backbone}", f"--seed={cell.seed}", where]
-    return [sys.executable, "-m", "trainer.main", *common, *own]
+    flags = [f"--{name}={value}" for name, value in cell.method.flags.items()]
+    flags += [f"--backbone={cell.backbone}", f"--seed={cell.seed}", where]
+    return [sys.executable, "-m", "trainer.main", *common, *flags]
 
 
 def is_finished(study_dir: str, cell: Cell) -> bool:
-    """Whether the cell's run is, see `run_files`; its model may be deleted."""
+    """Whether the cell's run is finished, see `run_files`; its model may have been deleted."""
     return run_files.is_finished(run_dir(study_dir, cell), with_model=False)
 
 
@@ -129,8 +133,9 @@ def run_grid(study_dir: str, cells: Sequence[Cell], common: Sequence[str], jobs:
       Names of the runs that failed; their output is in `<run>.log`.
 
     Raises:
-      UserError: a run refuses its settings (exit code 2): others would do the same. (A decoupled
-        one has no settings of the user's: it refuses a base that failed.)
+      UserError: a run refuses its settings (exit code 2), as all others would. A decoupled run with
+        this exit code counts as failed instead: the user gives it no settings, and it ends so if
+        the run that it starts from has failed.
     """
     from tqdm import tqdm  # of the extra `build`: its absence is reported by `run_main`
 
@@ -146,14 +151,16 @@ def run_grid(study_dir: str, cells: Sequence[Cell], common: Sequence[str], jobs:
                 text = f"{cell.name}: failed with exit code {code}\n{_last_lines(study_dir, cell)}"
             tqdm.write(text, file=sys.stdout)
             if code == 2 and not cell.method.decoupled:
-                raise UserError(f"run {cell.name} was refused:\n{_last_lines(study_dir, cell)}")
+                raise UserError(
+                    f"the settings of run {cell.name} were refused:\n{_last_lines(study_dir, cell)}"
+                )
     return failed
 
 
 def _finish_one_by_one(
     study_dir: str, cells: Sequence[Cell], common: Sequence[str], jobs: int
 ) -> Iterator[tuple[Cell, int, float]]:
-    """Yields (cell, exit code, seconds) as runs end. A decoupled run waits for its base."""
+    """Yields (cell, exit code, seconds) as runs end. A decoupled run waits for the one it needs."""
     waiting = collections.deque(cells)
     running: dict[Future[tuple[int, float]], Cell] = {}
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
@@ -197,8 +204,8 @@ def _last_lines(study_dir: str, cell: Cell) -> str:
 
 
 def describe_method(run: FinishedRun) -> str:
-    """The name of a finished run's method, as `parse_method` reads it. A decoupled one that was
-    not made of a run without balancing says of which."""
+    """The name of a finished run's method, as `parse_method` reads it. If a decoupled run started
+    from a run with balancing, the name of that run's method follows: `crt of focal`."""
     if not run.decoupled:
         return _describe_settings(run.config)
     method = run.decoupled["method"]
@@ -219,7 +226,7 @@ def name_runs(runs: Sequence[FinishedRun]) -> list[tuple[str, FinishedRun]]:
 
 
 def default_reference(names: Sequence[str]) -> str:
-    """The first that balances nothing, else the first; names as of `name_runs`."""
+    """The first name (see `name_runs`) of a run without balancing, else the first name."""
     return next((name for name in names if name.split(" ")[0] == "none"), names[0])
 
 

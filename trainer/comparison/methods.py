@@ -16,7 +16,7 @@ from trainer.runs.finished_run import FinishedRun
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A method on a backbone: its runs, by rising seed."""
+    """A method on a backbone: its runs, ordered by seed."""
 
     name: str
     runs: tuple[FinishedRun, ...]
@@ -28,7 +28,13 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """An entry's predictions on one split: by seed, log-probabilities [n, classes] by variant."""
+    """An entry's predictions on the test split, in the order of its seeds.
+
+    Attributes:
+      predictions: of each seed's run.
+      variants: each of `VARIANTS` -> log-probabilities of each run, float64 [n, classes].
+      temperatures: of each run, fitted on validation.
+    """
 
     predictions: tuple[Predictions, ...]
     variants: dict[str, tuple[np.ndarray, ...]]

@@ -19,7 +19,7 @@ SENSITIVITY = 0.95
 def of_runs(
     runs: Sequence[FinishedRun], sensitivity: float = SENSITIVITY
 ) -> dict[str, list[dict[str, Any]]]:
-    """Class -> one operating point a run, JSON values.
+    """Class name -> one operating point for each run, as JSON values.
 
     The threshold is the highest with this sensitivity on validation; test images are not used to
     choose it. Each of sensitivity, specificity, ppv and npv has estimate, low and high (a 95% score
@@ -59,7 +59,7 @@ def rarest_first(content: Mapping[str, Any]) -> list[str]:
 
 
 def rows(content: Mapping[str, Any], class_name: str) -> list[list[str]]:
-    """One row a method: the first seed's threshold and figures, and other seeds' sensitivity."""
+    """One row for each method: the first seed's threshold and figures, other seeds' sensitivity."""
     result = []
     for name, entry in content["entries"].items():
         points = entry["operating_points"][class_name]

@@ -1,7 +1,8 @@
 """Checks a paper's printed tables against its confusion matrices, and says what they support.
 
-The file of the tables holds class_order, confusion_matrices_rows_actual and parts whose names
-published_tables.json, beside this module, gives; a part that a paper does not print is left out.
+The file of the tables holds class_order, confusion_matrices_rows_actual and further parts, whose
+names are in published_tables.json beside this module. Parts that a paper does not print are left
+out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LAYOUT: dict[str, Any] = json.loads(
     pathlib.Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
 )
 MEASURES = tuple(_LAYOUT["percentages"])
-# Of the models in the order of the file.
+# The sampler of each model, in the order of the file.
 SAMPLERS = tuple(_LAYOUT["samplers"])
 
 
@@ -37,7 +38,7 @@ class Cell:
 
     @property
     def agrees(self) -> bool:
-        """To the rounding of a whole percent, a half either way."""
+        """Whether both agree to half a percent, since papers print whole ones."""
         return self.computed is not None and abs(self.computed - self.printed) <= 0.5 + 1e-9
 
 
@@ -80,7 +81,7 @@ def printed_cells(matrices: Matrices) -> list[Cell]:
 
 
 def describe_published(matrices: Matrices) -> str:
-    """The page's part on the paper: tables reproduced, and what they do and do not support."""
+    """The page's part on the paper: which printed figures follow, and what they support."""
     cells = printed_cells(matrices)
     wrong = [cell for cell in cells if not cell.agrees]
     rows = [
@@ -116,18 +117,18 @@ def _notes(matrices: Matrices) -> Iterator[str]:
         yield from _overlaps(matrices, named)
         yield from _budgets(matrices, named)
     yield (
-        "One training of each model, so nothing tells a method from a lucky seed, and no interval "
-        "was printed; those above are of the test images only."
+        "Each model was trained once, so a better method cannot be distinguished from a lucky "
+        "seed. No interval was printed; those above cover the choice of test images only."
     )
     yield (
-        "The matrices do support how each of these trained models did on its own test images, "
-        "within the intervals above, if those images were unseen; not that a balancing method "
-        "helps or harms."
+        "The matrices show how well each of these trained models did on its own test images, "
+        "within the intervals above, if those images were not trained on. They do not show that a "
+        "balancing method helps or harms."
     )
 
 
 def _contradicted(matrices: Matrices) -> Iterator[str]:
-    """Cells that the text calls the best of all models, where the matrices say another."""
+    """Figures that the paper's text calls the best, though by the matrices another model's is."""
     summaries = {m: summarize(n, matrices.class_names) for m, n in matrices.models.items()}
     for claim in _LAYOUT["best_by_text"]:
         if claim["citation"] not in matrices.content.get("citation", ""):
@@ -144,7 +145,7 @@ def _contradicted(matrices: Matrices) -> Iterator[str]:
 
 
 def _overlaps(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator[str]:
-    """Models whose training and test images are more than there are."""
+    """Models whose training and test images together are more than the data set has."""
     everything = sum(_part(matrices, "class_counts").values())
     train = _part(matrices, "split_counts").get("train")
     table = _LAYOUT["sampled_counts"]["table"]
@@ -152,14 +153,14 @@ def _overlaps(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator
         test = int(matrices.models[model].sum())
         if sampler == "none" and train is not None and size > train:
             note = (
-                f"Model {model} ({sampler}) was trained on {size:,} images by Table "
-                f"{table}, the training split has {train:,}."
+                f"By Table {table}, model {model} ({sampler}) was trained on {size:,} images, but "
+                f"the training split has {train:,}."
             )
             if size + test > everything > 0:
                 note += (
-                    f" With its {test:,} test images that is more than the {everything:,} that "
-                    f"there are: at least {size + test - everything:,} test images were trained "
-                    "on, and its figures are too good by an unknown amount."
+                    f" With its {test:,} test images that is more than the {everything:,} images "
+                    f"of the data set: at least {size + test - everything:,} test images were "
+                    "trained on, and its figures are too good by an unknown amount."
                 )
             yield note
 
@@ -186,10 +187,10 @@ def _budgets(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator[
         rarest = min(sampled["undersample"].values())
         largest = sum(sampled["none"].values())
         note += (
-            f"; {rarest:,} images of a class are all that undersampling leaves, of {largest:,} "
-            f"images without it (a factor of {largest / rarest:.0f})"
+            f"; undersampling leaves {rarest:,} images of a class, of {largest:,} images of all "
+            f"classes without it (a factor of {largest / rarest:.0f})"
         )
-    yield note + ". What the method does and what the budget does are not told apart."
+    yield note + ". Effects of methods and of budgets cannot be separated."
     backbones = {model: s.get("backbone") for model, s in settings.items()}
     for a, b in itertools.combinations(matrices.models, 2):
         if backbones.get(a) != backbones.get(b):
