@@ -18,7 +18,7 @@ SPLITS = (TRAIN, VALIDATION, TEST)
 METHODS = ("stratified", "hash")
 _TRAIN, _VALIDATION, _TEST, _UNDECIDED = range(4)
 _ORDER = "order of groups"
-_BLOCK = 1 << 20  # rows at a time, where a whole column of intermediate results would be large
+_BLOCK = 1 << 20  # rows at a time: intermediate results of all rows would take much memory
 
 
 class ContradictoryGroupsError(ValueError):
@@ -30,12 +30,15 @@ class ContradictoryGroupsError(ValueError):
 
 
 def same_value_pairs(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Chains rows of equal values: int64 [pairs, 2], of values uint64 [n, words].
+    """Pairs of rows of `values`, uint64 [n, words], that are equal: k such rows give k - 1 pairs.
 
     Args:
-      valid: bool [n]; rows that are False are left alone.
+      valid: bool [n]; rows that are False are in no pair.
+
+    Returns:
+      int64 [pairs, 2], row numbers, ascending within a pair.
     """
-    # The first word alone sorts out nearly all rows, in a fraction of the memory.
+    # Most rows already differ in the first word: comparing it first saves most of the memory.
     order = np.argsort(values[:, 0], kind="stable")
     if valid is not None:
         order = order[valid[order]]
@@ -46,10 +49,10 @@ def same_value_pairs(values: np.ndarray, valid: np.ndarray | None = None) -> np.
         candidate[start : start + len(same)] |= same
         candidate[start + 1 : start + 1 + len(same)] |= same
     order = order[candidate]
-    own = values[order]
-    within = np.lexsort((order, *own.T[::-1]))
-    order, own = order[within], own[within]
-    same = (own[1:] == own[:-1]).all(axis=1)
+    rest = values[order]
+    within = np.lexsort((order, *rest.T[::-1]))
+    order, rest = order[within], rest[within]
+    same = (rest[1:] == rest[:-1]).all(axis=1)
     return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
@@ -57,7 +60,7 @@ def connect(count: int, *pairs: np.ndarray) -> np.ndarray:
     """int32 [count], for each image the smallest number in its connected component.
 
     Args:
-      pairs: int64 [m, 2] each; two images that must be in one component.
+      pairs: int64 [m, 2] each, numbers of two images that must be in one component.
     """
     result = np.arange(count, dtype=np.int32)
     edges = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
@@ -66,7 +69,7 @@ def connect(count: int, *pairs: np.ndarray) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    # Of millions of images few are in a pair: the graph holds these alone.
+    # Few of millions of images are in a pair: the graph holds only these.
     nodes, ends = np.unique(edges, return_inverse=True)
     ends = ends.reshape(edges.shape)
     graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(len(nodes), len(nodes)))
@@ -87,60 +90,66 @@ def assign_splits(
     seed: int,
     fixed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Assigns every image to a split; images of one group always share theirs.
+    """Assigns every image to a split; all images of a group get the same one.
 
     Args:
       groups: int64 [n], equal for images of one group.
-      keys: uint64 [n, 2], digest of the image's pixels, the same in any build; a group's key is
-        the smallest of its images'.
+      keys: uint64 [n, 2], digest of the image's pixels, the same in any build. The key of a group
+        is the smallest key of its images.
       labels: int [n], class indices.
-      method: `stratified`: the paper's arithmetic (see `stratified_quotas`), met exactly where
-        groups are single images and as closely as group sizes allow elsewhere. `hash`: by the
-        salted hash of the group's key alone, so images added later move no old one, unless they
-        tie groups together or bring a group a smaller key.
+      method: `stratified`: the paper's numbers of images (see `stratified_quotas`), met exactly
+        where groups are single images and else as closely as their sizes allow. `hash`: by the
+        salted hash of the group's key alone, so that images added later leave the others where
+        they are, unless they connect groups or have a smaller key than the rest of their group.
       test_fraction: of all images.
       validation_fraction: of what remains after the test split.
       seed: another seed gives another split.
-      fixed: int8 [n], index into `SPLITS` where an image's split is given, else -1. A group with
-        such an image goes there whole.
+      fixed: int8 [n], index into `SPLITS` of an image whose split is given, else -1. The whole
+        group of such an image goes there.
 
     Returns:
-      uint8 [n], index into `SPLITS`; it does not depend on the order of the images.
+      uint8 [n], index into `SPLITS`, whatever the order of the images.
 
     Raises:
-      ContradictoryGroupsError: given splits would tear a group.
+      ContradictoryGroupsError: images of one group are given different splits.
     """
     if method not in METHODS:
         raise ValueError(f"split method {method!r} is not one of {METHODS}")
     labels = np.asarray(labels)
     fractions = test_fraction, validation_fraction
-    tied = np.bincount(groups, minlength=1)[groups] > 1
-    several = _Groups(groups, keys, labels, fixed, np.flatnonzero(tied))
-    # Nearly all images are alone in their group: for them, nothing is sorted by group.
+    grouped = np.bincount(groups, minlength=1)[groups] > 1
+    shared = _SharedGroups(groups, keys, labels, fixed, np.flatnonzero(grouped))
+    # Nearly all images are alone in their group and need no sorting by group.
     result = np.full(len(groups), _UNDECIDED, np.uint8)
     if fixed is not None:
         result[fixed >= 0] = fixed[fixed >= 0]
     if method == "hash":
-        _fill_by_wish(result, keys, seed, fractions)
-        chosen = np.where(several.given >= 0, several.given, _wishes(several.keys, seed, fractions))
+        _fill_by_hash(result, keys, seed, fractions)
+        drawn = _draw_splits(shared.keys, seed, fractions)
+        chosen = np.where(shared.given >= 0, shared.given, drawn)
     else:
         counts = np.bincount(labels)
         quotas = stratified_quotas(counts.tolist(), test_fraction, validation_fraction)
-        room = np.array([quotas[name] for name in SPLITS])
-        alone = (result != _UNDECIDED) & ~tied
+        remaining = np.array([quotas[name] for name in SPLITS])
+        alone = (result != _UNDECIDED) & ~grouped
         cells = result[alone].astype(np.int64) * len(counts) + labels[alone]
-        room -= np.bincount(cells, minlength=room.size).reshape(room.shape)
-        wish = _wishes(several.keys, seed, fractions)
-        chosen = several.fill(room, wish, salted(several.keys, seed, _ORDER))
-        result[tied] = _TRAIN
-        _fill_exactly(result, room, keys, labels, seed)
-    result[several.rows] = chosen[several.group_of]
+        remaining -= np.bincount(cells, minlength=remaining.size).reshape(remaining.shape)
+        drawn = _draw_splits(shared.keys, seed, fractions)
+        chosen = shared.fill(remaining, drawn, salted(shared.keys, seed, _ORDER))
+        result[grouped] = _TRAIN  # any split: the last line replaces it
+        _fill_exactly(result, remaining, keys, labels, seed)
+    result[shared.rows] = chosen[shared.group_of]
     return result
 
 
-class _Groups:
-    """The groups of several images: sorted by group, then key, so that the first image of each
-    carries the group's key."""
+class _SharedGroups:
+    """The groups of two images or more, and their images.
+
+    Attributes:
+      rows: int64, the images by group, then key: the first one has the key of its group.
+      group_of: int64 [rows], number of the group, an index into the other two.
+      keys: uint64 [groups, 2]; given: int8 [groups], split that a member is given, else -1.
+    """
 
     def __init__(
         self,
@@ -150,42 +159,46 @@ class _Groups:
         fixed: np.ndarray | None,
         rows: np.ndarray,
     ) -> None:
-        """Args: rows: int64, of the images in such groups.
-
-        Raises:
-          ContradictoryGroupsError: given splits would tear a group.
-        """
-        own = keys[rows]
-        order = np.lexsort((labels[rows], own[:, 1], own[:, 0], groups[rows]))
+        """Takes the arguments of `assign_splits`, and `rows`, int64: the images in such groups."""
+        first, second = keys[rows].T
+        order = np.lexsort((labels[rows], second, first, groups[rows]))
         self.rows = rows[order]
         self._labels = labels[self.rows].astype(np.int64)
         self._starts = np.flatnonzero(np.diff(groups[self.rows], prepend=-1))
         self._sizes = np.diff(self._starts, append=len(self.rows))
         self.group_of = np.repeat(np.arange(len(self._starts)), self._sizes)
         self.keys = keys[self.rows[self._starts]]
-        self.given = np.full(len(self._starts), -1, np.int8)  # the split that a member gives
+        self.given = np.full(len(self._starts), -1, np.int8)
         if fixed is not None and len(rows):
-            wanted = fixed[self.rows].astype(np.int8)
-            self.given = np.maximum.reduceat(wanted, self._starts)
-            torn = (wanted >= 0) & (wanted != self.given[self.group_of])
-            if torn.any():
-                raise ContradictoryGroupsError(np.unique(groups[self.rows[torn]]))
+            image_split = fixed[self.rows].astype(np.int8)
+            self.given = np.maximum.reduceat(image_split, self._starts)
+            contradicts = (image_split >= 0) & (image_split != self.given[self.group_of])
+            if contradicts.any():
+                raise ContradictoryGroupsError(np.unique(groups[self.rows[contradicts]]))
 
-    def fill(self, room: np.ndarray, wish: np.ndarray, lot: np.ndarray) -> np.ndarray:
-        """int8 [groups]: given splits first, then the largest groups, each where it fits; one
-        that fits nowhere goes where it overflows least beyond its half, as rounding does. What
-        they take is taken off `room`, int [splits, classes]."""
+    def fill(self, remaining: np.ndarray, drawn: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """Splits of the groups, int8 [groups]: the given ones first, then the largest groups.
+
+        A group goes to the first of its drawn split, test, validation and training that still
+        needs all its images; else to the one that it overfills least, counted as in rounding:
+        images of a class minus twice the remaining ones, in the class where that is largest.
+
+        Args:
+          remaining: int [splits, classes], images that each split still needs; the groups' images
+            are subtracted in place.
+          drawn: int8 [groups], see `_draw_splits`; order: uint64, sorts groups of equal size.
+        """
         chosen = self.given.copy()
         undecided = np.flatnonzero(chosen < 0)
         for group in np.flatnonzero(chosen >= 0):
-            room[chosen[group]] -= self._class_counts(group, room.shape[1])
-        for group in undecided[np.lexsort((lot[undecided], -self._sizes[undecided]))]:
-            own = self._class_counts(group, room.shape[1])
-            choices = (int(wish[group]), _TEST, _VALIDATION, _TRAIN)
-            nearest = int(np.argmin((own - 2 * room)[:, own > 0].max(axis=1)))
-            split = next((s for s in choices if (own <= room[s]).all()), nearest)
+            remaining[chosen[group]] -= self._class_counts(group, remaining.shape[1])
+        for group in undecided[np.lexsort((order[undecided], -self._sizes[undecided]))]:
+            counts = self._class_counts(group, remaining.shape[1])
+            choices = (int(drawn[group]), _TEST, _VALIDATION, _TRAIN)
+            nearest = int(np.argmin((counts - 2 * remaining)[:, counts > 0].max(axis=1)))
+            split = next((s for s in choices if (counts <= remaining[s]).all()), nearest)
             chosen[group] = split
-            room[split] -= own
+            remaining[split] -= counts
         return chosen
 
     def _class_counts(self, group: np.integer, classes: int) -> np.ndarray:
@@ -193,31 +206,32 @@ class _Groups:
         return np.bincount(self._labels[start : start + self._sizes[group]], minlength=classes)
 
 
-def _fill_by_wish(
+def _fill_by_hash(
     result: np.ndarray, keys: np.ndarray, seed: int, fractions: tuple[float, float]
 ) -> None:
-    """Undecided images go where chance sends them."""
+    """Gives each undecided image the split that the hash of its key draws."""
     for start in range(0, len(result), _BLOCK):
         block = slice(start, start + _BLOCK)
-        wish = _wishes(keys[block], seed, fractions)
-        result[block] = np.where(result[block] == _UNDECIDED, wish, result[block])
+        drawn = _draw_splits(keys[block], seed, fractions)
+        result[block] = np.where(result[block] == _UNDECIDED, drawn, result[block])
 
 
 def _fill_exactly(
-    result: np.ndarray, room: np.ndarray, keys: np.ndarray, labels: np.ndarray, seed: int
+    result: np.ndarray, remaining: np.ndarray, keys: np.ndarray, labels: np.ndarray, seed: int
 ) -> None:
-    """Undecided images fill what is left of each quota, `room` int [splits, classes], exactly."""
-    for label in range(room.shape[1]):
-        own = np.flatnonzero((result == _UNDECIDED) & (labels == label))
-        lot = np.empty(len(own), np.uint64)
-        for start in range(0, len(own), _BLOCK):
+    """Draws the `remaining` images, int [splits, classes], of test and validation from those
+    that are undecided; the others go to training."""
+    for label in range(remaining.shape[1]):
+        rows = np.flatnonzero((result == _UNDECIDED) & (labels == label))
+        order = np.empty(len(rows), np.uint64)
+        for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            lot[block] = salted(keys[own[block]], seed, _ORDER)
-        own = own[np.argsort(lot, kind="stable")]
-        test, validation = (max(int(room[s, label]), 0) for s in (_TEST, _VALIDATION))
-        result[own] = _TRAIN
-        result[own[:test]] = _TEST
-        result[own[test : test + validation]] = _VALIDATION
+            order[block] = salted(keys[rows[block]], seed, _ORDER)
+        rows = rows[np.argsort(order, kind="stable")]
+        test, validation = (max(int(remaining[s, label]), 0) for s in (_TEST, _VALIDATION))
+        result[rows] = _TRAIN
+        result[rows[:test]] = _TEST
+        result[rows[test : test + validation]] = _VALIDATION
 
 
 def stratified_quotas(
@@ -241,9 +255,9 @@ def stratified_quotas(
 
 
 def apportion(exact: np.ndarray, total: int) -> np.ndarray:
-    """int64 [n] of the sum `total`: float64 [n] of that sum, each rounded down or up.
+    """Rounds numbers of sum `total`, float64 [n], down or up to int64 [n] of the same sum.
 
-    Those with the largest remainders are rounded up (Hamilton's method), of equal ones the first.
+    Those with the largest remainders are rounded up (Hamilton's method), the first of equal ones.
     """
     whole = np.floor(exact).astype(np.int64)
     missing = total - int(whole.sum())
@@ -252,7 +266,7 @@ def apportion(exact: np.ndarray, total: int) -> np.ndarray:
 
 
 def salted(keys: np.ndarray, seed: int, purpose: str) -> np.ndarray:
-    """uint64 [n], random-looking numbers that depend on nothing but the arguments.
+    """Pseudorandom numbers, uint64 [n], that depend on nothing but the arguments.
 
     SplitMix64's finaliser (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
     generators", section 4) over a 128-bit key, uint64 [n, 2], salted by (seed, purpose).
@@ -272,11 +286,11 @@ def _in_proportion(total: int, counts: np.ndarray) -> np.ndarray:
     return apportion(total * counts / max(counts.sum(), 1), total)
 
 
-def _wishes(keys: np.ndarray, seed: int, fractions: tuple[float, float]) -> np.ndarray:
-    """int8 [groups], the split that chance gives each group.
+def _draw_splits(keys: np.ndarray, seed: int, fractions: tuple[float, float]) -> np.ndarray:
+    """Draws a split for each key by its salted hash: int8 [n], index into `SPLITS`.
 
     Args:
-      fractions: of all for test, of the rest for validation.
+      fractions: test of all, validation of what remains after test.
     """
     test_fraction, validation_fraction = fractions
     fraction = salted(keys, seed, "split") / 2.0**64
