@@ -1,7 +1,7 @@
 """Pictures of the statistics page: plots as SVG, and thumbnails of stored images.
 
-Colours are Okabe and Ito's, told apart with any colour vision. Matplotlib is imported where it
-is needed, so that a build's workers start without it.
+The colours are Okabe and Ito's, which people of any colour vision can tell apart. Matplotlib is
+imported where it is needed, so that a build's workers start without it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
     **STYLE,
-    # The same bytes each time; and letters stay letters, so that any script's are shown.
-    "svg.hashsalt": "cxr",
-    "svg.fonttype": "none",
+    "svg.hashsalt": "cxr",  # the same ids, and so the same bytes, each time
+    "svg.fonttype": "none",  # text stays text: the reader's fonts show the letters of any script
 }
 _SIDE = 128
 
@@ -41,10 +40,11 @@ def read_thumbnails(
     named: Mapping[str, Collection[str]],
     leading: Mapping[str, int],
 ) -> dict[str, Thumbnail]:
-    """Reads some images; no shard that holds none of them, and none further than needed.
+    """Reads a few images, each shard only up to the last one that is wanted of it.
 
     Args:
-      named: shard -> file names of the sources; leading: shard -> how many of its first records.
+      named: shard -> file names of the sources that are wanted.
+      leading: shard -> number of its first records that are wanted too.
 
     Returns:
       File name -> image, in the order of the manifest's shards.
@@ -52,7 +52,7 @@ def read_thumbnails(
     Raises:
       UserError: a shard is missing or damaged.
     """
-    found: dict[str, Thumbnail] = {}
+    thumbnails: dict[str, Thumbnail] = {}
     for entry in manifest["shards"]:
         missing, first = set(named.get(entry["file"], ())), leading.get(entry["file"], 0)
         if not missing and not first:
@@ -65,16 +65,16 @@ def read_thumbnails(
                 if number < first or record.filename in missing:
                     jpeg = _shrink(record.encoded, manifest["image"])
                     thumbnail = Thumbnail(record.filename, entry["class"], jpeg, number < first)
-                    found[record.filename] = thumbnail
+                    thumbnails[record.filename] = thumbnail
                     missing.discard(record.filename)
                 if not missing and number + 1 >= first:
                     break
         except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
             raise UserError(
                 f"shard {files.join(path, entry['file'])} cannot be read ({error}): run the build "
-                "again to mend it"
+                "again, which writes it anew"
             ) from error
-    return found
+    return thumbnails
 
 
 def _shrink(encoded: bytes, image: Mapping[str, Any]) -> bytes:
@@ -85,20 +85,21 @@ def _shrink(encoded: bytes, image: Mapping[str, Any]) -> bytes:
 def draw(
     numbers: Mapping[str, Any], points: Mapping[str, Sequence[Sequence[int]]]
 ) -> dict[str, bytes]:
-    """Name -> SVG of `intensity`, `bytes`, and `sizes` where image sizes differ.
+    """Draws the plots `intensity`, `bytes` and, if image sizes differ, `sizes`: name -> SVG.
 
     Args:
-      numbers: of stats.json; points: class name -> [height, width, images].
+      numbers: content of stats.json.
+      points: class name -> [height, width, images] of each size, see `sources.size_points`.
     """
     import matplotlib
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # letters that Matplotlib's own font lacks
+        warnings.simplefilter("ignore")  # of letters that Matplotlib's own font lacks
         plots = {
             "intensity": _draw_intensity(numbers["intensity"]),
             "bytes": _draw_bytes(numbers["files"]),
         }
-        if len({tuple(point[:2]) for own in points.values() for point in own}) > 1:
+        if len({tuple(size) for rows in points.values() for *size, _ in rows}) > 1:
             plots["sizes"] = _draw_sizes(points)
         return {name: _to_svg(figure) for name, figure in plots.items()}
 
@@ -115,7 +116,8 @@ def _one_panel(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _label(name: str) -> str:
-    """A class name as plain text: no formula between dollars, nor hidden for a leading `_`."""
+    """A class name as Matplotlib shows it unchanged: between `$` it would draw a formula, and it
+    would leave a name that begins with `_` out of the legend."""
     name = name if len(name) <= 28 else name[:27] + "…"
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
@@ -136,7 +138,7 @@ def _draw_intensity(intensity: Mapping[str, Any]) -> Figure:
         }
         axes.plot(shares, label=_label(name), lw=1.6, **style)
         axes.axvline(one["mean"], lw=1, alpha=0.6, **style)
-        # Black borders and burnt-in white would dwarf the curve between them.
+        # The peaks of black borders and white letters would flatten the curve between them.
         top = max(top, np.sort(shares[1:-1])[-3])
     axes.set_xlim(0, 255)
     axes.set_ylim(0, 1.15 * top if top else 1)
@@ -188,11 +190,12 @@ def _draw_bytes(sources: Mapping[str, Any]) -> Figure:
 
 def _draw_sizes(points: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
     figure, axes = _one_panel(8.6, 4.4)
-    for number, (name, own) in enumerate(points.items()):
-        height, width, count = np.array(own, float).reshape(-1, 3).T
+    for number, (name, rows) in enumerate(points.items()):
+        height, width, count = np.array(rows, float).reshape(-1, 3).T
         area = 25 + 250 * np.sqrt(count / max(count.sum(), 1))
         color = _COLORS[number % len(_COLORS)]
-        # Hollow and of several shapes: classes of one size lie over each other.
+        # Hollow, and of another shape for each class: images of several classes often have the
+        # same size, and their marks lie on each other.
         axes.scatter(
             width,
             height,

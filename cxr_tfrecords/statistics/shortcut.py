@@ -1,9 +1,9 @@
-"""Whether a file's format and size alone tell its class: a shortcut that a model may learn.
+"""Whether format and size of a file alone predict its class: a shortcut that a model may learn.
 
 Radiographs of one class often come from one source, with its own format, image size and file
-size. A network can tell such sources apart by traces of them in the pixels, and then its figures
-are of the source and not of the disease. So a small decision tree is asked to name the class
-from these properties, without ever seeing a pixel, on images that it was not trained on.
+size. A network can recognise such a source by traces in the pixels, and then its scores measure
+the source and not the disease. So a small decision tree predicts the class from these properties
+of the files, without the pixels, and is scored on images that it was not trained on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 FEATURES = ("format", "mode", "height", "width", "aspect_ratio", "file_size")
 FOLDS = 5
 MAX_ROWS = 20_000
-# A warning needs both: what luck does not explain, and an effect worth a warning.
+# A warning needs both: an accuracy above chance by so many standard errors, which luck does not
+# explain, and by so much, as less is not worth a warning.
 _STANDARD_ERRORS = 3.0
 _MARGIN = 0.05
 _SEED = 0
@@ -25,10 +26,13 @@ SHORTCUT, NONE, ALIKE, NOT_TESTED = "shortcut", "none", "alike", "not tested"
 
 
 def choose_rows(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """At most `MAX_ROWS` rows, int64 and ascending, no more of one class than of another's share.
+    """Chooses at most `MAX_ROWS` rows, and at most an equal part of them from each class.
 
     Args:
       labels: [rows], class indices; negative: not to be chosen.
+
+    Returns:
+      int64, row numbers, ascending.
     """
     generator = np.random.default_rng(_SEED)
     quota = MAX_ROWS // max(num_classes, 1)
@@ -47,14 +51,15 @@ def measure(
     groups: np.ndarray,
     class_names: Sequence[str],
 ) -> dict[str, Any]:
-    """How well each feature, and all of them, predict the class of images not trained on.
+    """Measures by cross-validation how well each feature alone, and all, predict the class.
 
     Args:
-      features: name -> [rows], numbers or codes; see `FEATURES`.
-      labels: [rows], class indices; groups: [rows], of images that must stay together.
+      features: name -> [rows], numbers or codes of categories; see `FEATURES`.
+      labels: [rows], class indices.
+      groups: [rows], equal for images that must lie in the same fold.
 
     Returns:
-      `verdict` and `reason`; where it was tested, the scores as well (see `_describe`).
+      `verdict` and `reason`; if it could be tested, the scores as well (see `_describe`).
     """
     count = len(class_names)
     result: dict[str, Any] = {"rows": len(labels), "folds": FOLDS}
@@ -63,59 +68,62 @@ def measure(
     if all(len(np.unique(values)) < 2 for values in features.values()):
         reason = "all files are alike in format, mode, image size and file size"
         return {**result, "verdict": ALIKE, "reason": reason}
-    fold, groups_of = _deal(labels, groups, count)
-    fewest = int(groups_of.argmin())
-    if groups_of[fewest] < FOLDS:
+    fold, num_groups = _make_folds(labels, groups, count)
+    fewest = int(num_groups.argmin())
+    if num_groups[fewest] < FOLDS:
         reason = (
-            f"class {class_names[fewest]} has {groups_of[fewest]} independent images or groups, "
+            f"class {class_names[fewest]} has {num_groups[fewest]} independent images or groups, "
             f"and {FOLDS} are needed"
         )
         return {**result, "verdict": NOT_TESTED, "reason": reason}
     every = np.column_stack(list(features.values()))
     other = np.column_stack([v for name, v in features.items() if name != "file_size"])
     singles = {name: _score(values[:, None], labels, fold) for name, values in features.items()}
-    scores = _describe(_score(every, labels, fold), groups_of)
-    sourced = _describe(_score(other, labels, fold), groups_of)
+    scores = _describe(_score(every, labels, fold), num_groups)
+    without_file_size = _describe(_score(other, labels, fold), num_groups)
     warned = scores["above_chance"]
     return {
         **result,
         **scores,
         "verdict": SHORTCUT if warned else NONE,
         "reason": f"{'above' if warned else 'not clearly above'} guessing",
-        "without_file_size": sourced,
-        # The weaker sign: how far a picture compresses also depends on what it shows.
-        "file_size_only": warned and not sourced["above_chance"],
-        "single_features": {name: _describe(s, groups_of) for name, s in singles.items()},
+        "without_file_size": without_file_size,
+        # A weaker sign: the size of a compressed image also depends on what the image shows.
+        "file_size_only": warned and not without_file_size["above_chance"],
+        "single_features": {name: _describe(s, num_groups) for name, s in singles.items()},
     }
 
 
-def _deal(labels: np.ndarray, groups: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Deals whole groups to the folds, each class in turn.
+def _make_folds(
+    labels: np.ndarray, groups: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distributes whole groups over the folds, evenly for each of `count` classes.
 
-    scikit-learn's StratifiedGroupKFold does the like, group by group in Python.
+    scikit-learn's StratifiedGroupKFold does the same, but slowly: group by group in Python.
 
     Returns:
-      int64 [rows], the fold of each; int64 [count], groups of each class. A group of several
-      classes counts for that of its first row.
+      The fold of each row, int64 [rows], and the number of groups of each class, int64 [count]. A
+      group of more than one class counts for the class of its first row.
     """
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     order = np.random.default_rng(_SEED).permutation(len(first))
-    own = labels[first]
+    group_labels = labels[first]
     fold = np.zeros(len(first), np.int64)
     for label in range(count):
-        members = order[own[order] == label]
+        members = order[group_labels[order] == label]
         fold[members] = (np.arange(len(members)) + label) % FOLDS
-    return fold[inverse], np.bincount(own, minlength=count)
+    return fold[inverse], np.bincount(group_labels, minlength=count)
 
 
 def _score(features: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Balanced accuracy in each fold, [FOLDS]. features: [rows, features]."""
+    """Balanced accuracy in each fold, [FOLDS], of a tree that sees features [rows, features]."""
     from sklearn.tree import DecisionTreeClassifier
 
     scores = []
     for number in range(FOLDS):
         held_out = fold == number
-        # A tree, as it needs no scaling, takes codes as they are and repeats to the bit.
+        # A tree, because it needs no scaling of the features, accepts codes of categories as they
+        # are, and gives the same result each time.
         tree = DecisionTreeClassifier(
             max_depth=6, min_samples_leaf=2, class_weight="balanced", random_state=_SEED
         )
@@ -127,15 +135,16 @@ def _score(features: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.nda
     return np.array(scores)
 
 
-def _describe(scores: np.ndarray, groups_of: np.ndarray) -> dict[str, Any]:
-    """Mean, its errors, and whether it is above chance, which is 1 / classes.
+def _describe(scores: np.ndarray, num_groups: np.ndarray) -> dict[str, Any]:
+    """Mean, its standard errors, and whether it is above chance, which is 1 / classes.
 
-    Five folds of a small set can agree by luck. The error of mere guessing, which the number of
-    groups gives, is therefore the least that is allowed for.
+    The scores of five folds of a small set can agree by luck, so that their standard error is too
+    small. The standard error of guessing, which follows from the number of groups of each class,
+    is therefore used where it is larger.
     """
-    chance = 1 / len(groups_of)
+    chance = 1 / len(num_groups)
     mean, error = scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores))
-    guessing = chance * np.sqrt((chance * (1 - chance) / groups_of).sum())
+    guessing = chance * np.sqrt((chance * (1 - chance) / num_groups).sum())
     excess = mean - chance
     return {
         "balanced_accuracy": round(float(mean), 4),

@@ -1,7 +1,7 @@
-"""sources.csv as columns, and what the statistics page says of them.
+"""The table sources.csv, and the figures of the statistics page that are counted from it.
 
-There can be millions of rows, so everything is counted in columns; only the few rows that are
-shown by name become Python objects.
+It can have millions of rows, so everything is counted in columns; only the few rows that the
+page shows by name become Python objects.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.splits import SPLITS
 from cxr_tfrecords.statistics import shortcut
 
-# Few distinct values each, or plain text, or numbers that are empty for rejected files.
-_WORDS = ("class", "split", "format", "mode", "tied_by", "reason")
+_CATEGORIES = ("class", "split", "format", "mode", "tied_by", "reason")  # few distinct values each
 _TEXTS = ("shard", "filename", "group")
-_NUMBERS = ("num_bytes", "height", "width")
+_NUMBERS = ("num_bytes", "height", "width")  # empty for rejected files
 
 _SIZES_LISTED = 20
 _POINTS = 300
@@ -38,10 +37,10 @@ class SourceTable:
     """Rows of sources.csv.
 
     Attributes:
-      table: the columns above, words as dictionaries.
-      class_names: label order.
+      table: the columns above, the categories dictionary-encoded.
+      class_names: a label is an index into them.
       labels: int64 [rows].
-      written: bool [rows], whether a shard holds it.
+      written: bool [rows], whether a shard holds the image.
     """
 
     table: pa.Table
@@ -50,16 +49,16 @@ class SourceTable:
     written: np.ndarray
 
     def codes(self, column: str) -> tuple[np.ndarray, list[str]]:
-        """int64 [rows] into the column's distinct words, which are sorted."""
+        """Indices, int64 [rows], into the sorted distinct values of a category; and these."""
         encoded = self.table[column].combine_chunks()
-        words = encoded.dictionary.to_pylist()
-        order = np.argsort(np.array(words, object))
-        ranks = np.empty(len(words), np.int64)
-        ranks[order] = np.arange(len(words))
-        return ranks[encoded.indices.to_numpy()], [words[i] for i in order]
+        values = encoded.dictionary.to_pylist()
+        order = np.argsort(np.array(values, object))
+        ranks = np.empty(len(values), np.int64)
+        ranks[order] = np.arange(len(values))
+        return ranks[encoded.indices.to_numpy()], [values[i] for i in order]
 
     def numbers(self, column: str) -> np.ndarray:
-        """int64 [rows], 0 where there is none."""
+        """A column of numbers, int64 [rows]; 0 where it is empty."""
         return pc.fill_null(self.table[column], 0).to_numpy()
 
     def rows(self, numbers: np.ndarray) -> list[dict[str, Any]]:
@@ -71,12 +70,11 @@ def read_sources(path: str, manifest: Mapping[str, Any]) -> SourceTable:
     """Reads a data set's sources.csv.
 
     Raises:
-      UserError: it is missing, damaged, of an older version, or not of this manifest.
+      UserError: it is missing or damaged, or does not belong to this manifest.
     """
     file_name = files.join(path, dataset_dir.SOURCES)
-    word = pa.dictionary(pa.int32(), pa.string())
     types = {
-        **dict.fromkeys(_WORDS, word),
+        **dict.fromkeys(_CATEGORIES, pa.dictionary(pa.int32(), pa.string())),
         **dict.fromkeys(_TEXTS, pa.string()),
         **dict.fromkeys(_NUMBERS, pa.int64()),
     }
@@ -92,8 +90,8 @@ def read_sources(path: str, manifest: Mapping[str, Any]) -> SourceTable:
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         missing = isinstance(error, FileNotFoundError)
-        what = "is missing" if missing else f"cannot be read ({reason})"
-        raise UserError(f"{file_name} {what}: build again with --overwrite") from error
+        fault = "is missing" if missing else f"cannot be read ({reason})"
+        raise UserError(f"{file_name} {fault}: build again with --overwrite") from error
     names = tuple(manifest["class_names"])
     table = table.unify_dictionaries().combine_chunks()
     labels = _positions(table["class"], names)
@@ -101,22 +99,19 @@ def read_sources(path: str, manifest: Mapping[str, Any]) -> SourceTable:
     written = split >= 0
     cells = np.bincount(split[written] * len(names) + labels[written], minlength=3 * len(names))
     expected = [manifest["counts"][s][name] for s in SPLITS for name in names]
-    if (labels < 0).any() or cells.tolist() != expected or len(table) != _found(manifest):
+    num_found = manifest["sources"]["found"]
+    if (labels < 0).any() or cells.tolist() != expected or len(table) != num_found:
         raise UserError(
             f"{file_name} does not list the images that {dataset_dir.MANIFEST} counts: run the "
-            "build or --append again that was interrupted, or build again with --overwrite"
+            "interrupted build or --append again, or build again with --overwrite"
         )
     return SourceTable(table, names, labels, written)
 
 
-def _found(manifest: Mapping[str, Any]) -> int:
-    return manifest["sources"]["found"]
-
-
-def _positions(column: pa.ChunkedArray, words: tuple[str, ...]) -> np.ndarray:
-    """int64 [rows], place of each value among the words; -1: none of them."""
-    places = pc.index_in(column.cast(pa.string()), pa.array(words, pa.string()))
-    return pc.fill_null(places, -1).to_numpy().astype(np.int64)
+def _positions(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
+    """Index of each row's value in `values`, int64 [rows]; -1 where it is not one of them."""
+    positions = pc.index_in(column.cast(pa.string()), pa.array(values, pa.string()))
+    return pc.fill_null(positions, -1).to_numpy().astype(np.int64)
 
 
 def describe_files(sources: SourceTable) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def describe_files(sources: SourceTable) -> dict[str, Any]:
         quantiles = np.percentile(num_bytes[rows], [0, 5, 25, 50, 75, 95, 100]).round()
         result[name] = {
             "images": len(rows),
-            **{f"{c}s": _tally(own[rows], words) for c, (own, words) in codes.items()},
+            **{f"{c}s": _tally(of_rows[rows], values) for c, (of_rows, values) in codes.items()},
             "num_sizes": len(distinct),
             "sizes": _unpacked(distinct[common], counts[common]),
             "bytes": dict(
@@ -146,18 +141,19 @@ def describe_files(sources: SourceTable) -> dict[str, Any]:
 
 
 def size_points(sources: SourceTable) -> dict[str, list[list[int]]]:
-    """Class name -> [height, width, images] for a picture; thinned evenly where there are many."""
+    """Class name -> [height, width, images] of each image size, to plot; evenly spaced ones of
+    many sizes."""
     sizes, points = _sizes(sources), {}
     for label, name in enumerate(sources.class_names):
-        own = sizes[sources.written & (sources.labels == label)]
-        distinct, counts = np.unique(own, return_counts=True)
+        of_class = sizes[sources.written & (sources.labels == label)]
+        distinct, counts = np.unique(of_class, return_counts=True)
         kept = np.unique(np.linspace(0, len(distinct) - 1, _POINTS).astype(int))
         points[name] = _unpacked(distinct[kept], counts[kept])
     return points
 
 
 def _sizes(sources: SourceTable) -> np.ndarray:
-    """int64 [rows], height and width in one number: what differs in either is told apart."""
+    """Height and width in one number, int64 [rows], so that equal sizes are equal numbers."""
     return sources.numbers("height") << 32 | sources.numbers("width")
 
 
@@ -165,17 +161,21 @@ def _unpacked(sizes: np.ndarray, counts: np.ndarray) -> list[list[int]]:
     return np.column_stack([sizes >> 32, sizes & 0xFFFFFFFF, counts]).tolist()
 
 
-def _tally(codes: np.ndarray, words: list[str]) -> dict[str, int]:
-    """Word -> rows, without words that none has."""
-    counts = np.bincount(codes, minlength=len(words)).tolist()
-    return {word: count for word, count in zip(words, counts, strict=True) if count}
+def _tally(codes: np.ndarray, values: list[str]) -> dict[str, int]:
+    """Value -> number of rows that have it, without values that no row has."""
+    counts = np.bincount(codes, minlength=len(values)).tolist()
+    return {value: count for value, count in zip(values, counts, strict=True) if count}
 
 
 def describe_rejected(sources: SourceTable, set_aside: Mapping[str, int]) -> dict[str, Any]:
-    """Rejected files: how many by reason, the first by name. set_aside: not called rejected."""
-    codes, words = sources.codes("reason")
-    rejected = np.array([bool(w) and w not in set_aside for w in words], bool)[codes]
-    reasons = _tally(codes[rejected], words)
+    """Rejected files: how many by reason, and the names of the first.
+
+    Args:
+      set_aside: reasons for which an image was not written, though its file is a good one.
+    """
+    codes, values = sources.codes("reason")
+    rejected = np.array([bool(v) and v not in set_aside for v in values], bool)[codes]
+    reasons = _tally(codes[rejected], values)
     common = sorted(reasons.items(), key=lambda one: (-one[1], one[0]))[:_REASONS_SHOWN]
     rows = sources.rows(np.flatnonzero(rejected)[:_REJECTED_SHOWN])
     return {
@@ -187,38 +187,39 @@ def describe_rejected(sources: SourceTable, set_aside: Mapping[str, int]) -> dic
 
 
 def choose_groups(sources: SourceTable, conflicts: list[str]) -> list[dict[str, Any]]:
-    """The groups that the page shows: label conflicts, then copies, then given groups.
+    """Chooses the groups that the page shows: label conflicts, then copies, then given groups.
 
     Args:
       conflicts: ids of groups whose copies lie in several classes.
     """
     ids = sources.table["group"]
-    codes, words = sources.codes("tied_by")
-    copies = np.array(["pixels" in w or "near" in w for w in words], bool)[codes]
-    tied = np.array([bool(w) for w in words], bool)[codes]
+    codes, values = sources.codes("tied_by")
+    copies = np.array(["pixels" in v or "near" in v for v in values], bool)[codes]
+    grouped = np.array([bool(v) for v in values], bool)[codes]
     chosen = list(conflicts[:_GROUPS_SHOWN])
-    for rows in (copies, tied):
+    for rows in (copies, grouped):
         if len(chosen) < _GROUPS_SHOWN:
-            found = pc.unique(ids.filter(pa.array(rows)))
-            found = found.filter(pc.invert(pc.is_in(found, pa.array(chosen, pa.string()))))
-            chosen += found[: _GROUPS_SHOWN - len(chosen)].to_pylist()
-    here = pc.is_in(ids, pa.array(chosen, pa.string())).to_numpy()
+            more = pc.unique(ids.filter(pa.array(rows)))
+            more = more.filter(pc.invert(pc.is_in(more, pa.array(chosen, pa.string()))))
+            chosen += more[: _GROUPS_SHOWN - len(chosen)].to_pylist()
+    shown = pc.is_in(ids, pa.array(chosen, pa.string())).to_numpy()
     members: dict[str, list[dict[str, Any]]] = {group: [] for group in chosen}
-    for row in sources.rows(np.flatnonzero(here)):
+    for row in sources.rows(np.flatnonzero(shown)):
         members[row["group"]].append(row)
     return [
         {
             "group": group,
             "label_conflict": group in conflicts,
             "images": len(members[group]),
-            "shown": _shown(members[group]),
+            "shown": _choose_members(members[group]),
         }
         for group in chosen
     ]
 
 
-def _shown(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few of a group: copies before what a given group adds, and each class before a second."""
+def _choose_members(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Chooses a few images of a group: one of each class before a second one, copies before images
+    that only share a given group."""
     seen: dict[str, int] = {}
     ranked = []
     for row in sorted(members, key=lambda row: row["tied_by"] in ("", "group")):
@@ -230,7 +231,7 @@ def _shown(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure_shortcut(sources: SourceTable) -> dict[str, Any]:
-    """Whether format and size of the written files tell the class, see `shortcut.measure`."""
+    """Whether format and size of the written files predict the class, see `shortcut.measure`."""
     names = sources.class_names
     rows = shortcut.choose_rows(np.where(sources.written, sources.labels, -1), len(names))
     height, width = sources.numbers("height")[rows], sources.numbers("width")[rows]
