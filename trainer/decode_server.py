@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     from trainer.input import decode_service
 
     server = decode_service.start_server(FLAGS.host or socket.gethostname(), FLAGS.port)
-    print(f"decodes for trainers with --data_service={server.address}; ^C ends it", flush=True)
+    print(f"decodes for trainers with --data_service={server.address}; Ctrl-C stops it", flush=True)
     try:
         server.dispatcher.join()
     except KeyboardInterrupt:

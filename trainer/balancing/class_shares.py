@@ -20,7 +20,7 @@ import numpy as np
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.splits import apportion
 
-# As in imbalanced-learn; a mapping of class to count is the seventh.
+# As in imbalanced-learn, which also takes a mapping of class to count, as `Sampling` does.
 SAMPLING_STRATEGIES = ("auto", "minority", "majority", "not minority", "not majority", "all")
 # Exponent q of n_c in the shares n_c^q / sum_j(n_j^q), Kang et al. 2020, eq. 1. The square root
 # is Mahajan et al. 2018, section 2.2, after the subsampling of Mikolov et al. 2013.

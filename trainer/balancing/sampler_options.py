@@ -25,8 +25,8 @@ def parse_distribution(items: Sequence[str]) -> Distribution:
     """
     if len(items) == 1 and items[0] in class_shares.DISTRIBUTIONS:
         return items[0]
-    words = "|".join(class_shares.DISTRIBUTIONS)
-    return parse_pairs("target_distribution", items, float, f"class=share nor {words}")
+    words = ", ".join(class_shares.DISTRIBUTIONS)
+    return parse_pairs("target_distribution", items, float, f"CLASS=share, or alone one of {words}")
 
 
 def parse_sampling_strategy(items: Sequence[str]) -> SamplingStrategy:
@@ -37,8 +37,11 @@ def parse_sampling_strategy(items: Sequence[str]) -> SamplingStrategy:
     """
     if len(items) == 1 and items[0] in class_shares.SAMPLING_STRATEGIES:
         return items[0]
-    words = "|".join(class_shares.SAMPLING_STRATEGIES)
-    return parse_pairs("sampling_strategy", items, int, f"class=count nor {words}") or "auto"
+    words = ", ".join(class_shares.SAMPLING_STRATEGIES)
+    return (
+        parse_pairs("sampling_strategy", items, int, f"CLASS=count, or alone one of {words}")
+        or "auto"
+    )
 
 
 def parse_counts(flag: str, items: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -47,7 +50,7 @@ def parse_counts(flag: str, items: Sequence[str]) -> tuple[tuple[str, int], ...]
     Raises:
       UserError: naming the flag: an item is not class=count, or names a class twice.
     """
-    return parse_pairs(flag, items, int, "class=count nor a class's only count")
+    return parse_pairs(flag, items, int, "CLASS=count")
 
 
 def check(
@@ -74,7 +77,7 @@ def check(
     if isinstance(distribution, str) and distribution not in class_shares.DISTRIBUTIONS:
         raise UserError(
             f"--target_distribution={distribution} is not one of "
-            f"{', '.join(class_shares.DISTRIBUTIONS)}, and not CLASS=share,…"
+            f"{', '.join(class_shares.DISTRIBUTIONS)}: give one of them, or CLASS=share,…"
         )
     # Which classes the pairs name is checked when the data set is known, and so is a distribution.
     words: str | dict[int, int] = sampling_strategy if isinstance(sampling_strategy, str) else {}
@@ -107,7 +110,7 @@ def resolve_distribution(
     if wrong:
         raise UserError(
             f"--target_distribution must name each class of the data set once; "
-            f"{', '.join(map(repr, wrong))} unknown or left out "
+            f"{', '.join(map(repr, wrong))} is unknown or left out "
             f"(classes: {', '.join(class_names)})"
         )
     total = sum(shares.values())
@@ -138,6 +141,15 @@ def resolve_sampling_strategy(
 def parse_pairs(
     flag: str, items: Sequence[str], kind: Callable[[str], Any], expected: str
 ) -> tuple[tuple[str, Any], ...]:
+    """Parses `CLASS=value` items into pairs of name and value.
+
+    Args:
+      flag: its name, for the message; kind: turns the text after `=` into the value.
+      expected: what an item must be, for the message.
+
+    Raises:
+      UserError: an item is something else, or names a class for the second time.
+    """
     pairs: dict[str, Any] = {}
     for item in items:
         name, _, text = item.rpartition("=")
@@ -146,6 +158,6 @@ def parse_pairs(
         except ValueError:
             value = None
         if not name or value is None or name in pairs:
-            raise UserError(f"--{flag}: {item!r} is neither {expected}, or names its class twice")
+            raise UserError(f"--{flag}: {item!r} must be {expected}; name each class once")
         pairs[name] = value
     return tuple(pairs.items())

@@ -1,8 +1,8 @@
 """Balancing as a plan: which records an epoch of training delivers, in order, and mirrored or not.
 
-A plan is a pure function of (sampler, class counts, seed, epoch): resuming is slicing it, and
-replicas and hosts take parts of one and the same order. A sampler chooses labels and record
-numbers, not images, so no record is read or decoded that is not used. Only NumPy is needed.
+A plan is a pure function of (sampler, class counts, seed, epoch): a resumed run takes the rest of
+it, and replicas and hosts take parts of one and the same order. A sampler chooses labels and
+record numbers, not images, so no record is read or decoded that is not used. Only NumPy is needed.
 
 `sampler_table.SAMPLERS` says which samplers there are. Class counts come from a data set's
 metadata, so the length of an epoch is known before any draw.

@@ -142,7 +142,7 @@ def parse_deploy_prior(
     Raises:
       UserError: a class is missing, unknown or has a negative share, or all shares are 0.
     """
-    pairs = dict(sampler_options.parse_pairs("deploy_prior", items, float, "class=share"))
+    pairs = dict(sampler_options.parse_pairs("deploy_prior", items, float, "CLASS=share"))
     if not pairs:
         return None
     shares = np.array(list(pairs.values()))

@@ -52,7 +52,7 @@ def export(
     model = create_deployed(run_directory.load_model(run_dir), plan)
     if os.path.exists(output_dir) and (not os.path.isdir(output_dir) or os.listdir(output_dir)):
         raise UserError(
-            f"--output_dir={output_dir} is there already: name a new or empty directory"
+            f"--output_dir={output_dir} exists and is not empty: name a new or an empty directory"
         )
     content = describe(run, plan, natural=shares is None)
     with files.replacing_folder(output_dir) as temporary:

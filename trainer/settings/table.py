@@ -36,7 +36,7 @@ _LOSS = "The loss"
 _OPTIMISATION = "Optimisation"
 _BEST = "Choosing the best epoch"
 _WHERE = "Where it runs"
-_SPEED = "Memory, speed and interruptions (none of these changes what a run computes, but --cache)"
+_SPEED = "Memory, speed and interruptions (only --cache can change what a run computes)"
 
 
 def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:

@@ -207,7 +207,7 @@ def test_a_taken_directory_and_an_unfinished_run_are_refused(run_dir, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     new = str(tmp_path / "new")
-    with pytest.raises(UserError, match=r"--output_dir=.*taken is there already"):
+    with pytest.raises(UserError, match=r"--output_dir=.*taken exists and is not empty"):
         list(exported_model.export(run_dir, str(tmp_path / "taken")))
     with pytest.raises(UserError, match=r"is .* a finished run"):
         list(exported_model.export(str(tmp_path), new))
