@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.evaluation import study_size
-from trainer.evaluation.bootstrap import FIXED, RANDOM
+from trainer.evaluation.bootstrap import FIXED, RANDOM, group_weights
 from trainer.evaluation.crossed_seeds import CrossedSeeds, Estimate
 
 SEEDS = (0, 1, 2)
@@ -196,3 +196,22 @@ def test_more_seeds_and_more_images_are_enough_exactly_when_said():
     times = study_size.images_needed(one, 0.06)
     assert 0 < times < 2
     assert study_size.images_needed(one, 0.001) is None  # seeds differ on any number of images
+
+
+def test_two_seeds_that_agree_by_chance_do_not_look_exact():
+    """The noise of single images alone makes seeds differ, and the bootstrap knows how much."""
+    covariance = np.diag(np.full(4, 0.01**2))
+    values = _with_covariance([[0.8, 0.8], [0.7, 0.7]], covariance)
+    study = CrossedSeeds(values, [(0, 1)] * 2, groups=10**9)
+    assert study.difference(0, 1).standard_error == pytest.approx(0.01)
+    assert study.mean(0).standard_error == pytest.approx(0.01 / 2**0.5)
+
+
+def test_variance_over_groups_is_that_of_a_mean():
+    """The bootstrap's is (groups - 1) / groups of it, which matters where there are few."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, 10)
+    weights = group_weights(np.arange(10), 20_000, seed=0)
+    values = (images @ weights.T / weights.sum(axis=1))[np.newaxis]
+    one = CrossedSeeds([values], [(0,)], groups=10).mean(0)
+    assert one.standard_error == pytest.approx(images.std(ddof=1) / 10**0.5, rel=0.02)
