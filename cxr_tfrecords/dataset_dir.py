@@ -1,13 +1,13 @@
-"""A dataset directory: shards by split and class, TFDS metadata, and our manifest.
+"""A dataset directory: shards by split and class, metadata for TFDS, and the manifest.
 
     DATA/
       cxr-train_viral_pneumonia.tfrecord-00000-of-00004   one set of shards per split and class
-      dataset_info.json, features.json, …                  what TFDS reads
-      manifest.json                                        what it was built from, and how
-      sources.csv                                          each source file: its shard or reason
+      dataset_info.json, features.json, …                  metadata that TFDS reads
+      manifest.json                                        sources, settings, counts, shards
+      sources.csv                                          each source file: its shard, or why not
       stats.html, stats.json                               the statistics page (see `stats`)
 
-`load` reads the manifest alone: counts, priors and steps are never found by reading shards.
+`load` reads only the manifest and the sizes of the files: counts never need a shard to be read.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ NAME = "cxr"
 FORMAT = "cxr-tfrecords/1"
 MANIFEST = "manifest.json"
 SOURCES = "sources.csv"
-# Of sources.csv, one row a source file. `shard` is empty where it was not written, `reason` says
-# why; `group` is the same for all images that must share a split, `tied_by` says why they must;
-# `given_group` and `patient` are salted hashes of a table's column and of a DICOM file's patient.
+# sources.csv has one row for each source file. `shard` is empty if the image was not written, and
+# `reason` says why. `group` is the same for images that must be in one split, and `tied_by` says
+# why. `given_group` (of an input table) and `patient` (of a DICOM file) are salted hashes.
 SOURCE_COLUMNS = (
     *("class", "split", "shard", "filename", "num_bytes", "sha256", "height", "width", "format"),
     *("mode", "pixel_digest", "stored_digest", "near_hash", "group", "tied_by", "given_group"),
@@ -46,9 +46,8 @@ class Shard:
     """One TFRecord file, all of one split and one class.
 
     Attributes:
-      path: full path.
+      path, label: full path; class index.
       split: `train`, `validation` or `test`.
-      label: class index.
       num_examples, num_bytes: as written.
       digest: hex SHA-256 over the records' bytes in order.
     """
@@ -63,22 +62,21 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetDir:
-    """What the metadata say of a dataset directory.
+    """The metadata of a dataset directory.
 
     Attributes:
       path: the directory.
-      class_names: true names; a label is an index into them.
-      class_slugs: their form in file and TFDS split names.
-      image_size: pixels; images are square.
-      channels: 1 (gray) or 3 (RGB).
+      class_names: names as the user wrote them; a label is an index into them.
+      class_slugs: their form in names of files and of TFDS splits.
+      image_size: pixels of a side; images are square. channels: 1 (gray) or 3 (RGB).
       encoding: `png`, `raw` or `jpeg`.
       counts: split -> number of examples of each class.
       fingerprint: hex digest of all records and of how to read them.
       mean, std: per channel, over the training split, in pixel units 0..255.
-      split_unit: what never lies in two splits, in words.
-      balanced_splits: splits whose class mix is not the natural one.
+      split_unit: the unit of the split, in words: images of one unit never lie in two splits.
+      balanced_splits: splits in which all classes were cut to one size.
       has_masks: whether records hold lung masks.
-      mask: what reading shows of an image: all (`none`), only `lungs` or only `background`.
+      mask: the part of an image that is read: all (`none`), only `lungs` or only `background`.
       shards: sorted by split (train, validation, test), label and number.
     """
 
@@ -113,26 +111,26 @@ class DatasetDir:
         """
         if mask != "none" and not self.has_masks:
             raise UserError(
-                f"--mask={mask}: {self.path} holds no lung masks: build it with --with_masks from "
-                "a folder that has them"
+                f"--mask={mask} needs lung masks, and {self.path} holds none: build it with "
+                "--with_masks from a folder that has them"
             )
         return dataclasses.replace(self, mask=mask)
 
     def split_shards(self, split: str, label: int | None = None) -> tuple[Shard, ...]:
-        """Shards of a split (and class) in canonical order: by label, then number."""
+        """Shards of a split, or of one class of it, sorted by label, then number."""
         return tuple(s for s in self.shards if s.split == split and label in (None, s.label))
 
 
 def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
-    """File and split names of classes: lower case, other characters than a-z 0-9 as `_`.
+    """Forms of class names for files and TFDS splits: lower case, `_` for all but a-z and 0-9.
 
     Raises:
-      UserError: two classes would share a name, or one would have none; or a name holds a line
-        break or the like, with which TFDS would count the classes wrongly.
+      UserError: two forms are equal, or one is empty; or a name holds a line break or the like,
+        with which TFDS would count the classes wrongly.
     """
     for name in class_names:
         if not name.isprintable():
-            raise UserError(f"class {name!r} has a name with characters that cannot be shown")
+            raise UserError(f"class {name!r} has unprintable characters in its name: rename it")
     result = tuple(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in class_names)
     for index, slug in enumerate(result):
         if not slug or slug in result[:index]:
@@ -151,7 +149,7 @@ def shard_name(split: str, slug: str, number: int, total: int) -> str:
 def dataset_fingerprint(
     class_names: Sequence[str], image: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Hex digest of what a trainer sees: the records, and how to read them."""
+    """Hex SHA-256 of all that a training depends on: the records, and how to read them."""
     content = {
         "class_names": list(class_names),
         "image": dict(image),
@@ -164,26 +162,28 @@ def read_manifest(path: str) -> dict[str, Any]:
     """Returns the manifest of a finished build.
 
     Raises:
-      UserError: no such directory, no manifest, or one that cannot be read.
+      UserError: there is no such directory, or no manifest, or it cannot be read.
     """
     file_name = files.join(path, MANIFEST)
     with files.explained(path, "data_dir"):
-        found = files.exists(file_name)
-    if not found:
-        state = "holds no finished build" if files.exists(path) else "does not exist"
-        raise UserError(
-            f"{path} {state} ({MANIFEST} is missing): make one with "
-            f"`python -m beam_pipelines.build --output_dir={path}`, or name another --data_dir"
-        )
+        if not files.exists(file_name):
+            state = "holds no finished build" if files.exists(path) else "does not exist"
+            raise UserError(
+                f"{path} {state} ({MANIFEST} is missing): make one with "
+                f"`python -m beam_pipelines.build --output_dir={path}`, or name another --data_dir"
+            )
     try:
         manifest = files.read_json(file_name)
-        found = manifest.get("format")
+        manifest_format = manifest.get("format")
     except (ValueError, AttributeError) as error:
         raise UserError(
             f"{file_name} is damaged ({error}): build again with --overwrite"
         ) from error
-    if found != FORMAT:
-        raise UserError(f"{file_name} has format {found!r}, this version reads {FORMAT!r}")
+    if manifest_format != FORMAT:
+        raise UserError(
+            f"{file_name} has format {manifest_format!r}, but this version reads only {FORMAT!r}: "
+            "build again with --overwrite, or install the version that built it"
+        )
     return manifest
 
 
@@ -191,30 +191,21 @@ def load(path: str) -> DatasetDir:
     """Loads a dataset directory's metadata and checks that its shards are there.
 
     Raises:
-      UserError: not a finished build, or a shard is missing or of another size.
+      UserError: the build is not finished, or a shard is missing or has another size.
     """
     manifest = read_manifest(path)
-    names = tuple(manifest["class_names"])
-    sizes = files.sizes(path)
+    names, sizes = tuple(manifest["class_names"]), files.sizes(path)
     shards = []
     for entry in manifest["shards"]:
-        size = sizes.get(entry["file"])
+        size, shard_path = sizes.get(entry["file"]), files.join(path, entry["file"])
         if size != entry["num_bytes"]:
             state = "is missing" if size is None else f"has {size} bytes"
             raise UserError(
-                f"shard {files.join(path, entry['file'])} {state}, expected "
-                f"{entry['num_bytes']} bytes: run the build again to mend it"
+                f"shard {shard_path} {state}, expected {entry['num_bytes']} bytes: run the build "
+                "again to repair it"
             )
-        shards.append(
-            Shard(
-                files.join(path, entry["file"]),
-                entry["split"],
-                names.index(entry["class"]),
-                entry["num_examples"],
-                entry["num_bytes"],
-                entry["digest"],
-            )
-        )
+        written = entry["num_examples"], entry["num_bytes"], entry["digest"]
+        shards.append(Shard(shard_path, entry["split"], names.index(entry["class"]), *written))
     return DatasetDir(
         path=path,
         class_names=names,
@@ -227,18 +218,18 @@ def load(path: str) -> DatasetDir:
         mean=tuple(manifest["pixels"]["mean"]),
         std=tuple(manifest["pixels"]["std"]),
         shards=tuple(shards),
-        split_unit=manifest.get("split_proof", {}).get("unit", ""),
-        balanced_splits=tuple(manifest.get("config", {}).get("balance_splits", ())),
+        split_unit=manifest["split_proof"]["unit"],
+        balanced_splits=tuple(manifest["config"]["balance_splits"]),
         has_masks=bool(manifest["image"].get("mask")),
     )
 
 
 def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
-    """Writes what `tfds.builder_from_directory(path)` needs, beside the shards."""
+    """Writes the files that `tfds.builder_from_directory(path)` needs, beside the shards."""
     if files.is_local(path):
         _write_tfds_metadata(path, manifest)
         return
-    # TFDS looks for the shards by name: it gets empty ones, and what it writes is copied.
+    # TFDS writes to a local folder with empty files for shards; its own files are copied from it.
     with tempfile.TemporaryDirectory() as folder:
         for shard in manifest["shards"]:
             open(os.path.join(folder, shard["file"]), "wb").close()
@@ -283,9 +274,8 @@ def _tfds_features(manifest: Mapping[str, Any]) -> Any:
     import tensorflow_datasets as tfds
 
     features = tfds.features
-    size, channels = manifest["image"]["size"], manifest["image"]["channels"]
-    encoding = manifest["image"]["encoding"]
-    shape = (size, size, channels)
+    size, encoding = manifest["image"]["size"], manifest["image"]["encoding"]
+    shape = (size, size, manifest["image"]["channels"])
     if encoding == "raw":
         encoded: Any = features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
     else:

@@ -78,7 +78,7 @@ def write_dataset(
     image = {"size": image_size, "channels": channels, "encoding": encoding}
     manifest = {
         "format": dataset_dir.FORMAT,
-        "config": {"dedup": "keep", "near_distance": -1},
+        "config": {"dedup": "keep", "near_distance": -1, "balance_splits": []},
         "class_names": list(names),
         "class_slugs": list(class_slugs),
         "image": image,
@@ -86,6 +86,7 @@ def write_dataset(
         "fingerprint": dataset_dir.dataset_fingerprint(names, image, shards),
         "pixels": {"mean": [100.0] * channels, "std": [35.0] * channels},
         "shards": shards,
+        "split_proof": {"unit": ""},
     }
     files.write_json(os.path.join(path, dataset_dir.MANIFEST), manifest)
     return dataset_dir.load(path)

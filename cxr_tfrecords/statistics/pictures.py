@@ -72,7 +72,7 @@ def read_thumbnails(
         except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
             raise UserError(
                 f"shard {files.join(path, entry['file'])} cannot be read ({error}): run the build "
-                "again, which writes it anew"
+                "again to repair it"
             ) from error
     return thumbnails
 

@@ -247,7 +247,7 @@ def test_odd_names_of_files_and_classes_survive(radiographs, tmp_path):
     [
         ("covid", "class folder 'covid' becomes the file name 'covid', which is .* taken"),
         ("+++", r"class folder '\+\+\+' becomes the file name '', which is empty"),
-        ("a\nb", r"class 'a\\nb' has a name with characters that cannot be shown"),
+        ("a\nb", r"class 'a\\nb' has unprintable characters in its name"),
     ],
 )
 def test_class_names_that_cannot_be_kept_apart_are_refused_before_any_work(
