@@ -72,31 +72,38 @@ def table(config_class: Any) -> dict[str, Setting]:
     }
 
 
-def define_flags(config_class: Any, names: Collection[str] | None = None) -> None:
+def define_flags(
+    config_class: Any,
+    names: Collection[str] | None = None,
+    values: flags.FlagValues = flags.FLAGS,
+) -> None:
     """Defines an absl flag for each setting of a dataclass, or for those in `names`.
 
-    They are defined group by group, in the order of the class's `groups`.
+    They are defined group by group, in the order of the class's `groups`, for this process's
+    command line or, in `values`, for another one.
     """
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     rows = table(config_class)
     for name in sorted(rows, key=lambda name: config_class.groups.index(rows[name].group)):
         if names is None or name in names:
-            _define(rows[name], fields[name])
-            GROUPS[name] = rows[name].group
+            _define(rows[name], fields[name], values)
+            if values is flags.FLAGS:
+                GROUPS[name] = rows[name].group
             if rows[name].alias:
-                flags.DEFINE_alias(rows[name].alias, name)
+                flags.DEFINE_alias(rows[name].alias, name, flag_values=values)
 
 
-def _define(row: Setting, field: dataclasses.Field[Any]) -> None:
+def _define(row: Setting, field: dataclasses.Field[Any], values: flags.FlagValues) -> None:
     name: str = field.name
     default: Any = field.default
     # A text where annotations are not evaluated, as `float | None`.
     kind = getattr(field.type, "__name__", str(field.type)).split(" ")[0]
     if row.parse is not None:
         listed = [default] if isinstance(default, str) and default else list(default)
-        flags.DEFINE_list(name, listed, row.help)
+        flags.DEFINE_list(name, listed, row.help, flag_values=values)
     elif row.choices:
-        flags.DEFINE_enum(name, str(default), [str(choice) for choice in row.choices], row.help)
+        choices = [str(choice) for choice in row.choices]
+        flags.DEFINE_enum(name, str(default), choices, row.help, flag_values=values)
     else:
         define: Any = {
             "bool": flags.DEFINE_bool,
@@ -104,28 +111,32 @@ def _define(row: Setting, field: dataclasses.Field[Any]) -> None:
             "float": flags.DEFINE_float,
             "str": flags.DEFINE_string,
         }[kind]
-        define(name, default, row.help)
+        define(name, default, row.help, flag_values=values)
 
 
-def flag_values(config_class: Any, names: Collection[str] | None = None) -> dict[str, Any]:
+def flag_values(
+    config_class: Any,
+    names: Collection[str] | None = None,
+    values: flags.FlagValues = flags.FLAGS,
+) -> dict[str, Any]:
     """Name -> value of the flags that `define_flags` has defined, as the dataclass takes them.
 
     Raises:
       UserError: a list is malformed.
     """
-    values: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     defaults: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(config_class)
     }
     for name, row in table(config_class).items():
         if names is None or name in names:
-            value: Any = flags.FLAGS[name].value
+            value: Any = values[name].value
             if row.parse is not None:
                 value = row.parse(value)
             elif row.choices:
                 value = type(defaults[name])(value)
-            values[name] = value
-    return values
+            result[name] = value
+    return result
 
 
 def check(config: Any) -> None:

@@ -26,7 +26,7 @@ from absl import flags
 
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
-from trainer.comparison import method_grid
+from trainer.comparison import method_grid, study_cells, study_checks, study_runs
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings import table
 
@@ -47,11 +47,13 @@ flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds: each method is trained once 
 flags.DEFINE_list("backbones", ["tiny"], "Backbones of trainer.main.")
 flags.DEFINE_enum(
     "budget",
-    "epochs",
-    ["epochs", "steps"],
-    "epochs: every method trains --epochs of its own epochs, as papers do; oversampling then makes "
-    "several times the updates of undersampling. steps: every method makes the same number of "
-    "updates, --epochs times those of an epoch without balancing, without early stopping.",
+    "steps",
+    ["steps", "epochs"],
+    "steps: every method makes the same number of updates, --epochs times those of an epoch "
+    "without balancing, without early stopping. epochs: every method trains --epochs of its own "
+    "epochs at most, as papers do; oversampling then makes several times the updates of "
+    "undersampling. With both the learning rate stays the same, unless --reduce_lr_patience is "
+    "given: lowered at a plateau, it would follow another schedule with each method.",
 )
 flags.DEFINE_integer(
     "epochs", table.Settings.epochs, "Largest number of epochs, see --budget.", lower_bound=1
@@ -110,12 +112,14 @@ def main(argv: list[str]) -> int:
             )
         named = _find_runs(FLAGS.runs)
     else:
-        cells = _make_cells()
-        failed = method_grid.run_grid(FLAGS.study_dir, cells, _common_flags(argv[1:]), FLAGS.jobs)
+        study = _make_study(argv[1:])
+        study_checks.check_same_study(study)
+        failed = study_runs.run_study(study, FLAGS.jobs)
+        study_checks.check_same_study(study)  # another process may have added runs meanwhile
         named = [
-            (_entry_name(cell), read_run(method_grid.run_dir(FLAGS.study_dir, cell)))
-            for cell in cells
-            if method_grid.is_finished(FLAGS.study_dir, cell)
+            (_entry_name(cell), read_run(study.run_dir(cell)))
+            for cell in study.cells
+            if study.is_finished(cell)
         ]
     _compare(named)
     for name in failed:
@@ -148,19 +152,23 @@ def _make_cells() -> list[method_grid.Cell]:
     return method_grid.make_grid(methods, seeds, FLAGS.backbones)
 
 
-def _common_flags(extra: Sequence[str]) -> list[str]:
-    """Flags of `trainer.main` that all runs share; the user's come last, so they override."""
+def _make_study(extra: Sequence[str]) -> study_cells.Study:
+    """extra: flags of `trainer.main` that the user gives for all runs; they override the study's
+    own defaults."""
+    cells = _make_cells()
+    study_cells.check_shared_flags(extra)
     data = dataset_dir.load(FLAGS.data_dir)
     common = [
         f"--data_dir={FLAGS.data_dir}",
         f"--epochs={FLAGS.epochs}",
         f"--batch_size={FLAGS.batch_size}",
         f"--monitor={FLAGS.monitor}",
+        "--reduce_lr_patience=0",
     ]
     if FLAGS.budget == "steps":
         steps = data.num_examples("train") // FLAGS.batch_size
         common += [f"--steps_per_epoch={steps}", "--early_stopping_patience=0"]
-    return [*common, *extra]
+    return study_cells.Study(FLAGS.study_dir, data, [*common, *extra], cells)
 
 
 def _entry_name(cell: method_grid.Cell) -> str:

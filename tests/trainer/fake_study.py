@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import pathlib
 
+from cxr_tfrecords import files
 from tests.trainer import fake_run
-from trainer.comparison import compare_methods
+from trainer.comparison import compare_methods, method_grid, study_cells
 from trainer.comparison.methods import group_runs
+from trainer.runs import same_run
 from trainer.runs.finished_run import read_run
 
 COUNTS = {"train": [240, 380, 650, 80], "validation": [20, 30, 40, 10], "test": [21, 31, 43, 9]}
@@ -42,3 +46,36 @@ def compare(paths, resamples: int = 20, **options):
     return compare_methods.compare(
         entries, reference="none", resamples=resamples, **options
     ), entries
+
+
+def finish_cell(study: study_cells.Study, cell: method_grid.Cell, **written) -> str:
+    """Writes the finished run of a study's cell, with its settings; returns its directory.
+
+    written: of `write_run`, such as `config`'s fields, to be other than the study's.
+    """
+    config = dataclasses.asdict(study.config(cell))
+    del config["data_dir"]
+    config["run_dir"] = study.run_dir(cell)
+    dataset = {"fingerprint": study.data.fingerprint, "path": study.data.path}
+    options = {"counts": COUNTS, "planned": COUNTS["train"], "dataset": dataset, **config}
+    return fake_run.write_run(study.run_dir(cell), **{**options, **written})
+
+
+def decouple_cell(study: study_cells.Study, cell: method_grid.Cell, **origin) -> str:
+    """Writes the finished run of a decoupled cell, whose base is finished."""
+    path = finish_cell(study, cell)
+    model = os.path.join(study.run_dir(study.base(cell)), "model.keras")
+    if not os.path.exists(model):
+        pathlib.Path(model).write_text("a model")
+    name = os.path.join(path, "config.json")
+    content = files.read_json(name)
+    content["decoupled"] = {
+        "method": cell.method.decoupled,
+        "from_config": content["config"],
+        "model_sha256": same_run.hash_file(model),
+        "tau": 1.0,
+        "priors": [0.25] * 4,
+        **origin,
+    }
+    files.write_json(name, content)
+    return path

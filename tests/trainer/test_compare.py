@@ -11,9 +11,10 @@ from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
 from tests.trainer import processes
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
-from trainer.comparison import compare_methods, method_grid
+from trainer.comparison import compare_methods, method_grid, study_runs
 from trainer.comparison.markdown_text import markdown
 from trainer.comparison.methods import group_runs
+from trainer.comparison.study_cells import Study
 from trainer.comparison.text import change, with_interval
 from trainer.comparison.verdict_text import headline, verdict_lines, warnings
 from trainer.deployment import corrected_probabilities
@@ -268,13 +269,18 @@ def compare(*flags):
 def test_a_study_from_the_command_line_is_trained_once_and_grows(tmp_path):
     data = write_dataset(tmp_path / "data", image_size=24)
     flags = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--epochs=2"]
-    flags += ["--seeds=0", "--batch_size=8", "--budget=steps", "--resamples=100"]
+    flags += ["--seeds=0", "--batch_size=8", "--resamples=100"]
     first = compare(*flags, "--methods=none,oversample")
     assert first.returncode == 0, first.stderr
     assert "2 runs, 0 of them finished already" in first.stdout
     content = json.loads((tmp_path / "study" / "comparison.json").read_text())
     updates = [entry["updates"] for entry in content["entries"].values()]
     assert updates == [[10], [10]]  # 44 training images: 5 steps of 8 in each of 2 epochs
+    for other in ("--budget=epochs", "--epochs=3", "--learning_rate=0.01"):
+        refused = compare(*flags, "--methods=none,oversample,class_weighted", other)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "holds runs that this command would not make" in refused.stderr
+        assert not (tmp_path / "study" / "runs" / "tiny-class_weighted-seed0").exists()
     again = compare(*flags, "--methods=none,oversample,class_weighted")
     assert "3 runs, 2 of them finished already" in again.stdout
     assert "oversample: balanced accuracy" in again.stdout
@@ -289,7 +295,9 @@ def test_mistakes_end_with_one_line(tmp_path):
     base = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--seeds=0"]
     for flags, message in (
         (["--methods=none,smote"], "'smote' in 'smote' is not one of"),
-        (["--methods=none,oversample", "--learning_rat=1"], "were refused"),
+        (["--methods=none,oversample", "--learning_rat=1"], "Unknown command line flag"),
+        (["--methods=none,oversample", "--seed=1"], "--seed is set by the study"),
+        (["--learning_rate", "fast"], "--learning_rate=fast: could not convert"),
         (["--methods=crt"], "start from the run `none`"),
         (["--methods=none,none"], "each once"),
     ):
@@ -307,16 +315,15 @@ def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch, capsys):
         method_grid.parse_method(name) for name in ("none", "posthoc_logit_adjusted", "weighted")
     ]
     common = [f"--data_dir={data.path}", "--batch_size=8", "--epochs=1", "--optimizer=sgd"]
-    command = method_grid.command
+    cells = method_grid.make_grid(methods, [0], ["tiny"])
+    command = Study.command
 
-    def diverging(study_dir, cell, common):
-        rate = "1e30" if cell.method.name == "none" else "0.01"
-        return command(study_dir, cell, [*common, f"--learning_rate={rate}"])
+    def diverging(study, cell):
+        rate = ["--learning_rate=1e30"] if cell.method.name == "none" else []
+        return [*command(study, cell), *rate]
 
-    monkeypatch.setattr(method_grid, "command", diverging)
-    failed = method_grid.run_grid(
-        study_dir, method_grid.make_grid(methods, [0], ["tiny"]), common, jobs=1
-    )
+    monkeypatch.setattr(Study, "command", diverging)
+    failed = study_runs.run_study(Study(study_dir, data, common, cells), jobs=1)
     assert failed == ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
     printed = capsys.readouterr().out
     assert "tiny-none-seed0: failed with exit code 3" in printed

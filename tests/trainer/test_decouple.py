@@ -105,6 +105,8 @@ def test_crt_learns_balanced_classes_and_keeps_its_best_epoch(source, tmp_path):
     assert run.config.mixup_alpha == 0
     assert np.ptp(run.samples["planned"]) <= 1
     assert [row["epoch"] for row in run.history] == list(range(1, 13))
+    # 78 images in batches of 16, in 2 epochs of the first stage and 12 of the second
+    assert run.updates == read_run(str(source)).updates + 12 * 4 == 14 * 4
     assert run.history[-1]["loss"] < run.history[0]["loss"]
     best = max(row["validation_balanced_accuracy"] for row in run.history)
     assert run.metrics["validation"]["balanced_accuracy"] == best

@@ -167,7 +167,7 @@ def _describe_entry(
         "config": {k: v for k, v in run.config.to_json().items() if k not in ("run_dir", "seed")},
         "samples": run.samples,
         "training_priors": training_priors(run).tolist(),
-        "updates": [int(r.history[-1]["step"]) for r in entry.runs],
+        "updates": [r.updates for r in entry.runs],
         "epochs": [int(r.history[-1]["epoch"]) for r in entry.runs],
         "minutes": [round(sum(row["seconds"] for row in r.history) / 60, 2) for r in entry.runs],
         "confusion_matrix": confusion.tolist(),

@@ -1,26 +1,14 @@
-"""A study: a grid of methods, seeds and backbones on one data set, one `trainer.main` run a cell.
-
-Each run is a process of its own: it starts as a user's run would and frees all its memory, and a
-run that fails does not stop the others. Finished runs are recognised by their directories. So a
-study that was stopped can be continued or get another method or seed, and several machines can add
-runs to it, on a shared disk or, with --runs, afterwards.
-"""
+"""A study's grid: methods, seeds and backbones, how they are named, and how a run's name is read
+from its settings."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
-from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun
 from trainer.settings.config import TrainConfig
 
@@ -28,7 +16,6 @@ from trainer.settings.config import TrainConfig
 # oversample, focal, undersample+focal, …
 _MIXUPS = {"mixup": "plain", "balanced_mixup": "balanced"}
 DECOUPLED = ("crt", "tau_norm", "posthoc_logit_adjusted")
-_ERROR_LINES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,107 +87,6 @@ def make_grid(
 ) -> list[Cell]:
     """All cells, ordered by seed: all methods have their first seed before the second begins."""
     return [Cell(b, m, s) for s in seeds for b in backbones for m in methods]
-
-
-def run_dir(study_dir: str, cell: Cell) -> str:
-    return os.path.join(study_dir, "runs", cell.name)
-
-
-def command(study_dir: str, cell: Cell, common: Sequence[str]) -> list[str]:
-    """The command line of a cell; `common` are the flags that all cells share."""
-    where = f"--run_dir={run_dir(study_dir, cell)}"
-    if cell.method.decoupled:
-        base = run_dir(study_dir, dataclasses.replace(cell, method=parse_method("none")))
-        start = [sys.executable, "-m", "trainer.decouple"]
-        return [*start, f"--from_run={base}", where, f"--method={cell.method.decoupled}"]
-    flags = [f"--{name}={value}" for name, value in cell.method.flags.items()]
-    flags += [f"--backbone={cell.backbone}", f"--seed={cell.seed}", where]
-    return [sys.executable, "-m", "trainer.main", *common, *flags]
-
-
-def is_finished(study_dir: str, cell: Cell) -> bool:
-    """Whether the cell's run is finished, see `run_files`; its model may have been deleted."""
-    return run_files.is_finished(run_dir(study_dir, cell), with_model=False)
-
-
-def run_grid(study_dir: str, cells: Sequence[Cell], common: Sequence[str], jobs: int) -> list[str]:
-    """Runs the cells that are not finished; prints a line for each.
-
-    Args:
-      jobs: runs at the same time.
-
-    Returns:
-      Names of the runs that failed; their output is in `<run>.log`.
-
-    Raises:
-      UserError: a run refuses its settings (exit code 2), as all others would. A decoupled run with
-        this exit code counts as failed instead: the user gives it no settings, and it ends so if
-        the run that it starts from has failed.
-    """
-    from tqdm import tqdm  # of the extra `build`: its absence is reported by `run_main`
-
-    todo = [cell for cell in cells if not is_finished(study_dir, cell)]
-    print(f"{len(cells)} runs, {len(cells) - len(todo)} of them finished already", flush=True)
-    failed: list[str] = []
-    with tqdm(total=len(todo), desc="Study", unit=" runs", disable=None) as bar:
-        for cell, code, seconds in _finish_one_by_one(study_dir, todo, common, jobs):
-            bar.update()
-            text = f"{cell.name}: {seconds / 60:.1f} min"
-            if code:
-                failed.append(cell.name)
-                text = f"{cell.name}: failed with exit code {code}\n{_last_lines(study_dir, cell)}"
-            tqdm.write(text, file=sys.stdout)
-            if code == 2 and not cell.method.decoupled:
-                raise UserError(
-                    f"the settings of run {cell.name} were refused:\n{_last_lines(study_dir, cell)}"
-                )
-    return failed
-
-
-def _finish_one_by_one(
-    study_dir: str, cells: Sequence[Cell], common: Sequence[str], jobs: int
-) -> Iterator[tuple[Cell, int, float]]:
-    """Yields (cell, exit code, seconds) as runs end. A decoupled run waits for the one it needs."""
-    waiting = collections.deque(cells)
-    running: dict[Future[tuple[int, float]], Cell] = {}
-    with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    ready = next((c for c in waiting if _may_start(study_dir, c, running)), None)
-                    if ready is None:
-                        break
-                    waiting.remove(ready)
-                    running[pool.submit(_run_one, study_dir, ready, common)] = ready
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield running.pop(future), *future.result()
-        finally:
-            for future in running:
-                future.cancel()
-
-
-def _may_start(study_dir: str, cell: Cell, running: Mapping[Future, Cell]) -> bool:
-    if not cell.method.decoupled or not running:
-        return True
-    return is_finished(study_dir, dataclasses.replace(cell, method=parse_method("none")))
-
-
-def _run_one(study_dir: str, cell: Cell, common: Sequence[str]) -> tuple[int, float]:
-    started = time.monotonic()
-    log = run_dir(study_dir, cell) + ".log"
-    os.makedirs(os.path.dirname(log), exist_ok=True)
-    with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.run(
-            command(study_dir, cell, common), stdout=output, stderr=subprocess.STDOUT, check=False
-        )
-    return process.returncode, time.monotonic() - started
-
-
-def _last_lines(study_dir: str, cell: Cell) -> str:
-    with open(run_dir(study_dir, cell) + ".log", encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()[-_ERROR_LINES:]
-    return "\n".join(f"  {line}" for line in lines)
 
 
 def describe_method(run: FinishedRun) -> str:

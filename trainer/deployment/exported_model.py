@@ -17,7 +17,7 @@ from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.deployment import corrected_probabilities
 from trainer.deployment.corrected_probabilities import Deployment
 from trainer.evaluation.metrics import weighted_metrics
-from trainer.runs import run_directory, run_files
+from trainer.runs import run_directory, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
 
 # Output of the exported model -> one of `corrected_probabilities.VARIANTS`.
@@ -105,7 +105,7 @@ def describe(run: FinishedRun, plan: Deployment, *, natural: bool) -> dict[str, 
     }
     return {
         "run": os.path.abspath(run.path),
-        "model_sha256": run_directory.hash_file(os.path.join(run.path, run_files.MODEL)),
+        "model_sha256": same_run.hash_file(os.path.join(run.path, run_files.MODEL)),
         "class_names": list(run.class_names),
         "input": "uint8 [batch, size, size, channels], not scaled",
         "class_shares": shares,

@@ -17,7 +17,6 @@ Best weights are kept for every epoch that a kept checkpoint names as its best.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 
@@ -26,16 +25,12 @@ import tensorflow as tf
 
 from cxr_tfrecords.errors import UserError, first_line
 from trainer.runs.progress import Progress
+from trainer.runs.run_files import RESUME, list_checkpoints
 
-RESUME, _BEST = "resume", "best"
+_BEST = "best"
 _UNFINISHED = ".unfinished"
 _STATE = "state"  # prefix of TensorFlow's files in a folder
 _FAILURES = (tf.errors.OpError, ValueError, TypeError, IndexError, KeyError, AssertionError)
-
-
-def exist(directory: str) -> bool:
-    """Whether a run's checkpoint directory holds a checkpoint to resume from, damaged or not."""
-    return bool(_list(os.path.join(directory, RESUME)))
 
 
 class Checkpoints:
@@ -90,7 +85,7 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none of them can be restored.
         """
-        positions = _list(self._resume)
+        positions = list_checkpoints(self._resume)
         failures: list[str] = []
         for position in reversed(positions):
             path = os.path.join(self._resume, _name(position))
@@ -143,14 +138,6 @@ def _name(position: tuple[int, int]) -> str:
     return f"epoch-{epoch}-step-{step}" if step else f"epoch-{epoch}"
 
 
-def _list(directory: str) -> list[tuple[int, int]]:
-    """(epoch, steps of the next epoch) of each checkpoint, the oldest first."""
-    if not os.path.isdir(directory):
-        return []
-    matches = (re.fullmatch(r"epoch-(\d+)(?:-step-(\d+))?", name) for name in os.listdir(directory))
-    return sorted((int(match[1]), int(match[2] or 0)) for match in matches if match)
-
-
 def _write(checkpoint: tf.train.Checkpoint, path: str) -> None:
     directory = os.path.dirname(path)
     temporary = os.path.join(directory, _UNFINISHED)
@@ -175,7 +162,7 @@ def _flush(path: str) -> None:
 
 def _prune(directory: str, current: tuple[int, int], keep: int) -> None:
     """Keeps `current` and the newest before it; later ones were skipped because of damage."""
-    positions = _list(directory)
+    positions = list_checkpoints(directory)
     kept = [position for position in positions if position <= current][-keep:]
     for position in positions:
         if position not in kept:

@@ -69,6 +69,12 @@ class FinishedRun:
         return self.dataset["class_names"]
 
     @property
+    def updates(self) -> int:
+        """Updates of the weights: all steps of training, those of both stages of `crt`."""
+        first_stage = (self.decoupled or {}).get("first_stage_updates", 0)
+        return int(self.history[-1]["step"]) + first_stage
+
+    @property
     def best(self) -> dict[str, float]:
         """Row of the epoch whose weights were kept: the first with the best monitored value."""
         monitor = self.config.monitor

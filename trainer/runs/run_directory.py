@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import os
 import platform
 import re
@@ -26,7 +25,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.files import replacing
 from trainer.epochs.audit import SamplerAudit
-from trainer.runs import checkpoints, run_files
+from trainer.runs import run_files, same_run
 from trainer.settings.config import TrainConfig
 
 
@@ -45,22 +44,12 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
         raise UserError(
             f"--run_dir={config.run_dir} holds a run of trainer.decouple: name another --run_dir"
         )
-    if not checkpoints.exist(os.path.join(config.run_dir, run_files.CHECKPOINTS)):
+    if not run_files.has_checkpoint(config.run_dir):
         return
     try:
-        content = files.read_json(path)
-        settings, fingerprint = content["config"], content["dataset"]["fingerprint"]
+        differing = same_run.differences(config, data, files.read_json(path))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): use another --run_dir") from error
-    differing = config.differences(settings)
-    if fingerprint != data.fingerprint:
-        differing.append(
-            f"--data_dir: {content['dataset'].get('path')} (fingerprint {fingerprint[:8]}) "
-            f"there, {data.path} (fingerprint {data.fingerprint[:8]}) here"
-        )
-    weights = content.get("weights_sha256")
-    if weights and os.path.isfile(config.weights) and hash_file(config.weights) != weights:
-        differing.append(f"--weights={config.weights}: the file has changed since")
     if differing:
         raise UserError(
             f"--run_dir={config.run_dir} holds another run: name another --run_dir, or give that "
@@ -121,7 +110,7 @@ def start_run(
         },
     }
     if os.path.isfile(config.weights):
-        content["weights_sha256"] = hash_file(config.weights)
+        content["weights_sha256"] = same_run.hash_file(config.weights)
     if decoupled is not None:
         content["decoupled"] = decoupled
     os.makedirs(config.run_dir, exist_ok=True)
@@ -228,12 +217,3 @@ def explained_failures(config: TrainConfig) -> Iterator[None]:
                 f"({reason})"
             ) from error
         raise UserError(f"{where}: {reason}: correct this or name another --run_dir") from error
-
-
-def hash_file(path: str) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

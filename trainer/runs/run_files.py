@@ -18,6 +18,7 @@ RUN/
 from __future__ import annotations
 
 import os
+import re
 
 CONFIG = "config.json"
 SAMPLER_COUNTS = "sampler_counts.json"
@@ -25,6 +26,7 @@ SAMPLER_AUDIT = "sampler_audit.json"
 HISTORY = "history.csv"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
+RESUME = "resume"  # below it: the checkpoints to resume from
 MODEL = "model.keras"
 METRICS = "metrics.json"
 REPORT = "report.md"
@@ -49,3 +51,16 @@ def is_finished(run_dir: str, *, with_model: bool = True) -> bool:
     if with_model:
         needed.append(os.path.join(run_dir, MODEL))
     return all(map(os.path.exists, needed))
+
+
+def has_checkpoint(run_dir: str) -> bool:
+    """Whether a run has a checkpoint to resume from, damaged or not."""
+    return bool(list_checkpoints(os.path.join(run_dir, CHECKPOINTS, RESUME)))
+
+
+def list_checkpoints(directory: str) -> list[tuple[int, int]]:
+    """(epoch, steps of the next epoch) of each checkpoint in a folder, the oldest first."""
+    if not os.path.isdir(directory):
+        return []
+    matches = (re.fullmatch(r"epoch-(\d+)(?:-step-(\d+))?", name) for name in os.listdir(directory))
+    return sorted((int(match[1]), int(match[2] or 0)) for match in matches if match)

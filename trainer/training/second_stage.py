@@ -37,7 +37,7 @@ from trainer.balancing import class_weights
 from trainer.evaluation.predictions import Predictions, compute_metrics
 from trainer.input import shard_reading, split_batches
 from trainer.models.classifier import LOGITS
-from trainer.runs import run_directory, run_files
+from trainer.runs import run_directory, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import SPLITS
 from trainer.runs.training_priors import training_priors
@@ -105,7 +105,7 @@ def decouple(
         "method": method,
         "from_run": os.path.abspath(from_run),
         "from_config": source.run.config.to_json(),
-        "model_sha256": run_directory.hash_file(os.path.join(from_run, run_files.MODEL)),
+        "model_sha256": same_run.hash_file(os.path.join(from_run, run_files.MODEL)),
     }
     with run_directory.explained_failures(config), split_batches.explained_reads(source.data):
         if method == "tau_norm":
@@ -251,7 +251,11 @@ def _retrain(
     kernel, bias, history = output_layer.train(
         features["train"], (features["validation"], labels), config, source.data
     )
-    origin |= {"flags": {"epochs": config.epochs, "learning_rate": config.learning_rate}}
+    origin |= {
+        "flags": {"epochs": config.epochs, "learning_rate": config.learning_rate},
+        # The history is the second stage's alone.
+        "first_stage_updates": int(source.run.history[-1]["step"]),
+    }
     run_directory.start_run(config, source.data, samples, origin)
     run_directory.write_history(config.run_dir, history)
     return _finish(source, config, _predict(source, features, kernel, bias), kernel, bias)

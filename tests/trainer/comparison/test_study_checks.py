@@ -1,0 +1,118 @@
+"""A study reuses a run only if it would train the same run again."""
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from cxr_tfrecords.errors import UserError
+from tests.helpers import write_dataset
+from tests.trainer import processes
+from tests.trainer.fake_study import decouple_cell, finish_cell
+from trainer.comparison import method_grid, study_checks
+from trainer.comparison.study_cells import Study
+
+METHODS = ("none", "oversample", "posthoc_logit_adjusted")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data"), image_size=24)
+
+
+def make_study(folder, data, *flags, methods=METHODS):
+    methods = [method_grid.parse_method(name) for name in methods]
+    common = [f"--data_dir={data.path}", "--batch_size=8", *flags]
+    cells = method_grid.make_grid(methods, [0], ["tiny"])
+    return Study(str(folder / "study"), data, common, cells)
+
+
+@pytest.fixture
+def finished(tmp_path, data):
+    study = make_study(tmp_path, data, "--epochs=2")
+    for cell in study.cells:
+        decouple_cell(study, cell) if cell.method.decoupled else finish_cell(study, cell)
+    return study
+
+
+def refusal(study):
+    with pytest.raises(UserError) as caught:
+        study_checks.check_same_study(study)
+    assert "Nothing was trained or changed" in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_same_settings_are_the_same_study(finished, tmp_path, data):
+    study_checks.check_same_study(finished)
+    study_checks.check_same_study(make_study(tmp_path, data, "--epochs=2", "--strategy=auto"))
+    more = make_study(tmp_path, data, "--epochs=2", methods=(*METHODS, "focal", "crt"))
+    study_checks.check_same_study(more)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--epochs=3", "--epochs: 2 there, 3 here"),
+        ("--learning_rate=0.01", "--learning_rate: 0.001 there, 0.01 here"),
+        ("--steps_per_epoch=5", "--steps_per_epoch: 0 there, 5 here"),
+    ],
+)
+def test_other_settings_are_refused_for_all_runs_decoupled_ones_too(
+    finished, tmp_path, data, flag, text
+):
+    told = refusal(make_study(tmp_path, data, "--epochs=2", flag))
+    assert f"  {text} (tiny-none-seed0, tiny-oversample-seed0, tiny-posthoc_logit" in told
+
+
+def test_other_data_are_refused_and_the_same_data_elsewhere_are_not(finished, tmp_path, data):
+    moved = write_dataset(tmp_path / "moved", image_size=24)
+    study_checks.check_same_study(make_study(tmp_path, moved, "--epochs=2"))
+    other = write_dataset(tmp_path / "other", image_size=24, seed=1)
+    assert "--data_dir: " in refusal(make_study(tmp_path, other, "--epochs=2"))
+
+
+def test_an_unfinished_run_counts_once_it_has_a_checkpoint(finished, tmp_path, data):
+    cell = finished.cells[1]
+    os.remove(os.path.join(finished.run_dir(cell), "report.md"))
+    other = make_study(tmp_path, data, "--epochs=3", methods=("oversample",))
+    study_checks.check_same_study(other)  # trainer.main starts such a run anew
+    os.makedirs(os.path.join(finished.run_dir(cell), "checkpoints", "resume", "epoch-1"))
+    assert "--epochs: 2 there, 3 here (tiny-oversample-seed0)" in refusal(other)
+    study_checks.check_same_study(finished)
+
+
+def test_a_decoupled_run_must_come_from_the_run_that_is_there(finished, tmp_path):
+    none, _, decoupled = finished.cells
+    (pathlib.Path(finished.run_dir(none)) / "model.keras").write_text("another model")
+    told = refusal(finished)
+    assert "tiny-none-seed0, was trained again since (tiny-posthoc_logit_adjusted-seed0)" in told
+    shutil.rmtree(finished.run_dir(decoupled))
+    shutil.copytree(finished.run_dir(none), finished.run_dir(decoupled))
+    assert "holds a run of trainer.main (tiny-posthoc" in refusal(finished)
+
+
+def test_a_damaged_settings_file_is_named(finished):
+    for cell in finished.cells[:2]:
+        (pathlib.Path(finished.run_dir(cell)) / "config.json").write_text("[]")
+    assert "config.json is damaged" in refusal(finished)
+
+
+def test_the_command_refuses_other_settings_and_reuses_the_same(tmp_path, data):
+    flags = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--resamples=100"]
+    flags += ["--methods=none,oversample", "--seeds=0", "--batch_size=8", "--epochs=2"]
+    common = ["--epochs=2", "--monitor=validation_balanced_accuracy"]
+    common += ["--steps_per_epoch=5", "--early_stopping_patience=0", "--reduce_lr_patience=0"]
+    study = make_study(tmp_path, data, *common, methods=METHODS[:2])
+    for cell in study.cells:
+        finish_cell(study, cell)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*")}
+    for other in ("--budget=epochs", "--epochs=3", "--learning_rate=0.01"):
+        refused = processes.run("trainer.compare", *flags, other)
+        assert (refused.returncode, refused.stdout) == (2, ""), refused.stdout
+        assert "holds runs that this command would not make" in refused.stderr
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*")}
+    assert after == before
+    same = processes.run("trainer.compare", *flags)
+    assert same.returncode == 0, same.stderr
+    assert "2 runs, 2 of them finished already" in same.stdout
