@@ -1,7 +1,7 @@
-"""Files on local disk, gs:// and s3:// alike, never seen half-written.
+"""Files on local disk, gs:// and s3://, read and written in the same way.
 
-A thin layer over fsspec. Local paths take the short way through `os`, which matters where a
-build opens every source file once.
+A thin layer over fsspec. Local paths go to `os` directly, which is faster: a build opens every
+source file. `replacing` writes a file so that it is never seen half-written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def is_local(path: str) -> bool:
 
 
 def join(folder: str, *names: str) -> str:
-    """Path below a folder; `/` separates on every file system that we write to."""
+    """Path below a folder; the separator is `/` on every file system."""
     return "/".join([folder.rstrip("/"), *names])
 
 
@@ -42,7 +42,7 @@ def filesystem(path: str) -> tuple[Any, str]:
 
     scheme = path.partition("://")[0] if "://" in path else ""
     try:
-        # No listing cache: another worker may have added files since.
+        # Without the cache of listings: another worker may have added files meanwhile.
         options = {"use_listings_cache": False} if scheme else {}
         return fsspec.core.url_to_fs(path, **options)
     except ImportError as error:
@@ -50,12 +50,18 @@ def filesystem(path: str) -> tuple[Any, str]:
         hint = f"pip install 'cxr-balance[{extra}]'" if extra else str(error)
         raise UserError(f"{path}: {scheme}:// needs a package that is missing: {hint}") from error
     except ValueError as error:
-        raise UserError(f"{path}: no file system is known by {scheme}:// ({error})") from error
+        raise UserError(
+            f"{path}: no file system is known by {scheme}:// ({error}): use a local path, gs:// or "
+            "s3://"
+        ) from error
 
 
 @contextlib.contextmanager
 def explained(path: str, flag: str) -> Iterator[None]:
-    """Turns what a remote store raises (each library has its own types) into one line."""
+    """Turns errors of a local disk or remote store into a UserError that names flag and path.
+
+    Each store's library raises its own types, so any exception about a remote path is taken.
+    """
     try:
         yield
     except UserError:
@@ -69,19 +75,19 @@ def explained(path: str, flag: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained_writes(what: str) -> Iterator[None]:
-    """Turns a full, read-only or vanished disk under the output into one line, on any process."""
+def explained_writes(target: str) -> Iterator[None]:
+    """Turns an OSError, as of a disk that is full or read-only, into a UserError of one line."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {what}: {error.strerror or error}. What is finished is kept: make room "
-            "or name another --output_dir, then run the same command again"
+            f"cannot write {target}: {error.strerror or error}. Finished files are kept: make "
+            "room or name another --output_dir, then run the same command again"
         ) from error
 
 
 def open_file(path: str, mode: str = "rb") -> IO[Any]:
-    """Opens a file; text is UTF-8 with `\\n` kept as it is."""
+    """Opens a file; text is UTF-8, and line ends are not translated."""
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     if is_local(path):
         return open(path, mode, **text)
@@ -119,24 +125,24 @@ def sizes(folder: str) -> dict[str, int]:
     fs, inner = filesystem(folder)
     if not fs.exists(inner):
         return {}
-    found = fs.ls(inner, detail=True)
-    return {base_name(one["name"]): one["size"] for one in found if one["type"] == "file"}
+    entries = fs.ls(inner, detail=True)
+    return {base_name(one["name"]): one["size"] for one in entries if one["type"] == "file"}
 
 
 def names(folder: str) -> set[str]:
-    """Names of the whole files and folders in a folder; empty where there is none."""
+    """Names in a folder, without those of temporary files; empty where there is no folder."""
     if is_local(folder):
-        found = os.listdir(folder) if os.path.isdir(folder) else []
+        listed = os.listdir(folder) if os.path.isdir(folder) else []
     else:
         fs, inner = filesystem(folder)
-        found = [base_name(p) for p in fs.ls(inner, detail=False)] if fs.exists(inner) else []
-    return {name for name in found if name and _TEMPORARY not in name}
+        listed = [base_name(p) for p in fs.ls(inner, detail=False)] if fs.exists(inner) else []
+    return {name for name in listed if name and _TEMPORARY not in name}
 
 
 def remove_temporary(folder: str) -> None:
-    """Removes what a killed process left of `replacing` in a local folder.
+    """Removes the temporary files of `replacing` that a killed process left in a local folder.
 
-    Object stores show a file only when it is whole, so there is hardly ever any such file there.
+    Object stores show a file only when it is whole, so they hardly ever hold such a file.
     """
     if is_local(folder):
         for name in sizes(folder):
@@ -145,14 +151,15 @@ def remove_temporary(folder: str) -> None:
 
 
 def modified_ns(path: str) -> int:
-    """Time of a local file's last change, ns since 1970; the far future elsewhere (unknown)."""
+    """Time of a local file's last change, ns since 1970; far in the future for files elsewhere,
+    whose time is not known."""
     return os.stat(path).st_mtime_ns if is_local(path) else 2**63 - 1
 
 
 def makedirs(folder: str) -> None:
     if is_local(folder):
         os.makedirs(folder, exist_ok=True)
-    else:  # an object store has no folders: its bucket is the user's to make
+    else:  # an object store has no folders, and its bucket must exist already
         filesystem(folder)
 
 
@@ -201,7 +208,9 @@ def replacing(path: str, suffix: str = "") -> Iterator[str]:
 
 
 def write_json(path: str, content: Any, *, sort_keys: bool = True, allow_nan: bool = True) -> None:
-    """Writes JSON under a temporary name and renames it; with sorted keys bytes repeat.
+    """Writes JSON under a temporary name and renames it.
+
+    With sorted keys, equal contents give equal bytes.
 
     Raises:
       ValueError: `content` holds NaN or an infinity without `allow_nan`.
@@ -226,7 +235,7 @@ def read_named_json(path: str, remedy: str = "") -> Any:
     """The content of a JSON file that a user has named.
 
     Args:
-      remedy: what to do where it cannot be read.
+      remedy: end of the error message, which says what to do.
 
     Raises:
       UserError: it cannot be opened, or is not JSON.
@@ -242,8 +251,10 @@ def read_named_json(path: str, remedy: str = "") -> Any:
 
 @contextlib.contextmanager
 def replacing_folder(folder: str) -> Iterator[str]:
-    """Yields a new, empty folder beside a local one that is missing or empty, and becomes it on
-    success; on failure it is removed."""
+    """Yields a temporary folder, which is renamed to `folder` on success and removed on failure.
+
+    `folder` is local, and missing or empty.
+    """
     temporary = f"{folder.rstrip('/')}{_TEMPORARY}{os.getpid()}"
     os.makedirs(temporary)
     try:

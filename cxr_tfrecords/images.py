@@ -1,9 +1,9 @@
 """Radiograph files to pixels and back: decode strictly, resize, encode.
 
-Damage that decoders forgive is refused here: OpenCV returns a picture with a gray lower half
-for a truncated JPEG, and Pillow accepts some PNG files with a flipped bit. PNG chunks carry a
-CRC, so any flipped bit in one is found; JPEG has no checksum, so a flip that leaves a legal
-stream (another, valid picture) cannot be detected.
+Damage that decoders ignore is an error here: OpenCV returns a picture with a gray lower half
+for a truncated JPEG, and Pillow accepts some PNG files with a flipped bit. PNG chunks have a
+CRC, so any flipped bit in one is found. JPEG has no checksum, so a flipped bit that leaves a
+valid file (of another picture) cannot be found.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from cxr_tfrecords.errors import first_line
 
 # Our own --max_pixels check replaces Pillow's, which warns on stderr or raises by size class.
 Image.MAX_IMAGE_PIXELS = None
-# Workers decode side by side already: OpenCV's own pool would only make them wait on each other.
+# Workers already decode in parallel: with OpenCV's own threads they would wait for each other.
 cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 DEFAULT_MAX_PIXELS = 64_000_000
-# Against zlib's default strategy at level 1, on radiographs of 224 px: 6% smaller, encoded in half
-# the time and decoded in little more than half. Each pixel less the one above it, then runs.
+# Each pixel minus the one above it, then run lengths. On radiographs of 224 px, against zlib's
+# default strategy at level 1: 6% smaller, half the time to encode, little more than half to decode.
 PNG_OPTIONS = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
@@ -52,7 +52,7 @@ class Decoded:
       format: "PNG", "JPEG" or "DICOM", by content and not by file extension.
       mode: Pillow's name of the source's pixel mode (L, LA, RGB, RGBA, P, I;16, ...), or
         photometric interpretation and bits of a DICOM file.
-      patient: whose image it is, where the file tells; never to be stored as it is.
+      patient: ID of the patient, '' if the file has none; to be stored only as a salted hash.
     """
 
     pixels: np.ndarray
@@ -65,8 +65,8 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     """Decodes PNG or JPEG of 8 or 16 bits, gray, colour, palette, with or without alpha; DICOM.
 
     16-bit values are scaled by the smallest of 12, 14 and 16 bits that holds the image's
-    maximum (detectors deliver 12 or 14 bits in 16-bit files: dividing by 65,535 would leave
-    them black). Transparent pixels are laid over black.
+    maximum, because detectors deliver 12 or 14 bits in 16-bit files: divided by 65,535, their
+    images would be nearly black. Transparent images are drawn on black.
 
     Raises:
       BadImageError: empty, not an image, another format, damaged, truncated, or over `max_pixels`.
@@ -75,10 +75,10 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
         raise BadImageError("empty file (0 bytes)")
     if dicom.is_dicom(data):
         try:
-            found = dicom.decode_dicom(data, max_pixels=max_pixels)
+            image = dicom.decode_dicom(data, max_pixels=max_pixels)
         except dicom.DicomError as error:
             raise BadImageError(str(error)) from error
-        return Decoded(found.pixels, "DICOM", found.mode, found.patient)
+        return Decoded(image.pixels, "DICOM", image.mode, image.patient)
     try:
         with Image.open(io.BytesIO(data)) as header:
             kind, mode, (width, height) = header.format, header.mode, header.size
@@ -110,7 +110,7 @@ def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Returns uint8 [size, size, channels]: area averaging down, bilinear up.
+    """Returns uint8 [size, size, channels]: area averaging to shrink, bilinear to enlarge.
 
     The aspect ratio is not kept, as in the paper (and in `tf.image.resize`).
     """
@@ -123,12 +123,12 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def encode(pixels: np.ndarray, encoding: str) -> bytes:
-    """Encodes uint8 [height, width, 1 or 3] RGB as `png`, `raw` or `jpeg` (95)."""
+    """Encodes uint8 [height, width, 1 or 3] RGB as `png`, `raw` or `jpeg` (quality 95)."""
     if encoding == "raw":
         return np.ascontiguousarray(pixels).tobytes()
     if encoding == "jpeg":
         space = "GRAY" if pixels.shape[2] == 1 else "RGB"
-        # No chroma subsampling: it would blur edges that a gray image keeps.
+        # Chroma subsampling would blur edges, in RGB but not in gray images.
         return simplejpeg.encode_jpeg(
             np.ascontiguousarray(pixels), quality=95, colorspace=space, colorsubsampling="444"
         )
@@ -145,7 +145,7 @@ def decode_stored(data: bytes, encoding: str, size: int, channels: int) -> np.nd
     """Decodes a shard's image back to uint8 [size, size, channels].
 
     Raises:
-      BadImageError: damaged, or of another size or channel count than the dataset's.
+      BadImageError: damaged, or of another size or number of channels.
     """
     if encoding == "raw":
         if len(data) != size * size * channels:
@@ -158,9 +158,9 @@ def decode_stored(data: bytes, encoding: str, size: int, channels: int) -> np.nd
 
 
 def pixel_digest(pixels: np.ndarray) -> bytes:
-    """XXH3 (128 bits) of an image's gray values and shape, whatever file format held them.
+    """XXH3 (128 bits) of an image's gray values and shape, the same for any file format.
 
-    No defence against forged copies is needed, and SHA-256 would cost as much as resizing does.
+    Not SHA-256, which would take as long as resizing: nobody forges copies here.
     """
     gray = np.ascontiguousarray(to_channels(pixels, 1))
     digest = xxhash.xxh3_128(f"{gray.shape[:2]}".encode())
@@ -169,7 +169,7 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
 
 
 def _check_png(data: bytes) -> None:
-    """Walks the chunks: a wrong CRC or a missing IEND is damage that decoders may forgive."""
+    """Checks the chunks: a wrong CRC or a missing IEND is damage that decoders may ignore."""
     position = len(_PNG_SIGNATURE)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -234,7 +234,7 @@ def _over_black(raw: np.ndarray) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Returns uint8 [size, size] of 0 and 255, of a gray mask of any size (half and more: 255)."""
+    """Resizes a gray mask of any size to uint8 [size, size] of 0 and 255 (where 128 or more)."""
     resized = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
     return np.where(resized > 127, 255, 0).astype(np.uint8)
 

@@ -1,9 +1,10 @@
-"""Deterministic chest-like radiographs, in the public data set's layout and class ratio.
+"""Synthetic chest radiographs, in the layout and class ratio of the public data set.
 
   python -m cxr_tfrecords.synthetic --output_dir=DIR --synthetic_scale=0.05
 
-They are drawn, not learned, and mean nothing clinically: they exercise the whole job where no
-data may be downloaded. Opacity strengths reach near zero, so no classifier can be perfect.
+They are drawn by formulas and have no clinical meaning: with them the whole job can be tried where
+no data may be downloaded. The strength of opacities is near zero in some images, so no classifier
+can be perfect. The same seed gives the same images.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _COPY_EVERY = 85  # about 1.2% exact copies of the first class, as in the public
 
 
 def synthetic_counts(scale: float) -> dict[str, int]:
-    """Images of each class at a scale; 1.0 is exactly the public data set, 8 are the least."""
+    """Images of each class: those of the public data set times `scale`, and at least 8."""
     return {name: max(8, round(count * scale)) for name, count in FULL_COUNTS.items()}
 
 
@@ -97,7 +98,7 @@ def _opacity(
     sides: list[np.ndarray],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """What tells the classes apart; its strength comes from a wide distribution."""
+    """The opacity by which the classes differ; its strength is drawn from a wide distribution."""
     strength = rng.gamma(3.0, 0.085) * (class_name != "Normal")
     if class_name == "Lung_Opacity":  # one dense consolidation, in one lobe
         side = rng.integers(2)
@@ -126,27 +127,29 @@ def write_synthetic(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Writes `<root>/<Class>/images/*.png` with `masks/` beside, whole or not at all.
+    """Writes `<root>/<Class>/images/*.png` and `<root>/<Class>/masks/*.png`.
+
+    If it fails, nothing is left. If `root` already holds the same set, nothing is written.
 
     Args:
-      workers: threads; the files do not depend on their number.
-      progress: called with (done, total) now and then.
+      workers: number of threads, on which the files do not depend.
+      progress: called with (done, total) after every few images.
 
     Returns:
-      Images of each class.
+      Number of images of each class.
 
     Raises:
-      UserError: `root` exists and is not this set.
+      UserError: `root` exists and does not hold this set.
     """
     counts = synthetic_counts(scale)
     wanted = {"version": VERSION, "seed": seed, "image_size": image_size, "counts": counts}
     if os.path.exists(root):
         marker = os.path.join(root, _MARKER)
-        found = None
+        existing = None
         if os.path.exists(marker):
             with open(marker) as file:
-                found = json.load(file)
-        if found != wanted:
+                existing = json.load(file)
+        if existing != wanted:
             raise UserError(f"{root} exists and is not this synthetic set: remove or rename it")
         return counts
     tasks = [(name, index) for name, count in counts.items() for index in range(count)]
@@ -162,7 +165,7 @@ def write_synthetic(
             ):
                 path = os.path.join(temporary, name, folder, f"{name}-{index + 1}.png")
                 if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-                    raise UserError(f"cannot write {path}: is the disk full?")
+                    raise UserError(f"cannot write {path}: check that the disk is not full")
 
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(write, tasks), 1):
@@ -182,7 +185,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output_dir", "data/synthetic-radiographs", "Where the images go.")
-    flags.DEFINE_float("synthetic_scale", 1.0, "1.0: 3616/6012/10192/1345 images.")
+    flags.DEFINE_string("output_dir", "data/synthetic-radiographs", "Folder to write.")
+    flags.DEFINE_float("synthetic_scale", 1.0, "Images of each class, times 3616/6012/10192/1345.")
     flags.DEFINE_integer("seed", 0, "Another seed draws other images.")
     run_main(main)

@@ -22,7 +22,7 @@ from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 
 IMAGES, MASKS = "images", "masks"
-_BLOCK = 1 << 16
+BLOCK = 1 << 16  # files that `FileList` writes at once: millions would take much memory
 
 # One row a candidate file. `split` is an index into splits.SPLITS or -1; `tie` is the
 # salted digest of the group (such as a patient) that a table names, or empty; `mask` is a path or
@@ -70,7 +70,7 @@ class FileList:
         digest = hashlib.sha256()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with pa.ipc.new_stream(self._file.name, SCHEMA, options=options) as stream:
-            for block in in_blocks(rows, _BLOCK):
+            for block in in_blocks(rows, BLOCK):
                 columns = {name: [getattr(row, name) for row in block] for name in SCHEMA.names}
                 stream.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
                 self.label_counts.update(columns["label"])

@@ -24,7 +24,8 @@ from cxr_tfrecords import __version__, files
 
 # Files that one call inspects: few, so that the progress bar moves often, but enough that a large
 # set does not become a million parts.
-_CHUNK, _LARGE_CHUNK, _LARGE_SET = 64, 1024, 100_000
+CHUNK = 64
+_LARGE_CHUNK, _LARGE_SET = 1024, 100_000  # files of a chunk, in sets of more files than this
 
 
 def inspect_sources(
@@ -39,7 +40,7 @@ def inspect_sources(
     paths: list[str] = []
     tasks: list[tuple[str, str]] = []
     weights: dict[str, int] = {}
-    chunk_size = _CHUNK if len(sources) <= _LARGE_SET else _LARGE_CHUNK
+    chunk_size = CHUNK if len(sources) <= _LARGE_SET else _LARGE_CHUNK
     for files_of_chunk in in_blocks(sources.listed, chunk_size):
         rows = [vars(file) for file in files_of_chunk]
         name = chunk_name(rows, work.config)

@@ -1,7 +1,8 @@
-"""Matplotlib figures as SVG inside an HTML page: the same bytes each time, nothing from outside.
+"""Matplotlib figures as SVG elements of an HTML page.
 
-Letters stay letters, so that any script's are shown and can be searched for. Colours are Okabe
-and Ito's, told apart with any colour vision. Matplotlib is imported where it is needed.
+Text stays text, so that letters of any script are shown and can be searched for. The colours are
+Okabe and Ito's, which people of any colour vision can tell apart. The same figure gives the same
+bytes. Matplotlib is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ DASHES = ("-", "--", ":", "-.")
 _STYLE = {
     **STYLE,
     "svg.fonttype": "none",
-    # Class names are not formulas, whatever signs they hold.
+    # Else a class name with two `$` would be drawn as a formula.
     "text.parse_math": False,
 }
 
 
 def draw(name: str, alt: str, make: Callable[[], Figure]) -> Html:
-    """A figure as an `<svg>` on a light card.
+    """A figure as an `<svg>` on a light background.
 
     Args:
-      name: another one for each figure of a page: their ids must differ.
-      alt: what is seen, for those who cannot see it.
+      name: must differ between the figures of a page, because ids are made from it.
+      alt: text that describes the figure, for screen readers.
       make: draws the figure.
     """
     import matplotlib
 
     buffer = io.BytesIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # letters that Matplotlib's own font lacks
+        warnings.simplefilter("ignore")  # of letters that Matplotlib's own font lacks
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
         make().savefig(buffer, format="svg", metadata=metadata)
     return Html(f'<div class="wide card">{_embed(buffer.getvalue().decode(), name, alt)}</div>')
@@ -51,8 +52,8 @@ def draw(name: str, alt: str, make: Callable[[], Figure]) -> Html:
 def _embed(svg: str, name: str, alt: str) -> str:
     """An SVG file as an element of a page."""
     svg = svg[svg.index("<svg") :]
-    # Ids of groups are the same in every figure and used by nobody. In texts `<` is escaped, so
-    # that only real tags are touched.
+    # Ids of groups are the same in every figure, and nothing refers to them. `<` is escaped in
+    # texts, so only real tags are changed.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
@@ -70,18 +71,21 @@ def _embed(svg: str, name: str, alt: str) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure outside pyplot, which would keep it alive and pick a window system."""
+    """A figure in inches, made without pyplot, which would keep it in memory and open a display."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
-    """A figure of at least so many panels, each of this size in inches, in rows; spare axes are
-    off."""
+    """A figure of `panels` panels in rows of at most `columns`, each `width` by `height` inches.
+
+    Returns:
+      The figure and the axes of its panels.
+    """
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    # A narrow figure would cut titles and legends off.
+    # A narrower figure would cut off titles and legends.
     figure = new_figure(max(columns * width, 5.5), rows * height + 0.4)
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for spare in axes[panels:]:
@@ -90,7 +94,8 @@ def grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def label(name: str, length: int = 28) -> str:
-    """A name of a class or method, shortened; not hidden from legends for a leading `_`."""
+    """A name of a class or method, shortened; Matplotlib would leave one that begins with `_` out
+    of the legend, so a space is put before it."""
     name = name if len(name) <= length else name[: length - 1] + "…"
     return (" " if name.startswith("_") else "") + name
 
@@ -105,11 +110,12 @@ def line_styles(names: Sequence[str], reference: str) -> dict[str, dict[str, Any
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None:
-    """A legend below the panels, in as many columns as its texts leave room for."""
+    """A legend below the panels, in as many columns as fit, at most `columns`."""
     longest = max(len(handle.get_label()) for handle in handles)
-    room = int(figure.get_figwidth() / (0.09 * longest + 0.7))
-    columns = max(1, min(len(handles), columns, room))
-    # The figure has room for one row: panels of equal aspect would be pushed over its edge.
+    fitting = int(figure.get_figwidth() / (0.09 * longest + 0.7))
+    columns = max(1, min(len(handles), columns, fitting))
+    # The figure has room for one row. Others need more height, or panels of equal aspect would be
+    # pushed over its edge.
     more_rows = -(-len(handles) // columns) - 1
     figure.set_figheight(figure.get_figheight() + 0.22 * more_rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

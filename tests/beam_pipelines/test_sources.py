@@ -41,7 +41,7 @@ def test_the_digest_tells_names_sizes_splits_and_ties_but_no_times():
 
 
 def test_more_files_than_a_block(monkeypatch):
-    monkeypatch.setattr(sources, "_BLOCK", 7)
+    monkeypatch.setattr(sources, "BLOCK", 7)
     files = [sources.SourceFile(f"{n:03d}", n % 2) for n in range(50)]
     listed = sources.FileList(files)
     assert list(listed) == files

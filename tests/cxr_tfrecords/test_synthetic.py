@@ -49,7 +49,7 @@ def test_another_set_is_refused_and_a_failed_one_leaves_nothing(tmp_path, monkey
     with pytest.raises(UserError, match="is not this synthetic set"):
         synthetic.write_synthetic(str(root), scale=0.001, image_size=64, seed=1)
     monkeypatch.setattr(synthetic.cv2, "imwrite", lambda *a: False)
-    with pytest.raises(UserError, match="is the disk full"):
+    with pytest.raises(UserError, match="check that the disk is not full"):
         synthetic.write_synthetic(str(tmp_path / "other"), scale=0.001, image_size=64)
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
