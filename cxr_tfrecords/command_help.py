@@ -9,18 +9,18 @@ from collections.abc import Iterable
 
 from absl import flags
 
-_WORDS = ("--help", "-help", "--helpshort", "-helpshort", "-?", "--?")
+_HELP_FLAGS = ("--help", "-help", "--helpshort", "-helpshort", "-?", "--?")
 _WIDEST = 100
 # Flag -> the heading that it stands under; `settings.define_flags` fills it.
 GROUPS: dict[str, str] = {}
 
 
 def is_wanted(arguments: Iterable[str]) -> bool:
-    """Whether a command line asks for its help. After `--` all words are arguments."""
+    """Whether a command line asks for its help; after `--`, `--help` is no flag."""
     for argument in arguments:
         if argument == "--":
             return False
-        if argument in _WORDS:
+        if argument in _HELP_FLAGS:
             return True
     return False
 
@@ -31,7 +31,7 @@ def command_help() -> str:
     width = min(shutil.get_terminal_size((80, 24)).columns, _WIDEST)
     parts = [(main.__doc__ or "").strip()]
     groups: dict[str, list[flags.Flag]] = {}
-    # The order in which tables name their groups; what no table defines comes first.
+    # In the order in which `settings.define_flags` met the groups, after the flags without one.
     for name in ("", *dict.fromkeys(GROUPS.values())):
         groups[name] = []
     for flag in _own_flags():

@@ -1,4 +1,4 @@
-"""DICOM radiographs to 8-bit pixels, as a viewer would show them first.
+"""DICOM radiographs to 8-bit pixels, as a viewer shows them when it opens the file.
 
 The grayscale pipeline of DICOM PS3.4 N.2.1: modality LUT (PS3.3 C.11.1), then the first VOI LUT
 or window (C.11.2), then MONOCHROME1 inverted (C.7.6.3.1.2). pydicom does the reading; it comes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-# What anonymisers put into every file: no patient is known by it.
+# PatientIDs that anonymisers write into every file: they do not identify a patient.
 _NOBODY = ("", "0", "ANON", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "UNKNOWN", "NONE", "N/A")
 _DETECTOR_BITS = (12, 14, 16)
 
@@ -37,7 +37,7 @@ class DicomImage:
     Attributes:
       pixels: uint8, [height, width] gray or [height, width, 3] RGB.
       mode: photometric interpretation and stored bits, as `MONOCHROME2;12`.
-      patient: whose image it is, as issuer and PatientID; '' if the file does not tell.
+      patient: issuer and PatientID; '' if the file does not identify the patient.
     """
 
     pixels: np.ndarray
@@ -65,7 +65,7 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> DicomImage:
         return _decode(pydicom.dcmread(io.BytesIO(data)), max_pixels)
     except DicomError:
         raise
-    except Exception as error:  # a damaged header raises whatever its reader stumbles on
+    except Exception as error:  # pydicom raises many types for a damaged header
         raise DicomError(f"damaged DICOM ({_short(error)})") from error
 
 
@@ -107,8 +107,8 @@ def _pixel_data(file: Dataset) -> np.ndarray:
     from pydicom.pixels import pixel_array
 
     syntax = file.file_meta.TransferSyntaxUID
-    # Named, because the others are no match for damaged files: GDCM aborts the whole process on
-    # some, and pylibjpeg's run-length decoder panics.
+    # The decoder is chosen here, because others cannot cope with damaged files: GDCM aborts the
+    # whole process on some, and pylibjpeg's run-length decoder panics.
     plugin = ""
     if syntax.is_compressed:
         plugin = "pydicom" if syntax == uid.RLELossless else "pylibjpeg"
@@ -126,13 +126,14 @@ def _pixel_data(file: Dataset) -> np.ndarray:
 
 
 def _show_gray(stored: np.ndarray, file: Dataset) -> np.ndarray:
-    """Stored values to uint8 [height, width], white the most."""
+    """Stored values to uint8 [height, width], in which 255 is white."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     if stored.ndim != 2:
         raise DicomError(f"gray DICOM with pixels of shape {stored.shape}")
     low, high = _stored_range(stored, file)
-    # The ends go through the same steps as the pixels: they tell black and white of the output.
+    # The ends of the stored range go through the same steps as the pixels, and so become the values
+    # of black and white.
     ends = apply_modality_lut(np.array([low, high], stored.dtype), file)
     values = apply_modality_lut(stored, file)
     if "VOILUTSequence" in file or "WindowCenter" in file:
@@ -143,7 +144,7 @@ def _show_gray(stored: np.ndarray, file: Dataset) -> np.ndarray:
     black, white = float(ends.min()), float(ends.max())
     if white <= black:
         raise DicomError("its modality or VOI LUT gives all pixels one value")
-    # In float32, eight bits of result need no more.
+    # float32 is exact enough for a result of eight bits.
     scaled = (values.astype(np.float32) - black) * np.float32(255 / (white - black))
     shown = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     if file.PhotometricInterpretation == "MONOCHROME1":

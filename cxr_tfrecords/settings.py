@@ -1,4 +1,4 @@
-"""Settings as fields of a frozen dataclass: each is written once, with all that is known of it.
+"""Settings as fields of a frozen dataclass, each with its default, bounds and help in one place.
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -8,7 +8,7 @@
 
     define_flags(Config)                # --epochs, before the command line is parsed
     config = Config(**flag_values(Config))
-    check(config)                       # for __post_init__: a library's caller is refused alike
+    check(config)                       # in __post_init__, so that Python callers are checked too
 
 Flags, checks and the groups of --help (`command_help`) come from these fields. Only absl is needed.
 """
@@ -32,12 +32,13 @@ _KEY = "setting"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is known of a field besides its name, type and default.
+    """The properties of a setting besides its name, type and default.
 
     Attributes:
       group: heading of --help under which the flag stands.
       help: says what each value means, special values (0, empty) included.
-      choices: the values that are allowed; empty: any of the type. A table's keys stay live.
+      choices: the values that are allowed; empty: any of the type. It may be the keys of a dict,
+        to which entries can be added later.
       within: the interval of a number, as `[0, 1)` or `[1, inf)`; empty: any number.
       parse: makes the value from a flag's list of texts; None: absl reads it by its type.
       may_change: an interrupted run may go on with another value.
@@ -53,13 +54,13 @@ class Setting:
     alias: str = ""
 
 
-def setting(default: Any, group: str, help: str, **known: Any) -> Any:
-    """A dataclass field of that default, for which the rest of `Setting` is known.
+def setting(default: Any, group: str, help: str, **properties: Any) -> Any:
+    """A dataclass field with this default; the other arguments are those of `Setting`.
 
     It returns Any, as `dataclasses.field` does for type checkers: the field's annotation is its
     type.
     """
-    row = Setting(group, help, **known)
+    row = Setting(group, help, **properties)
     return dataclasses.field(default=default, metadata={_KEY: row})
 
 
@@ -96,7 +97,7 @@ def define_flags(
 def _define(row: Setting, field: dataclasses.Field[Any], values: flags.FlagValues) -> None:
     name: str = field.name
     default: Any = field.default
-    # A text where annotations are not evaluated, as `float | None`.
+    # The type is a text, such as `float | None`, in modules that do not evaluate annotations.
     kind = getattr(field.type, "__name__", str(field.type)).split(" ")[0]
     if row.parse is not None:
         listed = [default] if isinstance(default, str) and default else list(default)

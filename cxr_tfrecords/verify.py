@@ -1,11 +1,11 @@
-"""Proves a dataset directory from its shards alone.
+"""Checks that the shards of a dataset directory are whole and agree with its manifest.
 
   python -m cxr_tfrecords.verify DATA
 
 Reads every shard once: checksums, counts, labels, that each image decodes, that nothing is
 stored twice under one name, and that no group, no picture and no near-duplicate of one lies in
-two splits. Every fault is named by file and record; the exit code is 1 if there is one, 2 if
-DATA is not a dataset directory.
+two splits. Every fault is reported with its file and record. The exit code is 1 if there is a
+fault, 2 if DATA is not a dataset directory.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class _Seen:
         self.names: dict[str, str] = {}
         self.by_split: dict[str, set[str]] = collections.defaultdict(set)
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        # In the order of reading: digest of the pixels, perceptual hash, split, and where.
+        # Of each image in the order of reading: digest of the pixels, perceptual hash, index of the
+        # split, shard and record.
         self.digests: list[bytes] = []
         self.hashes: list[bytes] = []
         self.splits: list[int] = []
@@ -191,7 +192,7 @@ def _check_near(report: Report, seen: _Seen) -> None:
     report.near_pairs = int((~across).sum())
     for low, high in pairs[across].tolist():
         distance = int(np.bitwise_count(hashes[low] ^ hashes[high]).sum())
-        if seen.digests[low] != seen.digests[high]:  # else named already, as the same picture
+        if seen.digests[low] != seen.digests[high]:  # else already reported as the same picture
             report.faults.append(
                 f"{seen.places[high]}: a near-duplicate ({distance} of 256 bits) is in "
                 f"{SPLITS[split[low]]}, at {seen.places[low]}"
@@ -213,7 +214,7 @@ def _check_totals(manifest: dict[str, Any], report: Report, seen: _Seen) -> None
 def main(argv: list[str]) -> int:
     if len(argv) != 2:
         raise UserError("name one dataset directory: python -m cxr_tfrecords.verify DATA")
-    logging.set_verbosity(logging.WARNING)  # object stores' libraries tell where keys were found
+    logging.set_verbosity(logging.WARNING)  # libraries of object stores log where they found keys
     report = verify(argv[1], near_distance=flags.FLAGS.near_distance, progress=True)
     groups = ", ".join(f"{split} {count:,}" for split, count in report.groups.items())
     print(f"{argv[1]}: {report.images:,} images, {report.num_bytes / 1e6:,.1f} MB read")
