@@ -82,7 +82,7 @@ def test_every_package_has_commands():
     [
         ("beam_pipelines.build", ["--input_dir={data}"]),
         ("cxr_tfrecords.verify", ["{data}"]),
-        ("trainer.compare", ["--data_dir={data}", "--study_dir={data}/study"]),
+        ("trainer.compare", ["--data_dir={data}", "--study_dir={data}/study", "--batch_size=8"]),
         ("trainer.from_confusion", ["{data}/manifest.json"]),
         ("trainer.main", ["--data_dir={data}"]),
         ("trainer.sampler_preview", ["--data_dir={data}", "--batch_size=2", "--out={data}/x.png"]),

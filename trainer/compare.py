@@ -114,6 +114,7 @@ def main(argv: list[str]) -> int:
     else:
         study = _make_study(argv[1:])
         study_checks.check_same_study(study)
+        study_checks.check_trainable(study)
         failed = study_runs.run_study(study, FLAGS.jobs)
         study_checks.check_same_study(study)  # another process may have added runs meanwhile
         named = [

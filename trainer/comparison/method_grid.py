@@ -30,7 +30,7 @@ class Method:
     """
 
     name: str
-    flags: Mapping[str, str]
+    flags: Mapping[str, str] = dataclasses.field(hash=False)
     decoupled: str = ""
 
 

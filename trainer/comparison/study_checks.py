@@ -3,17 +3,30 @@ cannot be trained. All of its runs are checked, and all that is wrong is said at
 
 from __future__ import annotations
 
+import concurrent.futures
+import math
+import multiprocessing
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cxr_tfrecords import files
+from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
+from trainer.balancing.loss_table import LOSSES
 from trainer.comparison.method_grid import Cell
 from trainer.comparison.study_cells import Study
+from trainer.epochs.plan import EpochPlanner
 from trainer.runs import run_files, same_run
+from trainer.settings.config import TrainConfig
 
 _SHOWN_RUNS = 3
+# Backbone, weights, trainable and head_units of a network that fits and is of no weight on the
+# disk. It is not built, because importing TensorFlow takes seconds.
+_SMALL = ("tiny", "none", "all", ())
+# Bytes of a run's predictions, pictures and curves: about 2 MB, 5 with room to spare.
+_SMALL_FILES = 5_000_000
 # The cell that something is wrong with, and what is wrong.
 Problem = tuple[Cell, str]
 
@@ -63,6 +76,130 @@ def _base_differences(study: Study, cell: Cell, decoupled: dict[str, Any]) -> It
     model = os.path.join(study.run_dir(study.base(cell)), run_files.MODEL)
     if os.path.exists(model) and same_run.hash_file(model) != decoupled["model_sha256"]:
         yield f"the run that it started from, {study.base(cell).name}, was trained again since"
+
+
+def check_trainable(study: Study) -> None:
+    """Refuses a study with runs that could not be trained, before the first of them is.
+
+    Settings, the first epoch, paths and free disk are checked for each run that is not finished,
+    and each network is built once.
+
+    Raises:
+      UserError: it lists all that is wrong, and the runs.
+    """
+    todo = [cell for cell in study.cells if not study.is_finished(cell)]
+    problems = [(cell, text) for cell in todo for text in _problems(study, cell)]
+    if not problems:
+        problems = list(_network_problems(study, todo))
+    if problems:
+        count = len({cell for cell, _ in problems})
+        raise UserError(
+            f"{count} of the {len(study.cells)} runs cannot be trained. Nothing was trained.\n"
+            f"{_by_problem(problems)}\nCorrect this, or leave these methods out"
+        )
+
+
+def _problems(study: Study, cell: Cell) -> Iterator[str]:
+    """What is wrong with a run that has to be trained, as far as NumPy alone can tell."""
+    base = study.run_dir(study.base(cell))
+    if cell.method.decoupled:
+        if study.is_finished(study.base(cell)) and not run_files.is_finished(base):
+            yield f"it starts from {base}, whose {run_files.MODEL} is not there any more"
+    else:
+        try:
+            config = study.config(cell)
+            data = config.shown(study.data)
+            EpochPlanner(config, data.class_names, data.counts["train"]).plan(0)
+            # `_network_problems` reads the file, after all that is quick to check.
+            if config.weights not in ("none", "imagenet") and not os.path.isfile(config.weights):
+                yield f"--weights={config.weights}: no such file"
+        except UserError as error:
+            yield str(error)
+    reason = _unwritable(study.run_dir(cell))
+    if reason:
+        yield reason
+
+
+def _unwritable(path: str) -> str:
+    """Why a folder cannot be made or written to; empty if it can."""
+    if not files.is_local(path):
+        return f"{path}: runs are written to a local disk, name a --study_dir there"
+    path = _existing(path)
+    if not os.path.isdir(path):
+        return f"{path} is not a folder"
+    return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written to"
+
+
+def _existing(path: str) -> str:
+    """The path, or the nearest folder above it that exists."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path) or "."
+    return path
+
+
+def _network_problems(study: Study, todo: Sequence[Cell]) -> Iterator[Problem]:
+    """Runs whose network or weights do not fit, and a disk without room for the runs."""
+    configs = {cell: study.config(cell) for cell in todo if not cell.method.decoupled}
+    networks = {_network(c): c for c in configs.values() if _network(c)[:4] != _SMALL}
+    results = _build_in_other_process(list(networks.values()), study.data) if networks else []
+    built = dict(zip(networks, results, strict=True))
+    needed = 0
+    for cell, config in configs.items():
+        result = built.get(_network(config), (0, 0))
+        if isinstance(result, str):
+            yield cell, result
+        else:
+            needed += _run_bytes(config, *result)
+    free = shutil.disk_usage(_existing(study.folder)).free
+    if free < needed:
+        text = f"{study.folder}: {free / 1e9:.1f} GB are free, about {needed / 1e9:.1f} are needed"
+        yield from ((cell, text) for cell in configs)
+
+
+def _network(config: TrainConfig) -> tuple[Any, ...]:
+    """What decides whether a network can be built; the first four as in `_SMALL`."""
+    cosines = LOSSES[config.loss].has_cosines
+    return config.backbone, config.weights, config.trainable, config.head_units, cosines
+
+
+def _run_bytes(config: TrainConfig, parameters: int, trained: int) -> int:
+    """About the largest size of a run directory: model.keras, the best weights of the checkpoints
+    and of one that is being written, and checkpoints with two moments for each trained weight."""
+    kept = config.keep_checkpoints + 1
+    return _SMALL_FILES + 4 * (parameters * (1 + 2 * kept) + 2 * trained * kept)
+
+
+def _build_in_other_process(
+    configs: Sequence[TrainConfig], data: DatasetDir
+) -> list[str | tuple[int, int]]:
+    """`_build` in a process of its own, whose memory is free again before the first run."""
+    print(f"building {len(configs)} networks, to see that weights and images fit", flush=True)
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        return pool.submit(_build, configs, data).result()
+
+
+def _build(configs: Sequence[TrainConfig], data: DatasetDir) -> list[str | tuple[int, int]]:
+    """For each run what is wrong with its network, or the numbers of its weights and of those that
+    are trained."""
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    from trainer.training.learner import create_network
+
+    results: list[str | tuple[int, int]] = []
+    for config in configs:
+        try:
+            model = create_network(config, data)
+        except UserError as error:
+            results.append(str(error))
+        else:
+            weights, trained = (
+                sum(math.prod(v.shape) for v in variables)
+                for variables in (model.variables, model.trainable_variables)
+            )
+            results.append((weights, trained))
+    return results
 
 
 def _by_problem(problems: Sequence[Problem]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_tfrecords import settings
+from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.balancing import sampler_options
 from trainer.balancing.sampler_table import SAMPLERS
@@ -68,6 +69,20 @@ class TrainConfig(Settings):
         """First epoch, from 1, that `ldam_drw` re-weighs: after 80% of all, as in Cao et al. 2019
         (160 of 200), unless `drw_epoch` names it."""
         return self.drw_epoch or 4 * self.epochs // 5 + 1
+
+    def shown(self, data: DatasetDir) -> DatasetDir:
+        """The data set as this run sees it: through its mask.
+
+        Raises:
+          UserError: its images have another size than `image_size`, or it holds no masks.
+        """
+        if self.image_size not in (0, data.image_size):
+            raise UserError(
+                f"--image_size={self.image_size}, but {data.path} holds images of "
+                f"{data.image_size} px: build it again with --image_size={self.image_size}, or "
+                "leave the flag out"
+            )
+        return data.showing(self.mask)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict; `from_json` gives back an equal config."""

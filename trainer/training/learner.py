@@ -116,7 +116,7 @@ def create_learner(
       UserError: weights file or layer names do not fit.
     """
     with strategy.scope():
-        model = _create_model(config, data)
+        model = create_network(config, data)
         batch_norm.apply_policy(
             model, config.batch_norm, num_replicas, synchronized=config.sync_batch_norm
         )
@@ -130,7 +130,12 @@ def create_learner(
     return Learner(model, optimizer, meters, loss, moments)
 
 
-def _create_model(config: TrainConfig, data: DatasetDir) -> keras.Model:
+def create_network(config: TrainConfig, data: DatasetDir) -> keras.Model:
+    """A run's model with its initial weights.
+
+    Raises:
+      UserError: weights file or layer names do not fit, or the images are too small for it.
+    """
     return create_model(
         config.backbone,
         image_size=data.image_size,

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from cxr_tfrecords import files
 from cxr_tfrecords.dataset_dir import DatasetDir
-from cxr_tfrecords.errors import UserError
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches
@@ -34,13 +33,7 @@ def run(
     Raises:
       UserError: the message says what to do; finished epochs are kept.
     """
-    if config.image_size not in (0, data.image_size):
-        raise UserError(
-            f"--image_size={config.image_size}, but {data.path} holds images of "
-            f"{data.image_size} px: build it again with --image_size={config.image_size}, or "
-            "leave the flag out"
-        )
-    data = data.showing(config.mask)
+    data = config.shown(data)
     with run_directory.explained_failures(config), split_batches.explained_reads(data):
         run_directory.check_same_run(config, data)
         if run_files.is_finished(config.run_dir):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from cxr_tfrecords.errors import UserError
-from tests.helpers import write_dataset
+from tests.helpers import COUNTS, write_dataset
 from tests.trainer import processes
 from tests.trainer.fake_study import decouple_cell, finish_cell
 from trainer.comparison import method_grid, study_checks
@@ -116,3 +116,62 @@ def test_the_command_refuses_other_settings_and_reuses_the_same(tmp_path, data):
     same = processes.run("trainer.compare", *flags)
     assert same.returncode == 0, same.stderr
     assert "2 runs, 2 of them finished already" in same.stdout
+
+
+def untrainable(study):
+    with pytest.raises(UserError) as caught:
+        study_checks.check_trainable(study)
+    return str(caught.value)
+
+
+def test_all_runs_that_cannot_be_trained_are_listed_at_once(tmp_path):
+    data = write_dataset(tmp_path / "data", {**COUNTS, "train": (40, 0, 30, 6)}, image_size=24)
+    methods = ("none", "undersample+focal", "oversample", "focal", "crt")
+    study = make_study(tmp_path, data, "--batch_size=32", methods=methods)
+    told = untrainable(study)
+    assert told.startswith("2 of the 5 runs cannot be trained. Nothing was trained.\n")
+    assert "(tiny-undersample+focal-seed0" in told
+    assert not os.path.exists(study.folder)
+    weights = make_study(tmp_path, data, "--weights=none.h5", "--image_size=25", methods=methods)
+    assert untrainable(weights).count("\n") >= 2
+    assert "--image_size=25" in untrainable(weights)
+
+
+def test_a_batch_larger_than_an_undersampled_epoch_is_told_before_training(tmp_path):
+    data = write_dataset(tmp_path / "data", {**COUNTS, "train": (60, 8, 20, 4)}, image_size=24)
+    study = make_study(tmp_path, data, "--batch_size=32", methods=("none", "undersample"))
+    line = "--batch_size=32 must lie within 1 and the 16 images of an epoch"
+    assert f"  {line} with --sampler=undersample (tiny-undersample-seed0)\n" in untrainable(study)
+
+
+def test_paths_and_disk_are_checked(finished, tmp_path, data, monkeypatch):
+    none, _, decoupled = finished.cells
+    shutil.rmtree(finished.run_dir(decoupled))
+    study_checks.check_trainable(finished)
+    os.remove(os.path.join(finished.run_dir(none), "model.keras"))
+    assert "model.keras is not there any more (tiny-posthoc" in untrainable(finished)
+
+    file = tmp_path / "file"
+    file.write_text("")
+    assert f"{file} is not a folder (tiny-" in untrainable(make_study(file, data))
+    remote = Study("gs://bucket/study", data, [f"--data_dir={data.path}"], finished.cells[:1])
+    assert "name a --study_dir there" in untrainable(remote)
+
+    new = make_study(tmp_path / "new", data)
+    study_checks.check_trainable(new)
+    usage = shutil.disk_usage(tmp_path)._replace(free=9_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert "0.0 GB are free" in untrainable(new)
+
+
+def test_a_missing_weights_file_is_told_before_training(tmp_path, data):
+    missing = make_study(tmp_path, data, "--weights=none.h5")
+    assert "--weights=none.h5: no such file (tiny-none-seed0, tiny-ov" in untrainable(missing)
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit_are_told_before_training(tmp_path, data):
+    wrong = tmp_path / "wrong.h5"
+    wrong.write_text("no weights")
+    study = make_study(tmp_path, data, f"--weights={wrong}")
+    assert "does not fit --backbone=tiny" in untrainable(study)
