@@ -111,8 +111,8 @@ class DatasetDir:
         """
         if mask != "none" and not self.has_masks:
             raise UserError(
-                f"--mask={mask} needs lung masks, and {self.path} holds none: build it with "
-                "--with_masks from a folder that has them"
+                f"--mask={mask} cannot be used: {self.path} holds no lung masks: build it with "
+                "--with_masks from a folder that has them, or leave --mask out"
             )
         return dataclasses.replace(self, mask=mask)
 
