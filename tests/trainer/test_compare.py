@@ -61,7 +61,7 @@ def content(tmp_path_factory):
     named = write_study(
         tmp_path_factory.mktemp("study"), {"none": 0, "oversample": 0.8, "focal": 0, "weighted": -1}
     )
-    return compare_methods.compare(read_entries(named), reference="none", resamples=300)
+    return compare_methods.compare(read_entries(named), reference="none", resamples=120)
 
 
 def test_methods_are_samplers_losses_or_both():
@@ -142,14 +142,14 @@ def test_the_better_the_worse_and_the_same_are_told_apart(content):
 
 def test_a_wide_margin_makes_equivalent_what_is_shown_to_be_small(tmp_path):
     entries = read_entries(write_study(tmp_path, {"none": 0, "focal": 0}))
-    content = compare_methods.compare(entries, reference="none", margin=0.2, resamples=200)
+    content = compare_methods.compare(entries, reference="none", margin=0.2, resamples=60)
     assert content["differences"]["focal"]["verdict"]["balanced_accuracy"]["word"] == "equivalent"
     assert "equivalent: focal" in headline(content)
 
 
 def test_one_seed_says_nothing_of_methods(tmp_path):
     entries = read_entries(write_study(tmp_path, {"none": 0, "oversample": 0.8}, seeds=(0,)))
-    content = compare_methods.compare(entries, reference="none", resamples=200)
+    content = compare_methods.compare(entries, reference="none", resamples=60)
     assert headline(content).startswith("With one seed a method these are differences of trained")
     [line] = verdict_lines(content)
     assert "these two trained models differ (p < 0.001, uncorrected)" in line
@@ -159,7 +159,7 @@ def test_one_seed_says_nothing_of_methods(tmp_path):
 def test_different_seeds_are_said_and_not_paired(tmp_path):
     runs = write_study(tmp_path, {"none": 0, "oversample": 0.8})
     paired, unpaired = (
-        compare_methods.compare(read_entries(some), reference="none", resamples=200)
+        compare_methods.compare(read_entries(some), reference="none", resamples=60)
         for some in (runs, [one for one in runs if one is not runs[-1]])
     )
     assert not any("same seeds" in line for line in warnings(paired))
