@@ -126,7 +126,10 @@ def test_what_was_built_on_s3_is_loaded_and_verified_there(s3, radiographs, tmp_
     assert fault.startswith(shard.rpartition("/")[2])
 
 
-@pytest.mark.parametrize(("module", "name"), [(parts, "write_part"), (tfrecord, "write_records")])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(parts, "write_part"), pytest.param(tfrecord, "write_records", marks=pytest.mark.slow)],
+)
 def test_an_interrupted_build_on_s3_goes_on(s3, radiographs, tmp_path, monkeypatch, module, name):
     build(radiographs, tmp_path / "local")
     for label in CLASSES:  # two chunks: the first pass is interrupted between them

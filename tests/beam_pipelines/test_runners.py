@@ -184,8 +184,14 @@ def stop_before_writing(root, output, monkeypatch):
 # Bytes and processes
 
 
+# The others start processes, which takes their time: `make test-slow` runs them.
 @pytest.mark.parametrize(
-    "runner", ["in_memory", "multi_threading", "multi_processing", "external", "dask"]
+    "runner",
+    [
+        *("in_memory", "multi_threading", "multi_processing"),
+        pytest.param("external", marks=pytest.mark.slow),
+        pytest.param("dask", marks=pytest.mark.slow),
+    ],
 )
 def test_every_runner_leaves_the_same_bytes(
     runner, radiographs, expected, renames, beam_flags_of, tmp_path

@@ -102,6 +102,7 @@ def test_workers_and_loops_are_measured(data, tmp_path):
     assert names == loops + workers
 
 
+@pytest.mark.slow
 def test_every_system_trains_on_as_many_images_as_it_is_asked_for(config):
     systems = [kind(config) for kind in SYSTEMS.values()]
     for system in systems:

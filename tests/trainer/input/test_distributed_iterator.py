@@ -33,6 +33,7 @@ print(kept[1][0] - kept[2][0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
 def test_no_device_has_a_thread_that_tunes():
     command = [sys.executable, "-c", THREADS]

@@ -234,6 +234,7 @@ def test_a_backbone_trains_predicts_explains_and_is_loaded_again(name, tmp_path)
     assert np.isfinite(heat).all()
 
 
+@pytest.mark.slow
 def test_dropped_blocks_are_drawn_alike_after_a_restart_and_not_for_moments(tmp_path):
     """EfficientNet drops blocks in training: its random states must be part of a checkpoint."""
     strategy = strategies.create_strategy("cpu")

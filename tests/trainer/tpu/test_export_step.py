@@ -22,6 +22,7 @@ CONFIGS = [
     {"loss": "class_weighted", "batch_norm": "adapt_natural", "optimizer": "adam"},
     {"loss": "effective_number", "batch_norm": "frozen", "mixed_precision": "bfloat16"},
     {"loss": "focal", "batch_norm": "train", "optimizer": "sgd"},
+    {"loss": "class_balanced_focal", "batch_norm": "adapt_natural"},
     {"loss": "balanced_softmax", "head_units": (16, 8), "mixup_alpha": 0.2},
     {"loss": "logit_adjusted", "trainable": "head", "head_units": (16,)},
     {"loss": "ldam_drw", "mixed_precision": "bfloat16", "mixup_alpha": 0.2},

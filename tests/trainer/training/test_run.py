@@ -68,6 +68,7 @@ class _KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_progressive_reaches_its_last_mix_and_goes_on_exactly_where_it_was_killed(
     data, strategy, tmp_path, monkeypatch
 ):
