@@ -7,11 +7,14 @@ Trains the runs that are not finished, all with the same splits and, by seed, th
 weights; then compares all methods with the --reference on the test split and writes
 comparison.json, comparison.md and comparison.html. Flags that are not listed here go to
 trainer.main (--weights, --batch_norm, --learning_rate, …), the same for all runs. To continue a
-study that was stopped, run the same command again; methods or seeds may be added.
+study that was stopped, run the same command again; methods or seeds may be added. Several processes
+may work on one study, on one machine or on a shared disk: no run is trained twice.
 
   python -m trainer.compare --runs='runs/*' --study_dir=STUDY
 
-compares finished runs instead, also ones made on several machines.
+compares finished runs instead, also ones made on several machines. Exit codes: 0 done, 1 some runs
+failed and are left out, 2 a mistake to correct, 75 stopped by SIGTERM or not all runs finished,
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from cxr_tfrecords import dataset_dir, files
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import TemporaryError, UserError, run_main
 from trainer.comparison import method_grid, study_cells, study_checks, study_runs
+from trainer.comparison.study_progress import announced
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings import table
 
@@ -68,6 +73,13 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("batch_size", table.Settings.batch_size, "Images in a step.", lower_bound=1)
 flags.DEFINE_integer("jobs", 1, "Runs at the same time on this machine.", lower_bound=1)
+flags.DEFINE_string(
+    "cells",
+    "",
+    "K/N: train only the K-th (from 1) of N parts of the runs, one on each of N machines, and "
+    "compare nothing. Afterwards the same command without this flag compares all runs if the "
+    "machines share a disk, or --runs does so.",
+)
 flags.DEFINE_list("runs", [], "Patterns of finished runs to compare, instead of training.")
 flags.DEFINE_string(
     "reference",
@@ -106,6 +118,8 @@ flags.DEFINE_integer("resamples", 2000, "Number of bootstrap resamples.", lower_
 def main(argv: list[str]) -> int:
     failed: list[str] = []
     if FLAGS.runs:
+        if FLAGS.cells:
+            raise UserError("--cells trains runs and --runs compares finished ones: give only one")
         if len(argv) > 1:
             raise UserError(
                 f"unknown flag {argv[1]!r}: with --runs nothing is trained, so leave it out"
@@ -113,9 +127,23 @@ def main(argv: list[str]) -> int:
         named = _find_runs(FLAGS.runs)
     else:
         study = _make_study(argv[1:])
+        cells = study.part(*_parse_part(FLAGS.cells))
         study_checks.check_same_study(study)
-        study_checks.check_trainable(study)
-        failed = study_runs.run_study(study, FLAGS.jobs)
+        study_checks.check_trainable(study, cells)
+        outcome = study_runs.run_study(study, cells, FLAGS.jobs)
+        failed = outcome.failed
+        unfinished = [cell.name for cell in study.cells if not study.is_finished(cell)]
+        if FLAGS.cells:
+            print(
+                f"{len(study.cells) - len(unfinished)} of the {len(study.cells)} runs of the study "
+                "are finished. When all are, the same command without --cells compares them"
+            )
+            return 1 if failed else 0
+        elsewhere = [name for name in outcome.elsewhere if name in unfinished]
+        if elsewhere:
+            raise TemporaryError(
+                f"nothing is compared yet, another process trains {', '.join(elsewhere)}"
+            )
         study_checks.check_same_study(study)  # another process may have added runs meanwhile
         named = [
             (_entry_name(cell), read_run(study.run_dir(cell)))
@@ -126,6 +154,15 @@ def main(argv: list[str]) -> int:
     for name in failed:
         print(f"left out, its run failed: {name}")
     return 1 if failed else 0
+
+
+def _parse_part(text: str) -> tuple[int, int]:
+    """`2/5` to `(2, 5)`; empty to `(1, 1)`, the whole study."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(f"--cells={text} must look like 2/5, the second of 5 parts")
+    return number, count
 
 
 def _make_cells() -> list[method_grid.Cell]:
@@ -198,22 +235,24 @@ def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
     from trainer.comparison.verdict_text import headline, verdict_lines, warnings
     from trainer.deployment import corrected_probabilities
 
-    entries = group_runs(named)
+    with announced(f"reading the predictions of {len(named)} runs"):
+        entries = group_runs(named)
     if len(entries) < 2:
         raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison, add one")
     names = [entry.name for entry in entries]
     reference = FLAGS.reference or method_grid.default_reference(names)
-    print(f"comparing {len(names)} methods with {FLAGS.resamples:,} resamples", flush=True)
-    content: dict[str, Any] = compare_methods.compare(
-        entries,
-        reference=reference,
-        primary=FLAGS.primary_metric,
-        margin=FLAGS.margin / 100,
-        resamples=FLAGS.resamples,
-        deploy_prior=corrected_probabilities.parse_deploy_prior(
-            FLAGS.deploy_prior, entries[0].runs[0].class_names
-        ),
+    deploy_prior = corrected_probabilities.parse_deploy_prior(
+        FLAGS.deploy_prior, entries[0].runs[0].class_names
     )
+    with announced(f"comparing {len(names)} methods with {FLAGS.resamples:,} resamples"):
+        content: dict[str, Any] = compare_methods.compare(
+            entries,
+            reference=reference,
+            primary=FLAGS.primary_metric,
+            margin=FLAGS.margin / 100,
+            resamples=FLAGS.resamples,
+            deploy_prior=deploy_prior,
+        )
     os.makedirs(FLAGS.study_dir, exist_ok=True)
     plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does
     files.write_json(os.path.join(FLAGS.study_dir, "comparison.json"), plain)
@@ -226,8 +265,10 @@ def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
     for line in warnings(content):
         print(f"note: {line}")
     paper = confusion_matrices.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
-    page = write_page(FLAGS.study_dir, content, entries, paper=paper)
-    print(f"\n{page} shows everything, {path} its tables")
+    print()
+    with announced("drawing the page"):
+        page = write_page(FLAGS.study_dir, content, entries, paper=paper)
+    print(f"{page} shows everything, {path} its tables")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cxr_tfrecords import files
+from cxr_tfrecords import files, locks
 from cxr_tfrecords.errors import UserError
 
 FOLDER = ".build"
@@ -82,21 +82,16 @@ def locked(output_dir: str) -> Iterator[None]:
     if not files.is_local(output_dir) or sys.platform == "win32":
         yield
         return
-    import fcntl
-
     existed = os.path.isdir(output_dir)
     try:
         os.makedirs(output_dir, exist_ok=True)
-        descriptor = os.open(output_dir, os.O_RDONLY)
+        descriptor = locks.take(output_dir)
     except OSError as error:
         raise UserError(f"cannot write to --output_dir={output_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
+    if descriptor is None:
         raise UserError(
             f"another build is writing to --output_dir={output_dir}: wait for it, or name another"
-        ) from error
+        )
     try:
         yield
     finally:

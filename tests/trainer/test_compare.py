@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -323,12 +324,12 @@ def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch, capsys):
         return [*command(study, cell), *rate]
 
     monkeypatch.setattr(Study, "command", diverging)
-    failed = study_runs.run_study(Study(study_dir, data, common, cells), jobs=1)
-    assert failed == ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
+    outcome = study_runs.run_study(Study(study_dir, data, common, cells), cells, jobs=1)
+    assert outcome.failed == ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
     printed = capsys.readouterr().out
     assert "tiny-none-seed0: failed with exit code 3" in printed
     assert "NaN or infinite at step" in printed
-    assert "tiny-weighted-seed0: 0." in printed
+    assert re.search(r"tiny-weighted-seed0: \d+ s$", printed, re.MULTILINE)
 
 
 def test_a_change_that_rounds_to_nothing_has_no_minus():

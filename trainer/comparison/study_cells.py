@@ -69,6 +69,12 @@ class Study:
         values = _parse(self._arguments(self.base(cell)))
         return TrainConfig(**flag_values(TrainConfig, values=values))
 
+    def part(self, number: int, count: int) -> list[Cell]:
+        """The cells of one of `count` parts (from 1), which take about the same time. Decoupled
+        cells are in the part of the run that they start from."""
+        bases = list(dict.fromkeys(map(self.base, self.cells)))
+        return [c for c in self.cells if bases.index(self.base(c)) % count == number - 1]
+
     def is_finished(self, cell: Cell) -> bool:
         """Whether the cell's run is finished, see `run_files`; its model may have been deleted."""
         return run_files.is_finished(self.run_dir(cell), with_model=False)

@@ -78,23 +78,26 @@ def _base_differences(study: Study, cell: Cell, decoupled: dict[str, Any]) -> It
         yield f"the run that it started from, {study.base(cell).name}, was trained again since"
 
 
-def check_trainable(study: Study) -> None:
+def check_trainable(study: Study, cells: Sequence[Cell]) -> None:
     """Refuses a study with runs that could not be trained, before the first of them is.
 
     Settings, the first epoch, paths and free disk are checked for each run that is not finished,
     and each network is built once.
 
+    Args:
+      cells: those of the study that are to be trained here.
+
     Raises:
       UserError: it lists all that is wrong, and the runs.
     """
-    todo = [cell for cell in study.cells if not study.is_finished(cell)]
+    todo = [cell for cell in cells if not study.is_finished(cell)]
     problems = [(cell, text) for cell in todo for text in _problems(study, cell)]
     if not problems:
         problems = list(_network_problems(study, todo))
     if problems:
         count = len({cell for cell, _ in problems})
         raise UserError(
-            f"{count} of the {len(study.cells)} runs cannot be trained. Nothing was trained.\n"
+            f"{count} of the {len(cells)} runs cannot be trained. Nothing was trained.\n"
             f"{_by_problem(problems)}\nCorrect this, or leave these methods out"
         )
 

@@ -1,104 +1,156 @@
-"""Runs the cells of a study that are not finished, each in a process of its own.
+"""Trains the cells of a study that are not finished, each in a process of its own.
 
 Such a process starts as a user's run would and frees all its memory, and a run that fails does not
-stop the others.
+stop the others. Several processes, also on machines that share a disk, may work on one study: the
+log of a run is locked while it is trained, and the others pass over it.
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
+import dataclasses
 import os
+import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords import locks
+from cxr_tfrecords.errors import EXIT_TEMPORARY, TemporaryError, UserError
 from trainer.comparison.method_grid import Cell
 from trainer.comparison.study_cells import Study
+from trainer.comparison.study_progress import StudyProgress
 
 _ERROR_LINES = 5
+_POLL_SECONDS = 0.2
 
 
-def run_study(study: Study, jobs: int) -> list[str]:
-    """Runs the cells that are not finished; prints a line for each.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of the cells that were not finished.
+
+    Attributes:
+      failed: names of the runs that failed; their output is in their logs.
+      elsewhere: names of the runs that another process was training.
+    """
+
+    failed: list[str]
+    elsewhere: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A run that is being trained by a process of ours."""
+
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+def run_study(study: Study, cells: Sequence[Cell], jobs: int) -> Outcome:
+    """Trains those of the cells that are not finished; says which run is where.
 
     Args:
+      cells: of the study, in their order.
       jobs: runs at the same time.
-
-    Returns:
-      Names of the runs that failed; their output is in `<run>.log`.
 
     Raises:
       UserError: a run refuses its settings (exit code 2), as all others would. A decoupled run with
         this exit code counts as failed instead: the user gives it no settings, and it ends so if
         the run that it starts from has failed.
+      TemporaryError: this process or a run got SIGTERM. Runs are stopped and save a checkpoint.
     """
-    from tqdm import tqdm  # of the extra `build`: its absence is reported by `run_main`
-
-    todo = [cell for cell in study.cells if not study.is_finished(cell)]
-    print(
-        f"{len(study.cells)} runs, {len(study.cells) - len(todo)} of them finished already",
-        flush=True,
-    )
-    failed: list[str] = []
-    with tqdm(total=len(todo), desc="Study", unit=" runs", disable=None) as bar:
-        for cell, code, seconds in _finish_one_by_one(study, todo, jobs):
-            bar.update()
-            text = f"{cell.name}: {seconds / 60:.1f} min"
-            if code:
-                failed.append(cell.name)
-                text = f"{cell.name}: failed with exit code {code}\n{_last_lines(study, cell)}"
-            tqdm.write(text, file=sys.stdout)
-            if code == 2 and not cell.method.decoupled:
-                raise UserError(
-                    f"the settings of run {cell.name} were refused:\n{_last_lines(study, cell)}"
-                )
-    return failed
-
-
-def _finish_one_by_one(
-    study: Study, cells: Sequence[Cell], jobs: int
-) -> Iterator[tuple[Cell, int, float]]:
-    """Yields (cell, exit code, seconds) as runs end. A decoupled run waits for the one it needs."""
-    waiting = collections.deque(cells)
-    running: dict[Future[tuple[int, float]], Cell] = {}
-    with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    ready = next((c for c in waiting if _may_start(study, c, running)), None)
-                    if ready is None:
-                        break
-                    waiting.remove(ready)
-                    running[pool.submit(_run_one, study, ready)] = ready
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield running.pop(future), *future.result()
-        finally:
-            for future in running:
-                future.cancel()
+    waiting = [cell for cell in cells if not study.is_finished(cell)]
+    print(f"{len(cells)} runs, {len(cells) - len(waiting)} of them finished already", flush=True)
+    outcome = Outcome([], [])
+    if not waiting:
+        return outcome
+    os.makedirs(os.path.dirname(study.log(waiting[0])), exist_ok=True)
+    running: list[_Run] = []
+    with StudyProgress(study, waiting, jobs) as progress, _stopping(running):
+        while waiting or running:
+            for cell in _startable(study, waiting, [run.cell for run in running]):
+                if len(running) == jobs:
+                    break
+                waiting.remove(cell)
+                run = _start(study, cell, outcome, progress)
+                if run is not None:
+                    running.append(run)
+            progress.show([run.cell for run in running])
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                _finish(study, run, outcome, progress)
+            if running:
+                time.sleep(_POLL_SECONDS)
+    return outcome
 
 
-def _may_start(study: Study, cell: Cell, running: Mapping[Future, Cell]) -> bool:
-    if not cell.method.decoupled or not running:
-        return True
-    return study.is_finished(study.base(cell))
+def _startable(study: Study, waiting: Sequence[Cell], running: Sequence[Cell]) -> list[Cell]:
+    """Waiting cells, without decoupled ones whose base is still to be trained."""
+    unfinished = {*waiting, *running}
+    bases = {cell: study.base(cell) for cell in waiting}
+    return [cell for cell, base in bases.items() if base == cell or base not in unfinished]
 
 
-def _run_one(study: Study, cell: Cell) -> tuple[int, float]:
-    started = time.monotonic()
+def _start(study: Study, cell: Cell, outcome: Outcome, progress: StudyProgress) -> _Run | None:
+    """Starts a run; None if another process trains it, or the one that it starts from, or has
+    finished it."""
     log = study.log(cell)
-    os.makedirs(os.path.dirname(log), exist_ok=True)
-    with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.run(
-            study.command(cell), stdout=output, stderr=subprocess.STDOUT, check=False
-        )
-    return process.returncode, time.monotonic() - started
+    try:
+        # The run's process inherits the descriptor as its output, and with it the lock.
+        lock = None if study.base(cell).name in outcome.elsewhere else locks.take(log)
+    except OSError as error:
+        raise UserError(
+            f"{log} cannot be written and locked ({error.strerror}): name a --study_dir on a disk "
+            "that has file locks"
+        ) from error
+    if lock is None:
+        outcome.elsewhere.append(cell.name)
+        progress.end(cell, None, f"{cell.name}: passed over, another process trains it")
+        return None
+    try:
+        if study.is_finished(cell):
+            progress.end(cell, None, f"{cell.name}: another process has finished it")
+            return None
+        os.ftruncate(lock, 0)
+        process = subprocess.Popen(study.command(cell), stdout=lock, stderr=subprocess.STDOUT)
+    finally:
+        os.close(lock)
+    progress.start(cell)
+    return _Run(cell, process, time.monotonic())
 
 
-def _last_lines(study: Study, cell: Cell) -> str:
+def _finish(study: Study, run: _Run, outcome: Outcome, progress: StudyProgress) -> None:
+    cell, code = run.cell, run.process.returncode
+    if code == EXIT_TEMPORARY:
+        raise TemporaryError(f"run {cell.name} was stopped, finished runs are kept")
+    if not code:
+        progress.end(cell, time.monotonic() - run.started)
+        return
     with open(study.log(cell), encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()[-_ERROR_LINES:]
-    return "\n".join(f"  {line}" for line in lines)
+        lines = "\n".join(f"  {line}" for line in file.read().splitlines()[-_ERROR_LINES:])
+    if code == 2 and not cell.method.decoupled:
+        raise UserError(f"the settings of run {cell.name} were refused:\n{lines}")
+    outcome.failed.append(cell.name)
+    progress.end(cell, None, f"{cell.name}: failed with exit code {code}\n{lines}")
+
+
+@contextlib.contextmanager
+def _stopping(running: Sequence[_Run]) -> Iterator[None]:
+    """Asks the runs to save and end if this process is interrupted or fails, and waits for them."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TemporaryError("SIGTERM, finished runs are kept")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except BaseException:
+        for run in running:
+            run.process.terminate()
+        for run in running:
+            run.process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -120,7 +120,7 @@ def test_the_command_refuses_other_settings_and_reuses_the_same(tmp_path, data):
 
 def untrainable(study):
     with pytest.raises(UserError) as caught:
-        study_checks.check_trainable(study)
+        study_checks.check_trainable(study, study.cells)
     return str(caught.value)
 
 
@@ -147,7 +147,7 @@ def test_a_batch_larger_than_an_undersampled_epoch_is_told_before_training(tmp_p
 def test_paths_and_disk_are_checked(finished, tmp_path, data, monkeypatch):
     none, _, decoupled = finished.cells
     shutil.rmtree(finished.run_dir(decoupled))
-    study_checks.check_trainable(finished)
+    study_checks.check_trainable(finished, finished.cells)
     os.remove(os.path.join(finished.run_dir(none), "model.keras"))
     assert "model.keras is not there any more (tiny-posthoc" in untrainable(finished)
 
@@ -158,7 +158,7 @@ def test_paths_and_disk_are_checked(finished, tmp_path, data, monkeypatch):
     assert "name a --study_dir there" in untrainable(remote)
 
     new = make_study(tmp_path / "new", data)
-    study_checks.check_trainable(new)
+    study_checks.check_trainable(new, new.cells)
     usage = shutil.disk_usage(tmp_path)._replace(free=9_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert "0.0 GB are free" in untrainable(new)
