@@ -1,6 +1,7 @@
 """Metrics and comparisons from confusion matrices alone, such as published ones.
 
-Proportions get Wilson intervals, and models are compared as if tested on different images. The page
+Proportions get Wilson intervals, and models are compared as if tested on different images. Where
+two models may have seen the same images, McNemar's test is bounded (`paired_bounds`). The page
 names what needs single predictions and so cannot be computed.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.markdown import markdown_table
+from trainer.comparison.paired_bounds import paired_bounds, paired_sentence
 from trainer.evaluation.bootstrap import Interval, holm
 from trainer.evaluation.metrics import confusion_metrics
 from trainer.evaluation.shares import TwoProportions, two_proportions, wilson
@@ -24,8 +26,9 @@ OUT_OF_REACH = """\
 What cannot be computed from matrices alone:
 
 - paired tests (McNemar, DeLong, paired bootstrap): they need to know which images each model got
-  wrong. Where two models saw the same images, the comparison here ignores that, and its
-  intervals are wider than a paired one's would usually be;
+  wrong. Only the range of McNemar's p-value can be computed. The comparisons in the table ignore
+  that two models saw the same images, and their intervals are wider than a paired one's would
+  usually be;
 - AUROC, average precision, log loss, Brier score, calibration, other thresholds: they need
   probabilities;
 - how much another seed, another split or several images of one patient would change: the
@@ -128,16 +131,29 @@ def compare(matrices: Matrices) -> list[Comparison]:
     return [Comparison(*row, p) for row, p in zip(results, adjusted, strict=True)]
 
 
-def describe(matrices: Matrices) -> str:
-    """The page: metrics by model and class, comparisons, and what cannot be computed."""
+def describe(matrices: Matrices, leak: str = "") -> str:
+    """The page: metrics by model and class, comparisons, and what cannot be computed.
+
+    Args:
+      leak: Markdown on test images that were trained on, to be read before any figure.
+    """
     summaries = {
         m: summarize(counts, matrices.class_names) for m, counts in matrices.models.items()
     }
-    parts = ["# From confusion matrices", _overall_table(summaries), _class_table(summaries)]
+    head = ["# From confusion matrices", str(matrices.content.get("citation", "")), leak]
+    if leak:
+        head.append("## Metrics")
+    parts = [part for part in head if part]
+    parts += [_overall_table(summaries), _class_table(summaries)]
     comparisons = compare(matrices)
     if comparisons:
         parts += ["## Models against each other", _same_images(matrices)]
         parts += [_comparison_table(comparisons), _verdict(comparisons)]
+        if leak:
+            parts.append(
+                "These comparisons take all figures as printed. Do not rank a model that may have "
+                "been trained on its test images: see the top of this page."
+            )
     return "\n\n".join([*parts, OUT_OF_REACH])
 
 
@@ -184,13 +200,11 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def _same_images(matrices: Matrices) -> str:
+    paired = {(bounds.first, bounds.second): bounds for bounds in paired_bounds(matrices.models)}
     sentences = []
     for (a, one), (b, other) in itertools.combinations(matrices.models.items(), 2):
-        if np.array_equal(one.sum(axis=1), other.sum(axis=1)):
-            sentences.append(
-                f"{a} and {b} have the same number of images in every class: probably the same "
-                "images, on which a paired test would see smaller differences."
-            )
+        if (a, b) in paired:
+            sentences.append(paired_sentence(paired[a, b]))
         else:
             sizes = " and ".join("/".join(map(str, m.sum(axis=1))) for m in (one, other))
             sentences.append(

@@ -17,6 +17,7 @@ from typing import Any
 
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.comparison.confusion_matrices import Matrices, summarize
+from trainer.comparison.paired_bounds import paired_bounds
 
 _LAYOUT: dict[str, Any] = json.loads(
     pathlib.Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
@@ -54,11 +55,17 @@ def percentages(matrices: Matrices) -> dict[str, Mapping[str, Mapping[str, float
 
 def streams(matrices: Matrices) -> Mapping[str, Mapping[str, int]]:
     """Sampler -> class -> training images after sampling, in the order of the file's models."""
-    return _part(matrices, "sampled_counts")
+    return part(matrices, "sampled_counts")
 
 
-def _part(matrices: Matrices, name: str) -> Mapping[str, Any]:
+def part(matrices: Matrices, name: str) -> Mapping[str, Any]:
+    """A part of the file by its name in published_tables.json; empty where it was not printed."""
     return matrices.content.get(_LAYOUT[name]["key"], {})
+
+
+def table_number(name: str) -> str:
+    """The number of a part's printed table, such as `V`."""
+    return str(_LAYOUT[name]["table"])
 
 
 def printed_cells(matrices: Matrices) -> list[Cell]:
@@ -72,7 +79,7 @@ def printed_cells(matrices: Matrices) -> list[Cell]:
                 value = _first(summary["per_class"][name][measure])
                 computed = None if value is None else 100 * value
                 cells.append(Cell(table, model, name, printed, computed))
-        final = _part(matrices, "results").get(model, {})
+        final = part(matrices, "results").get(model, {})
         if "accuracy" in final:
             computed = 100 * summary["accuracy"][0]
             table = f"{_LAYOUT['results']['table']} (accuracy)"
@@ -90,7 +97,6 @@ def describe_published(matrices: Matrices) -> str:
     ]
     parts = [
         "## Printed tables against the matrices",
-        str(matrices.content.get("citation", "")),
         f"{len(cells) - len(wrong)} of {len(cells)} printed percentages follow from the matrices "
         "to their rounding."
         + "".join(
@@ -102,11 +108,13 @@ def describe_published(matrices: Matrices) -> str:
         "## What these results support",
         "\n".join(f"- {note}" for note in _notes(matrices)),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
 
 
 def _notes(matrices: Matrices) -> Iterator[str]:
     yield from _contradicted(matrices)
+    yield from _misquoted(matrices)
+    yield from _not_the_same(matrices)
     if streams(matrices):
         named = [
             (model, sampler, sum(counts.values()))
@@ -114,7 +122,6 @@ def _notes(matrices: Matrices) -> Iterator[str]:
                 matrices.models, streams(matrices).items(), strict=False
             )
         ]
-        yield from _overlaps(matrices, named)
         yield from _budgets(matrices, named)
     yield (
         "Each model was trained once, so a better method cannot be distinguished from a lucky "
@@ -130,9 +137,7 @@ def _notes(matrices: Matrices) -> Iterator[str]:
 def _contradicted(matrices: Matrices) -> Iterator[str]:
     """Figures that the paper's text calls the best, though by the matrices another model's is."""
     summaries = {m: summarize(n, matrices.class_names) for m, n in matrices.models.items()}
-    for claim in _LAYOUT["best_by_text"]:
-        if claim["citation"] not in matrices.content.get("citation", ""):
-            continue
+    for claim in claims(matrices, "best_by_text"):
         measure, model = claim["measure"], claim["model"]
         for name in claim["classes"]:
             values = {m: _first(s["per_class"][name][measure]) for m, s in summaries.items()}
@@ -144,30 +149,40 @@ def _contradicted(matrices: Matrices) -> Iterator[str]:
                 )
 
 
-def _overlaps(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator[str]:
-    """Models whose training and test images together are more than the data set has."""
-    everything = sum(_part(matrices, "class_counts").values())
-    train = _part(matrices, "split_counts").get("train")
-    table = _LAYOUT["sampled_counts"]["table"]
-    for model, sampler, size in named:
-        test = int(matrices.models[model].sum())
-        if sampler == "none" and train is not None and size > train:
-            note = (
-                f"By Table {table}, model {model} ({sampler}) was trained on {size:,} images, but "
-                f"the training split has {train:,}."
+def _misquoted(matrices: Matrices) -> Iterator[str]:
+    """Figures of the paper's text that its own tables print otherwise."""
+    for claim in claims(matrices, "figures_by_text"):
+        model, measure, value = claim["model"], claim["measure"], claim["percent"]
+        printed = part(matrices, claim["part"]).get(model, {}).get(measure)
+        if printed is not None and printed != value:
+            yield (
+                f"The text gives {model} a {measure} of {value:g}% (section {claim['section']}, "
+                f"{claim['about']}); Table {table_number(claim['part'])} prints {printed:g}."
             )
-            if size + test > everything > 0:
-                note += (
-                    f" With its {test:,} test images that is more than the {everything:,} images "
-                    f"of the data set: at least {size + test - everything:,} test images were "
-                    "trained on, and its figures are too good by an unknown amount."
+
+
+def _not_the_same(matrices: Matrices) -> Iterator[str]:
+    """Models that differ beyond chance, though the paper's text says that none do."""
+    for claim in claims(matrices, "no_difference_by_text"):
+        for bounds in paired_bounds(matrices.models):
+            if bounds.p_high < 0.05:
+                yield (
+                    f"The text sees no significant difference between the models (section "
+                    f"{claim['section']}: “{claim['words']}”) and prints no test. {bounds.first} "
+                    f"and {bounds.second} differ whichever images each got wrong: McNemar's p is "
+                    f"at most {bounds.p_high:.2g} ({bounds.exact_high:.2g} by the exact test)."
                 )
-            yield note
+
+
+def claims(matrices: Matrices, kind: str) -> list[dict[str, Any]]:
+    """Claims of the text of this paper, which published_tables.json lists."""
+    citation = matrices.content.get("citation", "")
+    return [claim for claim in _LAYOUT[kind] if claim["citation"] in citation]
 
 
 def _budgets(matrices: Matrices, named: list[tuple[str, str, int]]) -> Iterator[str]:
     """Images and updates of an epoch, and what else differs between the models."""
-    settings = _part(matrices, "settings")
+    settings = part(matrices, "settings")
     sizes = [size for *_, size in named]
     lines = []
     steps = []

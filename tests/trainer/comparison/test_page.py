@@ -244,6 +244,7 @@ def test_a_papers_tables_stand_beside_only_when_given(study, tmp_path, page):
                 "citation": "Nobody 2020",
                 "class_order": names,
                 "confusion_matrices_rows_actual": {"A": matrix},
+                "table_I_class_counts": dict.fromkeys(names, 16),
                 **recall,
                 **samplers,
             }
@@ -252,6 +253,8 @@ def test_a_papers_tables_stand_beside_only_when_given(study, tmp_path, page):
     paper = confusion_matrices.read_matrices(str(file))
     shown = render(study[1], study[2], paper=paper, gallery=False)
     assert "paper: A (none)" in shown
+    leak = "at least 16 of its 40 test images (40%) were trained on"
+    assert 0 < shown.index(leak) < shown.index("paper: A (none)")
     assert "<td>87%</td>" in shown
     assert "90.0% (from its matrix)" in shown
     assert "here: undersample" in shown

@@ -1,6 +1,7 @@
 """The page's section on a paper's printed tables, beside the methods of this study.
 
-`comparison.published_tables` reads the tables.
+`comparison.published_tables` reads the tables, `comparison.published_leak` finds test images that
+the paper's models were trained on.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cxr_tfrecords.pages.html import paragraph, stacked, table
-from trainer.comparison import published_tables
+from trainer.comparison import published_leak, published_tables
 from trainer.comparison.confusion_matrices import Matrices, summarize
 
 _TITLES = {"recall": "Recall", "precision": "Precision", "f1": "F1"}
@@ -20,6 +21,7 @@ def paper_tables(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str
     samplers = dict(zip(matrices.models, published_tables.streams(matrices), strict=False))
     wanted = [name for name, entry in content["entries"].items() if _is_alike(entry)]
     yield paragraph(str(matrices.content.get("citation", "A paper's tables.")))
+    yield from map(paragraph, published_leak.summarize_leaks(matrices))
     models = [
         f"{model} ({samplers[model]})" if model in samplers else model for model in matrices.models
     ]
