@@ -37,6 +37,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=launch/workers.sh
 source "$root/launch/workers.sh"
+# shellcheck source=launch/manifest.sh
+source "$root/launch/manifest.sh"
 
 kind="" job_name="" image="" volume_claim="" data_dir="" run_dir="" accelerator="" topology="" \
   chips=1 workers=2 max_restarts=20 rest_is_for=trainer.main
@@ -46,17 +48,9 @@ need kind job_name image volume_claim data_dir run_dir accelerator
 refuse_own_flags
 need_number chips 1 workers 1 max_restarts 0
 [[ "$kind" == gpu || "$kind" == tpu ]] || fail "--kind=$kind: must be gpu or tpu"
-# These values are put into the manifest unquoted, so they must not change its structure.
-for option in job_name volume_claim; do
-  [[ "${!option}" =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] ||
-    fail "--$option=${!option}: must be at most 40 lower-case letters, digits and dashes"
-done
-for option in image accelerator; do
-  [[ "${!option}" =~ ^[A-Za-z0-9][A-Za-z0-9./:@_-]*$ ]] || fail "--$option=${!option}: is not a name"
-done
-[[ "$run_dir" == /shared/?* ]] || fail "--run_dir=$run_dir: must be below /shared, the volume"
-[[ "$data_dir" == /shared/?* || "$data_dir" == gs://?* ]] ||
-  fail "--data_dir=$data_dir: must be gs:// or below /shared, the volume"
+need_plain_names job_name volume_claim
+need_image_names image accelerator
+need_shared_paths run_dir
 strategy=multi_worker
 if [[ "$kind" == tpu ]]; then
   strategy=tpu
@@ -66,40 +60,17 @@ if [[ "$kind" == tpu ]]; then
     "--topology=$topology with --chips=$chips: only slices of one host run, with all their chips"
 fi
 
-# The trainer's arguments as a YAML list of JSON strings. Kubernetes replaces $(NAME) in args, so $(
-# is written as $$(.
-arguments() {
-  local word list="" plain
-  for word in "--data_dir=$data_dir" "--run_dir=$run_dir" "--strategy=$strategy" \
-    ${rest[@]+"${rest[@]}"}; do
-    [[ "$word" != *[[:cntrl:]]* ]] || fail "a flag after -- holds a line break or a tab"
-    plain="${word//\\/\\\\}"
-    plain="${plain//\"/\\\"}"
-    list+="\"${plain//\$(/\$\$(}\", "
-  done
-  printf '[%s]' "${list%, }"
-}
-
-# Replaces only the names listed here, so that shell variables in the manifest stay.
-manifest() {
-  local text pair
-  text="$(<"$root/launch/train_gke_$kind.yaml")"
-  for pair in "JOB_NAME=$job_name" "IMAGE=$image" "VOLUME_CLAIM=$volume_claim" \
-    "ACCELERATOR=$accelerator" "TOPOLOGY=$topology" "CHIPS=$chips" "WORKERS=$workers" \
-    "MAX_RESTARTS=$max_restarts" "ARGUMENTS=$list"; do
-    # Quoted, so that & and \ in a value are plain characters in every bash.
-    text="${text//"\${${pair%%=*}}"/"${pair#*=}"}"
-  done
-  printf '%s\n' "$text"
-}
-
-list="$(arguments)"
+list="$(arguments "--data_dir=$data_dir" "--run_dir=$run_dir" "--strategy=$strategy" \
+  ${rest[@]+"${rest[@]}"})"
+text="$(manifest "train_gke_$kind.yaml" "JOB_NAME=$job_name" "IMAGE=$image" \
+  "VOLUME_CLAIM=$volume_claim" "ACCELERATOR=$accelerator" "TOPOLOGY=$topology" "CHIPS=$chips" \
+  "WORKERS=$workers" "MAX_RESTARTS=$max_restarts" "ARGUMENTS=$list")"
 if [[ -n "$dry_run" ]]; then
-  manifest
+  printf '%s\n' "$text"
   exit
 fi
 need_command kubectl "https://kubernetes.io/docs/tasks/tools"
 kubectl get crd jobsets.jobset.x-k8s.io >/dev/null 2>&1 ||
   fail "kubectl reaches no cluster with JobSet: see jobset.sigs.k8s.io/docs/installation"
-manifest | kubectl apply --filename=-
+printf '%s\n' "$text" | kubectl apply --filename=-
 echo "follow it: kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=$job_name"

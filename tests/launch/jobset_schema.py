@@ -1,4 +1,4 @@
-"""A JSON schema of those fields of a JobSet that the manifests use; any other field is refused.
+"""JSON schemas of those fields of a JobSet and a Job that the manifests use; no other is allowed.
 
 Written from the reference pages, field names and types only:
 jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2 and
@@ -70,20 +70,24 @@ _EXIT_CODES = closed(
     operator=one_of("In", "NotIn"),
     values=many({"type": "integer", "minimum": 0, "maximum": 255}),
 )
-_JOB = closed(
-    "template",
-    completionMode=one_of("Indexed", "NonIndexed"),
-    completions=COUNT,
-    parallelism=COUNT,
-    backoffLimit=COUNT,
-    podFailurePolicy=closed(
+_JOB_FIELDS: Schema = {
+    "completionMode": one_of("Indexed", "NonIndexed"),
+    "completions": COUNT,
+    "parallelism": COUNT,
+    "backoffLimit": COUNT,
+    "podFailurePolicy": closed(
         "rules",
         rules=many(
-            closed("action", action=one_of("FailJob", "Ignore", "Count"), onExitCodes=_EXIT_CODES)
+            closed(
+                "action",
+                action=one_of("FailJob", "FailIndex", "Ignore", "Count"),
+                onExitCodes=_EXIT_CODES,
+            )
         ),
     ),
-    template=closed("spec", spec=_POD),
-)
+    "template": closed("spec", spec=_POD),
+}
+_JOB = closed("template", **_JOB_FIELDS)
 _RULE = closed(
     "name action",
     name={"type": "string", "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
@@ -104,5 +108,17 @@ JOBSET = closed(
         replicatedJobs=many(
             closed("name template", name=NAME, replicas=COUNT, template=closed("spec", spec=_JOB))
         ),
+    ),
+)
+JOB = closed(
+    "apiVersion kind metadata spec",
+    apiVersion=one_of("batch/v1"),
+    kind=one_of("Job"),
+    metadata=closed("name", name=NAME),
+    # With a limit of each index, backoffLimit is not set.
+    spec=closed(
+        "template backoffLimitPerIndex",
+        backoffLimitPerIndex=COUNT,
+        **{name: field for name, field in _JOB_FIELDS.items() if name != "backoffLimit"},
     ),
 )
