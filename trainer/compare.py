@@ -55,7 +55,8 @@ flags.DEFINE_enum(
     "steps",
     ["steps", "epochs"],
     "steps: every method makes the same number of updates, --epochs times those of an epoch "
-    "without balancing, without early stopping. epochs: every method trains --epochs of its own "
+    "without balancing, without early stopping; only crt adds those of its second "
+    "stage. epochs: every method trains --epochs of its own "
     "epochs at most, as papers do; oversampling then makes several times the updates of "
     "undersampling. With both the learning rate stays the same, unless --reduce_lr_patience is "
     "given: lowered at a plateau, it would follow another schedule with each method.",
@@ -134,10 +135,9 @@ def main(argv: list[str]) -> int:
         failed = outcome.failed
         unfinished = [cell.name for cell in study.cells if not study.is_finished(cell)]
         if FLAGS.cells:
-            print(
-                f"{len(study.cells) - len(unfinished)} of the {len(study.cells)} runs of the study "
-                "are finished. When all are, the same command without --cells compares them"
-            )
+            count = len(study.cells)
+            print(f"{count - len(unfinished)} of the {count} runs of the study are finished")
+            print("once all are, the same command without --cells compares them")
             return 1 if failed else 0
         elsewhere = [name for name in outcome.elsewhere if name in unfinished]
         if elsewhere:

@@ -43,8 +43,8 @@ def check_same_study(study: Study) -> None:
     problems = [(cell, text) for cell in study.cells for text in _differences(study, cell)]
     if problems:
         raise UserError(
-            f"--study_dir={study.folder} holds runs that this command would not make. Nothing was "
-            f"trained or changed.\n{_by_problem(problems)}\nGive the flags of these runs (--budget "
+            f"--study_dir={study.folder} holds runs that this command would not make. They were "
+            f"left as they are.\n{_by_problem(problems)}\nGive the flags of these runs (--budget "
             "sets --steps_per_epoch and --early_stopping_patience), name another --study_dir, or "
             "delete these run directories to train them again"
         )

@@ -38,7 +38,10 @@ class StudyProgress:
         self._seconds: dict[Cell, float] = {}
         self._shown = -_INTERVAL
         self._bar = tqdm(
-            total=len(cells), unit="run", desc="Study", dynamic_ncols=True, disable=None
+            total=len(cells),
+            bar_format="{n_fmt} of {total_fmt} runs |{bar:10}| {elapsed}{postfix}",
+            dynamic_ncols=True,
+            disable=None,
         )
 
     def __enter__(self) -> StudyProgress:
@@ -109,10 +112,15 @@ class StudyProgress:
 
     def seconds_left(self, running: Sequence[Cell] = ()) -> float | None:
         """Seconds that the other runs take, by their updates and the seconds an update of the runs
-        that have ended; None before the first has."""
+        that have ended; None before the first has. A decoupled run takes the mean of those that
+        have ended, none before the first."""
         left = 0.0
+        decoupled = [s for cell, s in self._seconds.items() if cell.method.decoupled]
         for cell in self._cells:
-            if cell not in self._updates or cell in self._ended:
+            if cell in self._ended:
+                continue
+            if cell.method.decoupled:
+                left += sum(decoupled) / max(len(decoupled), 1)
                 continue
             rate = self._seconds_an_update(cell)
             if rate is None:
@@ -123,7 +131,7 @@ class StudyProgress:
 
     def _seconds_an_update(self, cell: Cell) -> float | None:
         """Of ended runs with the cell's backbone or, if there are none, of all."""
-        ended = [c for c in self._seconds if c in self._updates]
+        ended = [c for c in self._seconds if not c.method.decoupled]
         same = [c for c in ended if c.backbone == cell.backbone] or ended
         updates = sum(self._updates[c] for c in same)
         return sum(self._seconds[c] for c in same) / updates if updates else None

@@ -39,7 +39,7 @@ def finished(tmp_path, data):
 def refusal(study):
     with pytest.raises(UserError) as caught:
         study_checks.check_same_study(study)
-    assert "Nothing was trained or changed" in str(caught.value)
+    assert "They were left as they are" in str(caught.value)
     return str(caught.value)
 
 

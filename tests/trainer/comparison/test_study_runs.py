@@ -20,6 +20,7 @@ from trainer.comparison import method_grid, study_progress, study_runs
 from trainer.comparison.study_cells import Study
 
 METHODS = ("none", "oversample", "posthoc_logit_adjusted")
+HELD = "tiny-none-seed0"  # the run at which `other` waits
 # Arguments: the run's directory, the folder of notes. A file wait-NAME there makes the run wait
 # until it is gone.
 CHEAP_RUN = """
@@ -75,12 +76,19 @@ def main(argv):
     study_runs.run_study(study, study.cells, jobs=1)
 
 
-def start_other(folder, data):
+@pytest.fixture
+def other(tmp_path, data):
+    """Another process that trains the same study; its `communicate` waits for its end."""
     code = f"from {__name__} import main; from cxr_tfrecords.errors import run_main; "
-    command = [sys.executable, "-c", code + "run_main(main, arguments=True)", folder, data.path]
+    command = [sys.executable, "-c", code + "run_main(main, arguments=True)", tmp_path, data.path]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, command)), env=environment, **pipes)
+    (tmp_path / f"wait-{HELD}").touch()
+    process = subprocess.Popen(list(map(str, command)), env=environment, **pipes)
+    wait_for(tmp_path / f"started-{HELD}")
+    yield process
+    process.terminate()  # if the test has failed: it stops its run, too
+    process.wait(30)
 
 
 def wait_for(path):
@@ -94,18 +102,14 @@ def times_started(folder):
     return {p.name: p.stat().st_size for p in folder.glob("started-*")}
 
 
-def test_two_processes_never_train_one_run(study, tmp_path, data, capsys):
-    hold = tmp_path / "wait-tiny-none-seed0"
-    hold.touch()
-    other = start_other(tmp_path, data)
-    wait_for(tmp_path / "started-tiny-none-seed0")
+def test_two_processes_never_train_one_run(other, study, tmp_path, capsys):
     outcome = study_runs.run_study(study, study.cells, jobs=1)
-    base_and_what_starts_from_it = ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
+    base_and_what_starts_from_it = [HELD, "tiny-posthoc_logit_adjusted-seed0"]
     assert outcome == study_runs.Outcome([], base_and_what_starts_from_it)
     printed = capsys.readouterr().out
-    assert "tiny-none-seed0: passed over, another process trains it" in printed
+    assert f"{HELD}: passed over, another process trains it" in printed
     assert os.path.getsize(study.log(study.cells[0]))  # of the other process, and left alone
-    hold.unlink()
+    (tmp_path / f"wait-{HELD}").unlink()
     out, err = other.communicate(timeout=60)
     assert (other.returncode, err) == (0, "")
     assert "tiny-oversample-seed0: another process has finished it" in out
@@ -121,10 +125,10 @@ def test_two_processes_never_train_one_run(study, tmp_path, data, capsys):
     ],
 )
 def test_a_signal_stops_the_run_and_keeps_what_is_finished(
-    study, tmp_path, data, number, code, line
+    other, study, tmp_path, number, code, line
 ):
     (tmp_path / "wait-tiny-oversample-seed0").touch()
-    other = start_other(tmp_path, data)
+    (tmp_path / f"wait-{HELD}").unlink()
     wait_for(tmp_path / "started-tiny-oversample-seed0")
     other.send_signal(number)
     _, err = other.communicate(timeout=60)
@@ -190,7 +194,16 @@ def test_the_time_left_follows_updates_and_epochs(study):
     pathlib.Path(study.run_dir(oversample), "history.csv").write_text("epoch\n1\n2\n3\n")
     assert progress.seconds_left([oversample]) == pytest.approx(11.0)
     progress.end(oversample, 40.0)
-    assert not progress.seconds_left()
+    assert progress.seconds_left() == 0  # a decoupled run takes little, none has ended
+
+
+def test_the_time_left_counts_decoupled_runs_once_one_has_ended(tmp_path, data):
+    study = make_study(tmp_path, data, methods=("none", "tau_norm", "crt"))
+    progress = study_progress.StudyProgress(study, study.cells, jobs=1)
+    for cell, seconds in zip(study.cells[:2], (20.0, 3.0), strict=True):
+        progress.start(cell)
+        progress.end(cell, seconds)
+    assert progress.seconds_left() == 3.0
 
 
 def test_a_step_that_takes_long_prints_dots_and_then_its_time(capsys, monkeypatch):
