@@ -15,7 +15,12 @@ from trainer.settings.config import TrainConfig
 # A method's name is made of samplers, losses and these kinds of mixup, joined by `+`:
 # oversample, focal, undersample+focal, …
 _MIXUPS = {"mixup": "plain", "balanced_mixup": "balanced"}
-DECOUPLED = ("crt", "tau_norm", "posthoc_logit_adjusted")
+# Methods of `trainer.decouple`, and their flags in a study.
+DECOUPLED: dict[str, dict[str, float]] = {
+    "crt": {"epochs": 10, "learning_rate": 0.01},
+    "tau_norm": {},  # tau is chosen on validation
+    "posthoc_logit_adjusted": {"tau": 1.0},
+}
 
 
 @dataclasses.dataclass(frozen=True)

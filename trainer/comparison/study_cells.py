@@ -12,7 +12,7 @@ from absl import flags
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.settings import define_flags, flag_values
-from trainer.comparison.method_grid import Cell, parse_method
+from trainer.comparison.method_grid import DECOUPLED, Cell, parse_method
 from trainer.runs import run_files
 from trainer.settings.config import TrainConfig
 
@@ -57,6 +57,7 @@ class Study:
                 f"--from_run={self.run_dir(self.base(cell))}",
                 f"--run_dir={self.run_dir(cell)}",
                 f"--method={cell.method.decoupled}",
+                *(f"--{name}={value}" for name, value in DECOUPLED[cell.method.decoupled].items()),
             ]
         return [sys.executable, "-m", "trainer.main", *self._arguments(cell)]
 

@@ -15,7 +15,7 @@ from cxr_tfrecords import files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
-from trainer.comparison.method_grid import Cell
+from trainer.comparison.method_grid import DECOUPLED, Cell
 from trainer.comparison.study_cells import Study
 from trainer.epochs.plan import EpochPlanner
 from trainer.runs import run_files, same_run
@@ -71,8 +71,11 @@ def _differences(study: Study, cell: Cell) -> Iterator[str]:
 
 
 def _base_differences(study: Study, cell: Cell, decoupled: dict[str, Any]) -> Iterator[str]:
-    if decoupled["method"] != cell.method.decoupled:
-        yield f"--method: {decoupled['method']} there, {cell.method.decoupled} here"
+    method, flags = cell.method.decoupled, DECOUPLED[cell.method.decoupled]
+    if decoupled["method"] != method:
+        yield f"--method: {decoupled['method']} there, {method} here"
+    elif decoupled["flags"] != flags:
+        yield f"flags of trainer.decouple: {decoupled['flags']} there, {flags} here"
     model = os.path.join(study.run_dir(study.base(cell)), run_files.MODEL)
     if os.path.exists(model) and same_run.hash_file(model) != decoupled["model_sha256"]:
         yield f"the run that it started from, {study.base(cell).name}, was trained again since"

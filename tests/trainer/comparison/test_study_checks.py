@@ -92,6 +92,11 @@ def test_a_decoupled_run_must_come_from_the_run_that_is_there(finished, tmp_path
     assert "holds a run of trainer.main (tiny-posthoc" in refusal(finished)
 
 
+def test_a_decoupled_run_with_other_flags_is_refused(finished):
+    decouple_cell(finished, finished.cells[2], flags={"tau": 0.5})
+    assert "trainer.decouple: {'tau': 0.5} there, {'tau': 1.0} here" in refusal(finished)
+
+
 def test_a_damaged_settings_file_is_named(finished):
     for cell in finished.cells[:2]:
         (pathlib.Path(finished.run_dir(cell)) / "config.json").write_text("[]")
