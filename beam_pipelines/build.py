@@ -89,19 +89,21 @@ def _find_sources(call: BuildCall, config: BuildConfig, known_classes: Sequence[
     from beam_pipelines.inputs import input_tables, sources
 
     if call.input_csv:
-        found = input_tables.read_input_csv(
+        listed = input_tables.read_input_csv(
             call.input_csv, call.input_dir, call.group_salt, known_classes=known_classes
         )
     else:
         folder = call.input_dir or _synthetic(call.synthetic_scale)
-        found = sources.find_sources(
+        listed = sources.find_sources(
             folder, with_masks=config.with_masks, known_classes=known_classes
         )
     if call.group_csv:
-        found = input_tables.group_by_csv(found, call.group_csv, call.group_column, call.group_salt)
+        listed = input_tables.group_by_csv(
+            listed, call.group_csv, call.group_column, call.group_salt
+        )
     elif FLAGS["group_column"].present:
         raise UserError("--group_column needs --group_csv, the table that has it")
-    return found
+    return listed
 
 
 def _synthetic(scale: float) -> str:

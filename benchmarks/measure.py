@@ -104,8 +104,8 @@ class _PeakSampler:
 
     def _watch(self) -> None:
         while True:
-            found = sum(map(_pss_bytes, process_tree(self._pid)))
-            self.peak_bytes = max(self.peak_bytes, found)
+            pss = sum(map(_pss_bytes, process_tree(self._pid)))
+            self.peak_bytes = max(self.peak_bytes, pss)
             if self._stop.wait(_SAMPLE_SECONDS):
                 return
 

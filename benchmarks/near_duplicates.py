@@ -125,8 +125,8 @@ def main(argv: list[str]) -> None:
         [f"{r['change']}", f"{r['median_bits']:g}", f"{r['bits_99']:g}", f"{r['found']:.1%}"]
         for r in rows
     ]
-    found = f"found (at most {_NEAR} bits)"
-    print(markdown_table(["change", "median bits", "99th percentile", found], table))
+    header = f"found (at most {_NEAR} bits)"
+    print(markdown_table(["change", "median bits", "99th percentile", header], table))
     _print_others(np.array(plain))
     if FLAGS.json:
         files.write_json(FLAGS.json, rows)
@@ -137,8 +137,8 @@ def _print_others(hashes: np.ndarray) -> None:
     low, high = np.triu_indices(len(hashes), 1)
     bits = np.bitwise_count(hashes[low] ^ hashes[high]).sum(axis=1)
     close = np.bincount(bits, minlength=41)
-    told = ", ".join(f"{n} at {b}" for b, n in enumerate(close[:41]) if n)
-    print(f"{len(bits):,} pairs of different files; within 40 bits: {told or 'none'}")
+    distances = ", ".join(f"{n} at {b}" for b, n in enumerate(close[:41]) if n)
+    print(f"{len(bits):,} pairs of different files; within 40 bits: {distances or 'none'}")
     print(f"median {np.median(bits):.0f}, 1 in 1,000 within {np.percentile(bits, 0.1):.0f} bits")
 
 

@@ -96,16 +96,16 @@ def main(argv: list[str]) -> None:
         return
     rows: list[dict[str, Any]] = []
     for paths in map(int, FLAGS.paths):
-        found = measure([sys.executable, "-m", "benchmarks.planning", f"--one={paths}"])
-        if found.exit_code:
-            raise SystemExit("\n".join(found.error_lines))
+        measured = measure([sys.executable, "-m", "benchmarks.planning", f"--one={paths}"])
+        if measured.exit_code:
+            raise SystemExit("\n".join(measured.error_lines))
         rows.append(
             {
                 "paths": paths,
-                "wall_s": round(found.wall_s, 2),
-                "cpu_us_per_path": round(found.cpu_s / paths * 1e6, 3),
-                "peak_pss_mb": round(found.peak_pss_mb or 0),
-                **json.loads(found.output),
+                "wall_s": round(measured.wall_s, 2),
+                "cpu_us_per_path": round(measured.cpu_s / paths * 1e6, 3),
+                "peak_pss_mb": round(measured.peak_pss_mb or 0),
+                **json.loads(measured.output),
             }
         )
         table = [[f"{value:,}" for value in row.values()] for row in rows]

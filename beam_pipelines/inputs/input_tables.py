@@ -169,7 +169,9 @@ def _read_xlsx(content: bytes, path: str, flag: str) -> Iterator[list[str]]:
         ) from error
     try:
         sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
-    except Exception as error:  # of a zip file, of XML, of its own: any of a dozen types
-        raise UserError(f"--{flag}={path} cannot be read as an .xlsx file ({error})") from error
+    except Exception as error:  # openpyxl also raises errors of zip files and of XML
+        raise UserError(
+            f"--{flag}={path} cannot be read as an .xlsx file ({error}): save it again, or as CSV"
+        ) from error
     for row in sheet.iter_rows(values_only=True):
         yield ["" if value is None else str(value) for value in row]

@@ -134,17 +134,17 @@ class BuildConfig:
         return {**dataclasses.asdict(self), "balance_splits": list(self.balance_splits)}
 
     def inspection_settings(self) -> dict[str, Any]:
-        """What decides the records of the first pass, the software's version included."""
+        """The settings that change the records of the first pass, and the software's version."""
         return {"version": __version__, **{name: getattr(self, name) for name in _INSPECTION}}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Lines `--flag: theirs -> ours` for each setting that differs from another build's."""
-        own = self.to_json()
+        ours = self.to_json()
         shown = {"salt_id": "group_salt"}
         return [
-            f"--{shown.get(name, name)}: {other.get(name, 'absent')} -> {own.get(name, 'absent')}"
-            for name in sorted(own.keys() | other.keys())
-            if own.get(name) != other.get(name)
+            f"--{shown.get(name, name)}: {other.get(name, 'absent')} -> {ours.get(name, 'absent')}"
+            for name in sorted(ours.keys() | other.keys())
+            if ours.get(name) != other.get(name)
         ]
 
 

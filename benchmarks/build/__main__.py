@@ -182,14 +182,14 @@ def _starts(bench: _Bench, systems: Sequence[str]) -> dict[str, float]:
     compiles them, which thereby no round has to pay.
     """
     folder = synthetic_folder(bench.work_dir, _START_IMAGES)
-    found: dict[str, float] = {}
+    cpu_seconds: dict[str, float] = {}
     for system in [*systems, *systems]:
         result = None if system in bench.failed else bench.try_run(system, folder, _START_IMAGES)
         if result:
-            found[system] = min(found.get(system, result[0].cpu_s), result[0].cpu_s)
-    for system, seconds in found.items():
+            cpu_seconds[system] = min(cpu_seconds.get(system, result[0].cpu_s), result[0].cpu_s)
+    for system, seconds in cpu_seconds.items():
         print(f"start: {system} {seconds:.2f} CPU seconds", flush=True)
-    return found
+    return cpu_seconds
 
 
 def _order(systems: Sequence[str], number: int) -> list[str]:

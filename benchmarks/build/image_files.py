@@ -21,12 +21,12 @@ def class_names(folder: str) -> list[str]:
 
 def list_sources(folder: str) -> list[Source]:
     """All images, in the order of their names."""
-    found = []
+    images = []
     for label, class_name in enumerate(class_names(folder)):
         for file in sorted(os.listdir(os.path.join(folder, class_name, "images"))):
             name = f"{class_name}/images/{file}"
-            found.append(Source(os.path.join(folder, name), name, label, class_name))
-    return found
+            images.append(Source(os.path.join(folder, name), name, label, class_name))
+    return images
 
 
 def png_of(path: str, size: int) -> bytes:

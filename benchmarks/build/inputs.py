@@ -101,11 +101,11 @@ def link_folder(source: str, target: str, images: int) -> None:
 
     def link(temporary: str) -> None:
         for name, count in class_counts(images).items():
-            found = os.path.join(source, name, "images")
+            originals = os.path.join(source, name, "images")
             linked = os.path.join(temporary, name, "images")
             os.makedirs(linked)
-            for file in sorted(os.listdir(found))[:count]:
-                os.link(os.path.join(found, file), os.path.join(linked, file))
+            for file in sorted(os.listdir(originals))[:count]:
+                os.link(os.path.join(originals, file), os.path.join(linked, file))
 
     _replacing(target, link)
 

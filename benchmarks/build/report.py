@@ -96,10 +96,10 @@ def _number(value: float | None) -> float:
 
 
 def _cheapest(round_runs: dict[str, Run], *systems: str) -> float:
-    found = [_cpu(round_runs, system) for system in systems if system in round_runs]
-    if not found:
+    figures = [_cpu(round_runs, system) for system in systems if system in round_runs]
+    if not figures:
         raise KeyError(systems[0])
-    return min(found)
+    return min(figures)
 
 
 TARGETS = (
@@ -168,11 +168,11 @@ def machine_facts() -> str:
     """What the numbers depend on, besides the code."""
     load = "/".join(f"{value:.1f}" for value in os.getloadavg())
     versions = [_version(package) for package in _PACKAGES]
-    found = [text for text in map(_version, _TENSORFLOWS) if not text.endswith(" -")]
+    installed = [text for text in map(_version, _TENSORFLOWS) if not text.endswith(" -")]
     return (
         f"CPU {_cpu_model()}, {_cores()} cores, load {load}\n"
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}\n"
-        f"{', '.join(versions + (found[:1] or ['tensorflow -']))}"
+        f"{', '.join(versions + (installed[:1] or ['tensorflow -']))}"
     )
 
 

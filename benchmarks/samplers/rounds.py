@@ -33,12 +33,12 @@ def measure(
     for number in range(0 if warm_up else 1, rounds + 1):
         names = list(systems)
         shift = number % len(names)
-        found: Round = {}
+        figures: Round = {}
         for name in names[shift:] + names[:shift]:
-            found |= systems[name]()
+            figures |= systems[name]()
         for cache, source in sources.items():
             starts[cache].append(pipelines.epoch_start(data, source, batch_size))
-        measured.append({key: found[key] for key in sorted(found, key=_order)})
+        measured.append({key: figures[key] for key in sorted(figures, key=_order)})
         print(f"round {number} of {rounds}{' (warm-up)' if not number else ''}", flush=True)
     for cache, seconds in starts.items():
         print(f"start of an epoch, cache={cache}: {statistics.median(seconds[warm_up:]):.2f} s")

@@ -47,7 +47,7 @@ def measure(
     more: Sequence[str] = (),
 ) -> dict[str, Run]:
     """Runs the command once with each cache, below `folder`; `more`: further flags."""
-    found = {}
+    runs = {}
     for cache in CACHES:
         run_dir = os.path.join(folder, cache)
         flags = {
@@ -63,9 +63,9 @@ def measure(
             "early_stopping_patience": 0,
         }
         given = [f"--{name}={value}" for name, value in flags.items()]
-        found[cache] = _run([*given, *more], run_dir)
-        print(f"frozen, --cache={cache}: {found[cache]}", flush=True)
-    return found
+        runs[cache] = _run([*given, *more], run_dir)
+        print(f"frozen, --cache={cache}: {runs[cache]}", flush=True)
+    return runs
 
 
 def _run(arguments: Sequence[str], run_dir: str) -> Run:

@@ -66,10 +66,10 @@ class Process:
         self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """What it found.
+        """The figures that the process measured.
 
         Raises:
-          UserError: it has ended instead.
+          UserError: the process ended without an answer.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

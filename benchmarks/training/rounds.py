@@ -51,12 +51,12 @@ def measure(part: str, systems: Mapping[str, System], rounds: int) -> list[Round
     names, measured = list(systems), []
     for number in range(rounds):
         shift = number % len(names)
-        found: Round = {}
+        figures: Round = {}
         for name in names[shift:] + names[:shift]:
             answer = run_together(systems[name].processes, systems[name].arguments)
             share = answer.get("share")
-            found[name] = answer["images"] / answer["seconds"] if share is None else share
-        measured.append({name: found[name] for name in names})
+            figures[name] = answer["images"] / answer["seconds"] if share is None else share
+        measured.append({name: figures[name] for name in names})
         print(f"{part}: round {number + 1} of {rounds}", flush=True)
     return measured
 
@@ -95,20 +95,20 @@ def measure_loop(
 
 
 def measure_steps_per_loop(config: TrainConfig, steps: int, rounds: int) -> list[Round]:
-    """Our loop with few and many steps between two looks of the host."""
+    """Our loop with few and with many steps in each host loop (`--steps_per_loop`)."""
     measured: list[Round] = [{} for _ in range(rounds)]
     for backbone in dict.fromkeys((config.backbone, "tiny")):
         weights = config.weights if backbone == config.backbone else "none"
-        own = dataclasses.replace(config, backbone=backbone, weights=weights)
-        with Process(command("loop", own)) as process:
+        variant = dataclasses.replace(config, backbone=backbone, weights=weights)
+        with Process(command("loop", variant)) as process:
             systems = {
                 of_loops(backbone, count): System(
                     [process], {"steps": max(steps, LOOPS[-1]), "steps_per_loop": count}
                 )
                 for count in LOOPS
             }
-            found = measure(f"steps_per_loop, {backbone}", systems, rounds)
-        measured = [one | other for one, other in zip(measured, found, strict=True)]
+            figures = measure(f"steps_per_loop, {backbone}", systems, rounds)
+        measured = [one | other for one, other in zip(measured, figures, strict=True)]
     return measured
 
 

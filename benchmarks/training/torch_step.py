@@ -110,10 +110,10 @@ class _Training:
 def main() -> None:
     settings = json.loads(sys.argv[1])
     trainings = {name: _Training(settings, name) for name in _FORMATS}
-    found = sum(p.numel() for p in trainings["contiguous"].network.parameters())
-    if found != settings["parameters"]:
-        sys.exit(f"{found} parameters, but Keras' model has {settings['parameters']} to train")
-    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "parameters": found}
+    count = sum(p.numel() for p in trainings["contiguous"].network.parameters())
+    if count != settings["parameters"]:
+        sys.exit(f"{count} parameters, but Keras' model has {settings['parameters']} to train")
+    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "parameters": count}
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         arguments = json.loads(line)
