@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from trainer.comparison import operating_points, verdicts
+from trainer.comparison import verdicts
+from trainer.comparison.entry_details import describe_entry, newest_run
 from trainer.comparison.methods import Entry, Scored, score_entry
 from trainer.deployment.corrected_probabilities import VARIANTS, deployment_weights
-from trainer.evaluation import bootstrap, calibration, paired_tests
+from trainer.evaluation import bootstrap, paired_tests
 from trainer.evaluation.crossed_seeds import CrossedSeeds
 from trainer.evaluation.inference import LEVEL, Inference, name_metrics, plain, stack
 from trainer.evaluation.metrics import OVERALL, log_odds, weighted_metrics
 from trainer.evaluation.predictions import Predictions
-from trainer.runs.training_priors import training_priors
 
 FORMAT = "cxr-comparison/2"
 # By class; the others of `metrics.PER_CLASS` are in each run's metrics.json.
@@ -83,7 +83,7 @@ def compare(
     }
     inference = Inference(test, class_names, [entry.seeds for entry in entries])
     results = {
-        entry.name: _describe_entry(
+        entry.name: describe_entry(
             entry, scored[entry.name], class_names, {v: by_variant[v][0] for v in VARIANTS}
         )
         for entry in entries
@@ -101,6 +101,7 @@ def compare(
         "margin": margin,
         "class_names": list(class_names),
         "dataset": entries[0].runs[0].dataset,
+        "newest_run": newest_run(entries),
         "test": {
             "images": len(test.labels),
             "groups": len(np.unique(groups)),
@@ -152,33 +153,6 @@ def _resample(
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _describe_entry(
-    entry: Entry,
-    scored: Scored,
-    class_names: Sequence[str],
-    sample_weights: Mapping[str, np.ndarray],
-) -> dict[str, Any]:
-    """What is known of an entry without resampling; sample_weights: variant -> [n]."""
-    run = entry.runs[0]
-    confusion = np.mean([r.metrics["test"]["confusion_matrix"] for r in entry.runs], axis=0)
-    return {
-        "seeds": list(entry.seeds),
-        "runs": [r.path for r in entry.runs],
-        "config": {k: v for k, v in run.config.to_json().items() if k not in ("run_dir", "seed")},
-        "samples": run.samples,
-        "training_priors": training_priors(run).tolist(),
-        "updates": [r.updates for r in entry.runs],
-        "epochs": [int(r.history[-1]["epoch"]) for r in entry.runs],
-        "minutes": [round(sum(row["seconds"] for row in r.history) / 60, 2) for r in entry.runs],
-        "confusion_matrix": confusion.tolist(),
-        "temperatures": list(scored.temperatures),
-        "operating_points": operating_points.of_runs(entry.runs),
-        "reliability": {
-            v: _reliability(scored, v, class_names, sample_weights[v]) for v in VARIANTS
-        },
-    }
-
-
 def _add_intervals(
     results: dict[str, dict[str, Any]],
     values: Values,
@@ -207,22 +181,6 @@ def _add_intervals(
 def _calibration_names(class_names: Sequence[str]) -> list[str]:
     kinds = ("calibration_slope", "calibration_intercept", "brier")
     return [f"{kind}/{name}" for kind in kinds for name in class_names]
-
-
-def _reliability(
-    scored: Scored, variant: str, class_names: Sequence[str], weights: np.ndarray
-) -> dict[str, dict[str, list[float]]]:
-    """Curves of the first seed: pooled seeds would show an average of models that nobody uses."""
-    labels = scored.predictions[0].labels
-    probabilities = np.exp(scored.variants[variant][0])
-    curves = {}
-    for c, name in enumerate(class_names):
-        curve = calibration.reliability_curve(labels == c, probabilities[:, c], weights=weights)
-        curves[name] = {
-            field.name: np.asarray(getattr(curve, field.name)).tolist()
-            for field in dataclasses.fields(curve)
-        }
-    return curves
 
 
 def _differences(

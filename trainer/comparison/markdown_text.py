@@ -13,6 +13,7 @@ from trainer.comparison.text import (
     budget_rows,
     change,
     class_mark,
+    design_line,
     is_percent,
     p_text,
     tests_header,
@@ -33,6 +34,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     shown = ("balanced_accuracy", "accuracy", "macro_f1", "mcc", "auroc_macro")
     parts = [
         f"# Does balancing help? {methods} methods on {test['images']:,} test images",
+        design_line(content),
         f"**{headline(content)}**",
         "\n".join(f"- {line}" for line in verdict_lines(content)),
         *warnings(content),

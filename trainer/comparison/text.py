@@ -5,7 +5,8 @@ Every number is from comparison.json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 TITLES = {
@@ -105,6 +106,32 @@ def tests_note(content: Mapping[str, Any]) -> str:
         "test of the accuracy and DeLong's test of the AUROC. p-values are not corrected, and not "
         "joined over seeds, because seeds may point in different directions."
     )
+
+
+def design_line(content: Mapping[str, Any]) -> str:
+    """Data set, network, budget, seeds and date of a study."""
+    data, entries = content["dataset"], content["entries"].values()
+    configs = [entry["config"] for entry in entries]
+    networks = {f"{c['backbone']} (trainable: {c['trainable']})": None for c in configs}
+    seeds = sorted({seed for entry in entries for seed in entry["seeds"]})
+    parts = (
+        f"Data set {os.path.basename(data['path'].rstrip('/')) or data['path']}",
+        f"{len(content['class_names'])} classes",
+        ", ".join(networks),
+        f"{data['image_size']} × {data['image_size']} pixels",
+        f"{_range(n for entry in entries for n in entry['epochs'])} epochs",
+        f"{_range(n for entry in entries for n in entry['updates'])} updates a run",
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        f"newest run {content['newest_run']}",
+    )
+    return " · ".join(parts)
+
+
+def _range(numbers: Iterable[int]) -> str:
+    """`42`, or `10 to 86` if they differ."""
+    ordered = sorted(numbers)
+    low, high = ordered[0], ordered[-1]
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 BUDGET_HEADER = ("method", "seeds", "updates", "epochs", "minutes in all")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.comparison import verdicts
@@ -64,9 +64,26 @@ def warnings(content: Mapping[str, Any]) -> list[str]:
     if max(updates) > 1.1 * min(updates):
         lines.append(
             f"Unequal budgets: the methods made {min(updates):,} to {max(updates):,} updates. "
-            "--budget=steps gives all of them the same number."
+            "Effects of methods and of budgets are not separated; --budget=steps gives all of them "
+            "the same number."
         )
-    return lines
+    return [*lines, *_still_improving(content)]
+
+
+def _still_improving(content: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence if runs have their best epoch at the end, where more epochs might help."""
+    total, late = 0, {}
+    for name, entry in content["entries"].items():
+        ends = zip(entry["best_epochs"], entry["epochs"], strict=True)
+        total += len(entry["seeds"])
+        if count := sum(best == last for best, last in ends):
+            late[name] = count
+    if late:
+        listed = ", ".join(f"{name} ({count})" for name, count in late.items())
+        yield (
+            f"Still improving at the last epoch: the best epoch of {sum(late.values())} of {total} "
+            f"runs is their last one, {listed}. More epochs (--epochs) may change the verdict."
+        )
 
 
 def _verdict(content: Mapping[str, Any], name: str) -> str:

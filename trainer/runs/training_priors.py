@@ -1,10 +1,11 @@
-"""The class shares that a finished run's probabilities assume."""
+"""A finished run's class shares: of its images, and those that its probabilities assume."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from trainer.balancing.loss_table import LOSSES
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.plan import EpochPlanner
 from trainer.runs.finished_run import FinishedRun
 
@@ -31,3 +32,15 @@ def training_priors(run: FinishedRun) -> np.ndarray:
     if run.decoupled and run.decoupled["method"] == "posthoc_logit_adjusted":
         shares = shares / np.array(run.decoupled["priors"]) ** run.decoupled["tau"]
     return shares / shares.sum()
+
+
+def planned_in_last_epoch(run: FinishedRun) -> list[int]:
+    """[classes], training images of each class that the sampler planned for the last epoch.
+
+    Equal to `samples["planned"]`, which is of the first epoch, unless class shares change by epoch
+    (progressive sampling).
+    """
+    if not SAMPLERS[run.config.sampler].varies_by_epoch:
+        return run.samples["planned"]
+    planner = EpochPlanner(run.config, run.class_names, run.samples["natural"])
+    return planner.planned_counts(int(run.history[-1]["epoch"]) - 1).tolist()

@@ -1,5 +1,6 @@
 """The comparison's page shows what comparison.json says, by itself, in any browser."""
 
+import datetime
 import html
 import json
 import os
@@ -19,17 +20,17 @@ from trainer.comparison import confusion_matrices
 from trainer.comparison.markdown_text import markdown
 from trainer.comparison.page.curves import counts_by_threshold, precision_recall, roc
 from trainer.comparison.page.gallery import mistakes, worst
-from trainer.comparison.page.limits import budget_note
 from trainer.comparison.page.page import render, write_page
 from trainer.comparison.page.results import results, sampling, verdict
+from trainer.comparison.text import design_line
 from trainer.comparison.verdict_text import headline, verdict_lines, warnings
 from trainer.evaluation.predictions import Predictions
 
 EVIL = "<script>alert(1)</script>"
 SECTIONS = (
+    "differences",
     "verdict",
     "results",
-    "differences",
     "confusion",
     "recall",
     "training",
@@ -216,13 +217,37 @@ def test_a_sampler_audit_is_shown_and_a_strange_one_is_left_out(study):
         os.remove(path)
 
 
-def test_budgets_are_told_equal_or_by_their_factor(study):
+def test_the_line_under_the_title_says_what_was_compared(study, page):
+    content = study[1]
+    line = design_line(content)
+    assert page.index("</h1>") < page.index(html.escape(line)) < page.index("<nav>")
+    assert line in markdown(content)
+    for part in ("radiographs", "4 classes", "tiny", "96 × 96 pixels", "8 epochs", "seeds 0, 1"):
+        assert part in line
+    assert "80 to 688 updates a run" in line
+    written = os.path.getmtime(os.path.join(content["entries"]["none"]["runs"][0], "metrics.json"))
+    day = datetime.datetime.fromtimestamp(written, datetime.UTC).date()
+    assert f"newest run {day}" in line
+
+
+def test_what_limits_the_verdict_stands_beside_it(study):
     content = json.loads(json.dumps(study[1]))
-    assert "80 to 688 updates" in budget_note(content)
-    assert "a factor of 8.6" in budget_note(content)
+
+    def shown(part):
+        return [line for line in warnings(content) if line.startswith(part)]
+
+    assert "80 to 688 updates" in shown("Unequal budgets")[0]
+    assert shown("Two seeds")
+    assert not shown("Still improving")
     for entry in content["entries"].values():
-        entry["updates"] = [100, 100]
-    assert "Equal budgets" in budget_note(content)
+        entry |= {"updates": [100] * 3, "seeds": [0, 1, 2], "epochs": [8] * 3}
+        entry["best_epochs"] = [3, 4, 7]
+    assert not shown("Unequal budgets") + shown("Two seeds") + shown("Still improving")
+    content["entries"]["none"]["best_epochs"] = [8, 7, 8]
+    (line,) = shown("Still improving")
+    assert "2 of 9 runs" in line
+    assert "none (2)" in line
+    assert html.escape(line) in "".join(verdict(content))
 
 
 def test_checklists_begin_with_class_imbalance_and_mark_what_authors_fill_in(page):

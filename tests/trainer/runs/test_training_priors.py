@@ -1,5 +1,7 @@
 """The class shares that probabilities are said to assume are those of the labels trained on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +10,7 @@ from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.plan import EpochPlanner
 from trainer.runs.finished_run import FinishedRun
-from trainer.runs.training_priors import training_priors
+from trainer.runs.training_priors import planned_in_last_epoch, training_priors
 from trainer.settings.config import TrainConfig
 from trainer.training.losses import TrainingLoss
 
@@ -80,3 +82,10 @@ def test_a_model_without_images_learns_these_shares_from_the_loss(loss, sampler,
         losses = criterion(tf.range(3), tf.tile(logits[tf.newaxis], (3, 1)))
         mean = tf.tensordot(losses, tf.constant(mass, tf.float32), 1)
     np.testing.assert_allclose(tape.gradient(mean, logits), 0, atol=1e-5)
+
+
+def test_the_last_epoch_of_progressive_sampling_is_planned_at_equal_shares():
+    planned = planned_in_last_epoch(_run(sampler="progressive"))
+    assert max(planned) - min(planned) <= 1
+    fixed = dataclasses.replace(_run(sampler="weighted"), samples={"planned": [7, 7, 7]})
+    assert planned_in_last_epoch(fixed) == [7, 7, 7]

@@ -37,14 +37,6 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
         "Labels are those of the data set and were not read again; wrong ones count as errors of "
         "the model, and a model that repeats their pattern is rewarded."
     )
-    yield budget_note(content)
-    seeds = {len(entry["seeds"]) for entry in content["entries"].values()}
-    if min(seeds) < 3:
-        yield (
-            f"{min(seeds)} seed{'s' if min(seeds) > 1 else ''}: too few to separate a method from "
-            "a lucky seed. With two seeds intervals are wide; with one they hold for the trained "
-            "models alone."
-        )
     yield (
         f"BatchNormalization: {', '.join(_policies(content))}. It normalises evaluation by moments "
         "of a class mix, and can move results as much as a sampler does."
@@ -56,19 +48,6 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
             "natural prevalence."
         )
     yield "This is no medical device, and none of these figures shows a benefit to patients."
-
-
-def budget_note(content: Mapping[str, Any]) -> str:
-    """Equal or unequal budgets, in updates of the weights."""
-    updates = [n for entry in content["entries"].values() for n in entry["updates"]]
-    factor = max(updates) / max(min(updates), 1)
-    if factor < 1.005:
-        return f"Equal budgets: every run made {updates[0]:,} updates of the weights."
-    return (
-        f"Unequal budgets: {min(updates):,} to {max(updates):,} updates of the weights, a factor "
-        f"of {factor:.1f}. Effects of methods and of budgets are not separated; --budget=steps "
-        "gives equal budgets."
-    )
 
 
 def _policies(content: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords import files
-from cxr_tfrecords.pages.html import document, escaped, heading
+from cxr_tfrecords.pages.html import document, escaped, heading, paragraph
 from trainer.comparison.confusion_matrices import Matrices
 from trainer.comparison.methods import Entry
 from trainer.comparison.page.gallery import mistakes
@@ -30,6 +30,7 @@ from trainer.comparison.page.results import (
     training,
     verdict,
 )
+from trainer.comparison.text import design_line
 
 FILE_NAME = "comparison.html"
 _CSS = """
@@ -131,7 +132,7 @@ def render(
     title = f"Does balancing help? {len(content['entries'])} methods on {test:,} test images"
     sections = list(_sections(content, entries, paper, gallery))
     links = "".join(f'<a href="#{key}">{escaped(name)}</a>' for key, name, _ in sections)
-    body = [f"<nav>{links}</nav>"]
+    body = [paragraph(design_line(content), "quiet"), f"<nav>{links}</nav>"]
     for key, name, lines in sections:
         body += [f'<section id="{key}">', heading(name), *lines, "</section>"]
     return document(title, "\n".join(body), _CSS)
@@ -142,9 +143,9 @@ def _sections(
 ) -> Iterator[tuple[str, str, Iterable[str]]]:
     """(anchor, heading, HTML) in the order of the page."""
     predictions = {entry.name: entry.runs[0].predictions("test") for entry in entries}
+    yield "differences", "Differences at a glance", forest(content)
     yield "verdict", "Verdict", verdict(content)
     yield "results", "Results", results(content)
-    yield "differences", "Differences at a glance", forest(content)
     yield "confusion", "Confusion matrices", confusion(content)
     yield "recall", "Recall by class", recall(content)
     yield "training", "Training", training(content, entries)

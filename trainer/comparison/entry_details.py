@@ -1,0 +1,76 @@
+"""What is known of each method of a comparison without resampling: its runs, their budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainer.comparison import operating_points
+from trainer.comparison.methods import Entry, Scored
+from trainer.deployment.corrected_probabilities import VARIANTS
+from trainer.evaluation import calibration
+from trainer.runs import run_files
+from trainer.runs.training_priors import planned_in_last_epoch, training_priors
+
+
+def newest_run(entries: Sequence[Entry]) -> str:
+    """Date (UTC) on which the newest run predicted the test split, such as `2026-11-28`."""
+    paths = [run_files.predictions_path(run.path, "test") for e in entries for run in e.runs]
+    newest = max(map(os.path.getmtime, paths))
+    return datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat()
+
+
+def describe_entry(
+    entry: Entry,
+    scored: Scored,
+    class_names: Sequence[str],
+    sample_weights: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """What is known of an entry without resampling, as JSON values.
+
+    `samples` and `config` are those of the first seed; lists have one item a seed.
+
+    Args:
+      sample_weights: variant -> float [n], how much each test image counts.
+    """
+    run = entry.runs[0]
+    confusion = np.mean([r.metrics["test"]["confusion_matrix"] for r in entry.runs], axis=0)
+    return {
+        "seeds": list(entry.seeds),
+        "runs": [r.path for r in entry.runs],
+        "config": {k: v for k, v in run.config.to_json().items() if k not in ("run_dir", "seed")},
+        "samples": run.samples,
+        "planned_last": planned_in_last_epoch(run),
+        "training_priors": np.mean([training_priors(r) for r in entry.runs], axis=0).tolist(),
+        "updates": [r.updates for r in entry.runs],
+        "epochs": [int(r.history[-1]["epoch"]) for r in entry.runs],
+        "best_epochs": [int(r.best["epoch"]) for r in entry.runs],
+        "minutes": [round(sum(row["seconds"] for row in r.history) / 60, 2) for r in entry.runs],
+        "confusion_matrix": confusion.tolist(),
+        "temperatures": list(scored.temperatures),
+        "operating_points": operating_points.of_runs(entry.runs),
+        "reliability": {
+            v: _reliability(scored, v, class_names, sample_weights[v]) for v in VARIANTS
+        },
+    }
+
+
+def _reliability(
+    scored: Scored, variant: str, class_names: Sequence[str], weights: np.ndarray
+) -> dict[str, dict[str, list[float]]]:
+    """Curves of the first seed: pooled seeds would show an average of models that nobody uses."""
+    labels = scored.predictions[0].labels
+    probabilities = np.exp(scored.variants[variant][0])
+    curves = {}
+    for c, name in enumerate(class_names):
+        curve = calibration.reliability_curve(labels == c, probabilities[:, c], weights=weights)
+        curves[name] = {
+            field.name: np.asarray(getattr(curve, field.name)).tolist()
+            for field in dataclasses.fields(curve)
+        }
+    return curves
