@@ -104,7 +104,8 @@ def line_styles(names: Sequence[str], reference: str) -> dict[str, dict[str, Any
     """Colour and dashes of each method; the reference is black."""
     styles: dict[str, dict[str, Any]] = {reference: {"color": REFERENCE_COLOR, "ls": "-"}}
     for number, name in enumerate(name for name in names if name != reference):
-        dashes = DASHES[(number + 1) % len(DASHES)]
+        # Dashes move on with each round of colours, so that two methods of a colour differ.
+        dashes = DASHES[(number + 1 + number // len(COLORS)) % len(DASHES)]
         styles[name] = {"color": COLORS[number % len(COLORS)], "ls": dashes}
     return {name: styles[name] for name in names}
 

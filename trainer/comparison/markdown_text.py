@@ -7,6 +7,7 @@ from typing import Any
 
 from cxr_tfrecords.pages.markdown import plain_table
 from trainer.comparison import operating_points
+from trainer.comparison.temperatures import temperature_notes, temperatures
 from trainer.comparison.text import (
     BUDGET_HEADER,
     TITLES,
@@ -95,7 +96,7 @@ def _probability_table(content: Mapping[str, Any]) -> str:
     for name, entry in content["entries"].items():
         for variant in VARIANTS:
             scores = entry["probabilities"][variant]
-            cooled = ", ".join(f"{t:.2f}" for t in entry["temperatures"])
+            cooled = temperatures(entry["temperatures"])
             rows.append(
                 [
                     name,
@@ -104,7 +105,7 @@ def _probability_table(content: Mapping[str, Any]) -> str:
                     cooled if variant == "calibrated" else "",
                 ]
             )
-    return plain_table(header, rows)
+    return "\n\n".join([plain_table(header, rows), *temperature_notes(content)])
 
 
 def _tests_table(content: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from scipy.special import expit
 
 from cxr_tfrecords.pages.markdown import markdown_table
+from trainer.comparison.text import class_mark
 from trainer.evaluation import calibration
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
@@ -105,7 +106,10 @@ def markdown(content: Mapping[str, Any]) -> str:
     """All classes, the rarest first."""
     parts = [explain()]
     for name in rarest_first(content):
-        parts += [f"{name}:", markdown_table(list(HEADER), rows(content, name))]
+        parts += [
+            f"{class_mark(content, name)}:",
+            markdown_table(list(HEADER), rows(content, name)),
+        ]
     return "\n\n".join(parts)
 
 

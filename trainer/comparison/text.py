@@ -69,8 +69,8 @@ def p_text(p_value: float | None) -> str:
 
 
 def class_mark(content: Mapping[str, Any], class_name: str) -> str:
-    """The class's name, with a * if it has too few groups in the test split."""
-    return f"{class_name} *" if class_name in content["test"]["rare_classes"] else class_name
+    """The class's name, after a * if it has too few groups in the test split."""
+    return f"* {class_name}" if class_name in content["test"]["rare_classes"] else class_name
 
 
 def tests_rows(content: Mapping[str, Any]) -> list[list[str]]:

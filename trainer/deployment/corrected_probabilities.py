@@ -43,18 +43,7 @@ class Deployment:
 
     def temperature_warning(self) -> str | None:
         """One sentence if validation has no best temperature within the range, or None."""
-        lowest, highest = calibration.TEMPERATURES
-        if lowest < self.temperature < highest:
-            return None
-        reason = (
-            "validation is classified perfectly, and ever lower ones would look better"
-            if self.temperature <= lowest
-            else "the model says nothing about validation, and ever higher ones would look better"
-        )
-        return (
-            f"the temperature is at its bound of {self.temperature:g}: {reason}. Use the "
-            "prior-corrected probabilities without it, or validate on more images."
-        )
+        return temperature_warning(self.temperature)
 
     def scaling(self) -> dict[str, tuple[float, np.ndarray]]:
         """Variant -> (scale, offset): its probabilities are the softmax of scale * logits + offset.
@@ -78,6 +67,22 @@ class Deployment:
             for variant, (scale, offset) in self.scaling().items()
         }
         return {**corrected, "raw": log_probabilities}  # unchanged to the last bit
+
+
+def temperature_warning(temperature: float) -> str | None:
+    """One sentence if a fitted temperature is an end of `calibration.TEMPERATURES`, or None."""
+    lowest, highest = calibration.TEMPERATURES
+    if lowest < temperature < highest:
+        return None
+    reason = (
+        "validation is classified perfectly, and ever lower ones would look better"
+        if temperature <= lowest
+        else "the model says nothing about validation, and ever higher ones would look better"
+    )
+    return (
+        f"the temperature is at its bound of {temperature:g}: {reason}. Use the "
+        "prior-corrected probabilities without it, or validate on more images."
+    )
 
 
 def plan_deployment(run: FinishedRun, deploy_prior: Sequence[float] | None = None) -> Deployment:

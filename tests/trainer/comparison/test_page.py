@@ -18,9 +18,11 @@ from tests import helpers
 from tests.trainer import fake_run, fake_study
 from trainer.comparison import confusion_matrices
 from trainer.comparison.markdown_text import markdown
+from trainer.comparison.page import charts
 from trainer.comparison.page.curves import counts_by_threshold, precision_recall, roc
 from trainer.comparison.page.gallery import mistakes, worst
 from trainer.comparison.page.page import render, write_page
+from trainer.comparison.page.probabilities import probabilities
 from trainer.comparison.page.results import results, sampling, verdict
 from trainer.comparison.text import design_line
 from trainer.comparison.verdict_text import headline, verdict_lines, warnings
@@ -308,6 +310,41 @@ def test_methods_differ_in_colour_and_the_reference_is_black():
     styles = line_styles(names, "m3")
     assert styles["m3"]["color"] == REFERENCE_COLOR
     assert len({style["color"] for style in styles.values()}) == 9
+    many = line_styles([f"m{i}" for i in range(30)], "m3")
+    assert len({(style["color"], style["ls"]) for style in many.values()}) == 30
+
+
+def test_a_method_has_one_colour_in_all_pictures(study):
+    content, entries = study[1:]
+    colors = {name: style["color"] for name, style in charts.method_styles(content).items()}
+    others = {colors[name] for name in content["differences"]}
+    drawn = {line.get_color() for line in charts.forest(content).axes[0].lines}
+    assert drawn - {"black"} == others
+    for picture in (charts.recall(content), charts.training(content, entries)):
+        used = {line.get_color() for axes in picture.axes for line in axes.lines}
+        assert set(colors.values()) <= used <= {*colors.values(), "#BBBBBB"}
+
+
+def test_a_class_of_few_test_groups_is_marked_wherever_it_is_named(study, page):
+    rare = "* Viral Pneumonia"
+    assert list(study[1]["test"]["rare_classes"]) == ["Viral Pneumonia"]
+    for section in ("confusion", "recall", "sampling", "probabilities", "curves", "thresholds"):
+        part = page[page.index(f'<section id="{section}">') :]
+        assert rare in part[: part.index("</section>")], section
+    assert f"{rare}:" in markdown(study[1])
+
+
+def test_values_at_their_bound_are_shown_as_such(study):
+    content = json.loads(json.dumps(study[1]))
+    entry = content["entries"]["none"]
+    entry["temperatures"] = [0.1, 1.5]
+    slope = entry["probabilities"]["raw"]["calibration_slope/COVID"]
+    slope |= {"estimate": 10.0, "low": -10.0, "high": 12.0}
+    text = "".join(probabilities(content))
+    assert "0.10 (bound), 1.50" in text
+    assert "none seed 0: the temperature is at its bound of 0.1: validation is" in text
+    assert "≥ 10<br><small>[≤ −10, ≥ 10]" in text
+    assert "none seed 0: the temperature" in markdown(content)
 
 
 def test_the_most_confident_mistakes_come_first():
@@ -424,7 +461,8 @@ def test_titles_stay_on_the_picture_whatever_the_legend(draw):
     labels = np.repeat(np.arange(4, dtype=np.int32), 10)
     answers = Predictions([""] * 40, labels, rng.normal(size=(40, 4)))
     names = ["none", *(f"a_method_of_a_long_name_{i}" for i in range(7))]
-    content = {"class_names": list("abcd"), "reference": "none"}
+    content = {"class_names": list("abcd"), "reference": "none", "test": {"rare_classes": {}}}
+    content["entries"] = dict.fromkeys(names)
     drawn = draw(content, dict.fromkeys(names, answers))
     drawn.draw_without_rendering()
     top = drawn.bbox.height

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_tfrecords.pages.figures import COLORS, add_legend, grid, label, line_styles, new_figure
 from trainer.comparison import verdicts
-from trainer.comparison.text import TITLES, is_percent
+from trainer.comparison.text import TITLES, class_mark, is_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from trainer.comparison.methods import Entry
 
-_GRAY = "#8C8C8C"
+_GRAY = "#C8C8C8"
+
+
+def method_styles(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of each method: the same in every picture of the page."""
+    return line_styles(list(content["entries"]), content["reference"])
 
 
 def forest(content: Mapping[str, Any]) -> Figure:
@@ -30,34 +35,39 @@ def forest(content: Mapping[str, Any]) -> Figure:
     )
     names = list(differences)
     figure = new_figure(10.2, 1.9 + 0.36 * len(names))
-    for place, (axes, (part, metric, title)) in enumerate(
+    for column, (axes, (part, metric, title)) in enumerate(
         zip(figure.subplots(1, 3, sharey=True), panels, strict=True)
     ):
-        shown = [differences[name][part][metric] for name in names]
+        shown = {name: differences[name][part][metric] for name in names}
         words = verdicts.words(content, metric) if part == "metrics" else {}
-        clear = [words.get(name) in (verdicts.BETTER, verdicts.WORSE) for name in names]
-        _draw_forest(axes, shown, clear, scale=100 if is_percent(metric) else 1)
+        clear = [n for n in names if words.get(n) in (verdicts.BETTER, verdicts.WORSE)]
+        colors = {name: style["color"] for name, style in method_styles(content).items()}
+        _draw_forest(axes, shown, clear, colors, scale=100 if is_percent(metric) else 1)
         unit = ", points" if is_percent(metric) else ""
         side = "left" if metric == "brier" else "right"
         axes.set_title(title)
         axes.set_xlabel(f"difference to {label(content['reference'])}{unit}\nbetter to the {side}")
-        if not place:
+        if not column:
             axes.set_yticks(range(len(names)), [label(name) for name in names])
             axes.set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 
 def _draw_forest(
-    axes: Axes, shown: Sequence[Mapping[str, Any]], clear: Sequence[bool], scale: float
+    axes: Axes,
+    shown: Mapping[str, Mapping[str, Any]],
+    clear: Sequence[str],
+    colors: Mapping[str, str],
+    scale: float,
 ) -> None:
     axes.axvline(0, color="black", lw=1)
-    for row, (one, is_clear) in enumerate(zip(shown, clear, strict=True)):
+    for row, (name, one) in enumerate(shown.items()):
         if one["estimate"] is None:
             continue
-        color = "#0072B2" if is_clear else "#555555"
+        color = colors[name]
         if one["low"] is not None:
             axes.plot([one["low"] * scale, one["high"] * scale], [row, row], color=color, lw=1.8)
-        face = color if is_clear else "white"
+        face = color if name in clear else "white"
         axes.plot([one["estimate"] * scale], [row], "o", ms=6, color=color, mfc=face)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
@@ -76,7 +86,7 @@ def confusion(content: Mapping[str, Any]) -> Figure:
             color = "white" if shares[row, column] > 0.55 else "#222222"
             text = f"{_count(float(counts[row, column]))}\n{shares[row, column]:.0%}"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-        ticks = [label(one, 16) for one in names]
+        ticks = [label(class_mark(content, one), 18) for one in names]
         axes.set_xticks(range(len(names)), ticks, rotation=35, ha="right", fontsize=8)
         axes.set_yticks(range(len(names)), ticks, fontsize=8)
         axes.tick_params(length=0)
@@ -97,7 +107,7 @@ def _count(mean: float) -> str:
 def recall(content: Mapping[str, Any]) -> Figure:
     """Recall of each class with its interval: a group of rows a class, a dot a method."""
     names, entries = content["class_names"], content["entries"]
-    styles = line_styles(list(entries), content["reference"])
+    styles = method_styles(content)
     step = 0.8 / len(entries)
     figure = new_figure(8.6, 1.4 + len(names) * max(0.5, 0.17 * len(entries)))
     axes = figure.add_subplot()
@@ -110,13 +120,15 @@ def recall(content: Mapping[str, Any]) -> Figure:
             if one["low"] is not None:
                 axes.plot([one["low"], one["high"]], [y, y], color=color, lw=1.6)
             if one["estimate"] is not None:
-                # Colours come again after these.
+                # Colours are used again after the reference and this many methods.
                 marker = "os^D"[number // (len(COLORS) + 1) % 4]
                 handle = axes.plot([one["estimate"]], [y], marker, color=color, ms=5)[0]
         handle.set_label(label(name))
         handles.append(handle)
     support = content["test"]["counts"]
-    ticks = [f"{label(c)}\nn = {n:,}" for c, n in zip(names, support, strict=True)]
+    ticks = [
+        f"{label(class_mark(content, c))}\nn = {n:,}" for c, n in zip(names, support, strict=True)
+    ]
     axes.set_yticks(range(len(names)), ticks)
     axes.set_ylim(len(names) - 0.5, -0.5)
     for row in range(1, len(names)):
@@ -132,7 +144,7 @@ def recall(content: Mapping[str, Any]) -> Figure:
 
 def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Figure:
     """Validation loss and balanced accuracy against updates, a line a run."""
-    styles = line_styles([entry.name for entry in entries], content["reference"])
+    styles = method_styles(content)
     figure = new_figure(9.8, 4.3)
     panels = figure.subplots(1, 2)
     columns = ("validation_loss", "validation_balanced_accuracy")
@@ -160,16 +172,20 @@ def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Figure:
 
 
 def class_counts(content: Mapping[str, Any]) -> Figure:
-    """Training images of each class in an epoch: natural, and as the samplers plan it."""
+    """Training images of each class: natural, and as the samplers plan the last epoch.
+
+    Methods with the same counts share bars, in the colour of the first of them.
+    """
     names = content["class_names"]
     streams: dict[tuple[int, ...], list[str]] = {}
     for name, entry in content["entries"].items():
-        streams.setdefault(tuple(entry["samples"]["planned"]), []).append(name)
+        streams.setdefault(tuple(entry["planned_last"]), []).append(name)
     natural = tuple(content["entries"][content["reference"]]["samples"]["natural"])
     bars = [("training split", natural, _GRAY)]
-    for number, (counts, methods) in enumerate(streams.items()):
+    styles = method_styles(content)
+    for counts, methods in streams.items():
         shown = ", ".join(methods[:4]) + (f" and {len(methods) - 4} more" if methods[4:] else "")
-        bars.append((shown, counts, COLORS[number % len(COLORS)]))
+        bars.append((shown, counts, styles[methods[0]]["color"]))
     height = 0.84 / len(bars)
     figure = new_figure(8.6, 1.3 + len(names) * max(0.5, 0.19 * len(bars)))
     axes = figure.add_subplot()
@@ -187,7 +203,7 @@ def class_counts(content: Mapping[str, Any]) -> Figure:
                 va="center",
                 fontsize=8,
             )
-    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_yticks(range(len(names)), [label(class_mark(content, name)) for name in names])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.16 * max(max(counts) for _, counts, _ in bars))

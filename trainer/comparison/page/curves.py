@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_tfrecords.pages.figures import add_legend, grid, label, line_styles
+from cxr_tfrecords.pages.figures import add_legend, grid, label
+from trainer.comparison.page.charts import method_styles
+from trainer.comparison.text import class_mark
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
 
@@ -19,7 +21,8 @@ MOST_METHODS = 8
 MOST_CLASSES = 6
 # More are not seen, and a page of many classes would grow to many MB.
 _POINTS = 250
-_VARIANTS = {"raw": ("#D55E00", "o", "raw"), "calibrated": ("#0072B2", "s", "calibrated")}
+# Line and marker: the colour is the method's.
+_VARIANTS = {"raw": (":", "o", "white"), "calibrated": ("-", "s", None)}
 
 
 def reliability(content: Mapping[str, Any], methods: Sequence[str], names: Sequence[str]) -> Figure:
@@ -27,29 +30,34 @@ def reliability(content: Mapping[str, Any], methods: Sequence[str], names: Seque
     panels = [(method, name) for method in methods for name in names]
     figure, axes = grid(len(panels), len(names), 2.25, 2.15)
     handles: dict[str, Any] = {}
+    styles = method_styles(content)
     for panel, (method, name) in zip(axes, panels, strict=True):
         panel.plot([0, 1], [0, 1], color="#888888", lw=0.8, ls="--")
-        for variant, (color, marker, title) in _VARIANTS.items():
+        color = styles[method]["color"]
+        for variant, (dashes, marker, face) in _VARIANTS.items():
             curve = content["entries"][method]["reliability"][variant][name]
             observed = np.array(curve["observed"])
             errors = [observed - curve["low"], curve["high"] - observed]
-            handles[title] = panel.errorbar(
+            drawn = panel.errorbar(
                 curve["predicted"],
                 observed,
                 yerr=np.maximum(errors, 0),
                 color=color,
                 marker=marker,
+                mfc=face or color,
+                ls=dashes,
                 ms=3.5,
                 lw=1,
                 elinewidth=0.7,
-                label=title,
+                label=variant,
             )
+            handles.setdefault(variant, drawn)
         panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         panel.set_xticks([0, 0.5, 1])
         panel.set_yticks([0, 0.5, 1])
         panel.tick_params(labelsize=8)
         if method == methods[0]:
-            panel.set_title(label(name, 20), fontsize=10)
+            panel.set_title(label(class_mark(content, name), 20), fontsize=10)
         if method == methods[-1]:
             panel.set_xlabel("predicted", fontsize=8)
         if name == names[0]:
@@ -70,15 +78,15 @@ def precision_recall(content: Mapping[str, Any], predictions: Mapping[str, Predi
 
 def _curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions], draw: Any) -> Any:
     names = content["class_names"]
-    styles = line_styles(list(predictions), content["reference"])
+    styles = method_styles(content)
     figure, panels = grid(len(names), 4, 2.6, 2.8)
     handles: list[Any] = []
     for c, (name, axes) in enumerate(zip(names, panels, strict=True)):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        axes.set_title(label(name, 24), fontsize=10)
+        axes.set_title(label(class_mark(content, name), 24), fontsize=10)
         lines = []
-        for method, own in predictions.items():
-            positive, scores = own.labels == c, log_odds(own.log_probabilities)[:, c]
+        for method, answers in predictions.items():
+            positive, scores = answers.labels == c, log_odds(answers.log_probabilities)[:, c]
             if positive.any() and not positive.all():
                 lines.append(draw(axes, positive, scores, styles[method]))
                 lines[-1].set_label(label(method))
@@ -115,8 +123,8 @@ def counts_by_threshold(positive: np.ndarray, scores: np.ndarray) -> tuple[np.nd
     """True and false positives as the threshold falls over the distinct scores."""
     order = np.argsort(-scores, kind="stable")
     last = np.r_[np.diff(scores[order]) != 0, True]
-    found = np.asarray(positive, bool)[order]
-    return np.cumsum(found)[last], np.cumsum(~found)[last]
+    ranked = np.asarray(positive, bool)[order]
+    return np.cumsum(ranked)[last], np.cumsum(~ranked)[last]
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
         "Where classes come from different sources, a model can tell them apart by their source."
     )
     yield (
-        f"Unit of the split, never in two of them: {data['split_unit'] or 'unknown'}. Unless that "
+        f"Unit of the split: {data['split_unit'] or 'unknown'}; none is in two splits. Unless that "
         "names the patient, several images of one patient may be in two splits or count as "
         "independent test images; figures may then be too good and intervals too narrow."
     )
@@ -56,7 +56,8 @@ def _policies(content: Mapping[str, Any]) -> list[str]:
 
 def checklists(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
     yield paragraph(
-        "Filled from the runs where they tell; not complete, and no statement of compliance."
+        "Filled in as far as the files of the runs say. This is not complete, and no statement of "
+        "compliance."
     )
     yield "<h3>TRIPOD+AI (Collins et al., BMJ 2024)</h3>"
     yield _listed(_tripod(content, entries))
@@ -81,7 +82,8 @@ def _tripod(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[
         (
             "11 Missing data",
             "Images that could not be read were set aside when the data set was built: how many, "
-            "and why, is in its manifest.json. What was never collected: by the authors.",
+            "and why, is in its manifest.json. What was never collected: to be filled in by the "
+            "authors.",
         ),
         ("12a Use of the data, split", _split(content)),
         ("12c Model, hyperparameters, selection", _model(content, entries)),
@@ -104,7 +106,8 @@ def _tripod(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[
         ("23a Performance with intervals", "Sections Results, Recall by class, Probabilities."),
         (
             "26 Limitations",
-            f"Section Limits; what is particular to {data['path']}: by the authors.",
+            f"Section Limits; what is particular to {data['path']}: to be filled in by the "
+            "authors.",
         ),
     ]
 
@@ -156,7 +159,10 @@ def _preparation(content: Mapping[str, Any]) -> str:
 
 def _outcome(content: Mapping[str, Any]) -> str:
     names = ", ".join(content["class_names"])
-    return f"Class of the radiograph: {names}. Who assessed it and how: by the authors."
+    return (
+        f"Class of the radiograph: {names}. Who assessed it and how: to be filled in by the "
+        "authors."
+    )
 
 
 def _sizes(content: Mapping[str, Any]) -> str:
@@ -207,7 +213,8 @@ def _measures(content: Mapping[str, Any]) -> str:
 def _design(content: Mapping[str, Any]) -> str:
     return (
         f"Retrospective comparison of {len(content['entries'])} training methods on one data set; "
-        f"reference {content['reference']}. Clinical question and intended use: by the authors."
+        f"reference {content['reference']}. Clinical question and intended use: to be filled in by "
+        "the authors."
     )
 
 
@@ -215,5 +222,5 @@ def _code(content: Mapping[str, Any], entries: Sequence[Entry]) -> str:
     versions = ", ".join(f"{n} {v}" for n, v in sorted(entries[0].runs[0].versions.items()))
     return (
         f"Settings and software of every run are in its config.json ({versions}). Where the code "
-        "can be had: by the authors."
+        "can be had: to be filled in by the authors."
     )

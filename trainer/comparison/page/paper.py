@@ -34,7 +34,7 @@ def paper_tables(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str
                     _printed(matrices, model, measure, printed.get(model, {}).get(name), name)
                     for model in matrices.models
                 ),
-                *(stacked(_own(content["entries"][entry], measure, name)) for entry in wanted),
+                *(stacked(_measured(content["entries"][entry], measure, name)) for entry in wanted),
             ]
             for name in matrices.class_names
         ]
@@ -65,7 +65,7 @@ def _printed(matrices: Matrices, model: str, measure: str, printed: float | None
     return "–" if value is None else f"{value:.1%} (from its matrix)"
 
 
-def _own(entry: Mapping[str, Any], measure: str, name: str) -> str:
+def _measured(entry: Mapping[str, Any], measure: str, name: str) -> str:
     one = entry["metrics"].get(f"{measure}/{name}")
     if one is None or one["estimate"] is None:
         return "–"

@@ -15,8 +15,10 @@ from trainer.comparison.page.curves import (
     reliability,
     roc,
 )
-from trainer.comparison.text import TITLES, with_interval
+from trainer.comparison.temperatures import temperature_notes, temperatures
+from trainer.comparison.text import TITLES, class_mark, with_interval
 from trainer.deployment.corrected_probabilities import VARIANTS
+from trainer.evaluation.calibration_line import BOUND
 from trainer.evaluation.predictions import Predictions
 
 _OPEN_CLASSES = 3
@@ -26,9 +28,9 @@ def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
     yield paragraph(
         "Training on another class mix changes the probabilities, whatever it does to accuracy: a "
         "model that saw a rare class as often as the others predicts it too often. Shown are the "
-        "probabilities as the model gives them (raw); those corrected from the shares trained at "
-        "to those of the deployment (prior corrected; Saerens et al. 2002); and with a temperature "
-        "too, fitted on validation (calibrated; Guo et al. 2017)."
+        "probabilities as the model gives them (raw); those corrected from the class shares of "
+        "training to those of the deployment (prior corrected; Saerens et al. 2002); and with a "
+        "temperature too, fitted on validation (calibrated; Guo et al. 2017)."
     )
     yield from _prior_table(content)
     yield from _reliability(content)
@@ -38,13 +40,14 @@ def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
             name,
             variant.replace("_", " "),
             *(stacked(with_interval(m, entry["probabilities"][variant][m])) for m in metrics),
-            ", ".join(f"{t:.2f}" for t in entry["temperatures"]) if variant == "calibrated" else "",
+            temperatures(entry["temperatures"]) if variant == "calibrated" else "",
         ]
         for name, entry in content["entries"].items()
         for variant in VARIANTS
     ]
     header = ["method", "probabilities", *(TITLES[m] for m in metrics), "temperature by seed"]
     yield table(header, rows, texts=2)
+    yield from (paragraph(note, "quiet") for note in temperature_notes(content))
     yield from _slopes(content)
 
 
@@ -53,9 +56,11 @@ def _prior_table(content: Mapping[str, Any]) -> Iterator[str]:
     natural = entries[content["reference"]]["samples"]["natural"]
     rows = [["training split", *(f"{n / max(sum(natural), 1):.1%}" for n in natural)]]
     rows += [[n, *(f"{p:.1%}" for p in e["training_priors"])] for n, e in entries.items()]
-    yield table(["class shares trained at", *names], rows)
+    header = ["class shares of training", *(class_mark(content, name) for name in names)]
+    yield table(header, rows)
     yield paragraph(
-        "The shares of the training stream times what the loss weighs a class by. A method whose "
+        "The shares of the training stream times the loss's weight of each class, in the epoch "
+        "that was kept, as a mean over seeds. A method whose "
         "shares are not those of the training split needs the correction before its probabilities "
         "are read as risks. Focal loss and LDAM have no such shares; those of their stream are "
         "shown.",
@@ -101,17 +106,31 @@ def _slopes(content: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield details(
         "Calibration slope of each class against the rest",
-        paragraph("1 is ideal; below 1 the probabilities are too extreme."),
-        table(["method", "probabilities", *names], rows, texts=2),
+        paragraph(
+            "1 is ideal; below 1 the probabilities are too extreme. ≥ 10: scores separate "
+            "the class nearly perfectly."
+        ),
+        table(
+            ["method", "probabilities", *(class_mark(content, name) for name in names)],
+            rows,
+            texts=2,
+        ),
     )
 
 
 def _slope(one: Mapping[str, float | None]) -> str:
     if one["estimate"] is None:
         return "–"
-    if one["low"] is None:
-        return f"{one['estimate']:.2f}"
-    return f"{one['estimate']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+    if one["low"] is None or one["high"] is None:
+        return _bounded(one["estimate"])
+    return f"{_bounded(one['estimate'])} [{_bounded(one['low'])}, {_bounded(one['high'])}]"
+
+
+def _bounded(value: float) -> str:
+    """A slope, which is kept within `BOUND`: at it, the true value may be any larger one."""
+    if abs(value) < BOUND:
+        return f"{value:.2f}"
+    return f"≥ {BOUND:g}" if value > 0 else f"≤ −{BOUND:g}"
 
 
 def curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> Iterator[str]:
@@ -135,7 +154,7 @@ def thresholds(content: Mapping[str, Any]) -> Iterator[str]:
         rows = [[stacked(cell) for cell in row] for row in operating_points.rows(content, name)]
         points = table(operating_points.HEADER, rows)
         if number < _OPEN_CLASSES:
-            yield f"<h3>{escaped(name)}</h3>"
+            yield f"<h3>{escaped(class_mark(content, name))}</h3>"
             yield points
         else:
-            yield details(name, points)
+            yield details(class_mark(content, name), points)

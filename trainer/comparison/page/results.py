@@ -134,7 +134,8 @@ def forest(content: Mapping[str, Any]) -> Iterator[str]:
     alt = "Difference of each method to the reference, with intervals"
     yield draw("forest", alt, lambda: charts.forest(content))
     yield paragraph(
-        "Filled: judged better or worse; hollow: equivalent, inconclusive or not judged.",
+        "Filled: judged better or worse; hollow: equivalent, inconclusive or not judged. A method "
+        "has the same colour in all pictures of this page; the reference is black.",
         "quiet",
     )
 
@@ -184,7 +185,9 @@ def sampling(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
     yield draw("counts", alt, lambda: charts.class_counts(content))
     yield paragraph(
         "Only the training stream is resampled, after the split; validation and test keep their "
-        "class shares. Methods that change the loss alone keep the training split's counts."
+        "class shares. Methods that change the loss alone keep the training split's counts. Bars "
+        "are of the last epoch, which differs from the others with progressive sampling alone; "
+        "methods of the same counts share bars."
     )
     rows = [row for entry in entries if (row := _audit_row(entry))]
     if not rows:
