@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,13 +13,16 @@ from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.markdown import plain_table
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run
-from trainer.evaluation.shares import wilson
+from trainer.evaluation.bootstrap import Interval
+from trainer.evaluation.inference import RARE_BELOW
+from trainer.runs import report_intervals
 from trainer.runs.balancing_notes import balancing_notes
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 
+Intervals = Mapping[str, Interval]
 # Always shown in the command, even with default values, because readers look for them first.
 _SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "loss", "seed")
 
@@ -32,16 +34,18 @@ def write_report(run_dir: str) -> str:
       UserError: the run directory lacks a file.
     """
     run = read_run(run_dir)
+    intervals = {split: report_intervals.intervals(run, split) for split in SPLITS}
+    measured = {split: ends for split, (ends, _) in intervals.items()}
     parts = [
         _title(run),
-        _summarize(run),
+        _summarize(run, measured["test"]),
         "## Results",
-        _results_table(run),
+        _results_table(run, measured),
         *(f"![Confusion matrix of {s}](confusion_matrix_{s}.png)" for s in reversed(SPLITS)),
         "By class, test split:",
-        _class_table(run, "test"),
+        _class_table(run, "test", *intervals["test"]),
         "By class, validation split:",
-        _class_table(run, "validation"),
+        _class_table(run, "validation", *intervals["validation"]),
         "## What was run",
         "```\n" + _command(run) + "\n```",
         _describe_training(run),
@@ -102,24 +106,18 @@ def _command(run: FinishedRun) -> str:
     return " \\\n    ".join(["python -m trainer.decouple", *words])
 
 
-def _summarize(run: FinishedRun) -> str:
+def _summarize(run: FinishedRun, ends: Intervals) -> str:
     test = run.metrics["test"]
     return (
         f"On {_total(run, 'test'):,} test images at {_mix(run, 'test')}: accuracy "
-        f"**{test['accuracy']:.1%}** ({_interval(test)}), balanced accuracy "
-        f"**{test['balanced_accuracy']:.1%}** ({len(run.class_names)} classes, chance is "
-        f"{1 / len(run.class_names):.0%})."
+        f"**{test['accuracy']:.1%}** ({_ends(ends['accuracy'])}), balanced accuracy "
+        f"**{test['balanced_accuracy']:.1%}** ({_ends(ends['balanced_accuracy'])}; "
+        f"{len(run.class_names)} classes, chance is {1 / len(run.class_names):.0%}). Intervals "
+        "are of 95%, over groups of test images."
     )
 
 
-def _interval(metrics: dict[str, Any]) -> str:
-    """Wilson's interval of the accuracy (Wilson 1927), which assumes independent images."""
-    confusion = np.array(metrics["confusion_matrix"])
-    share = wilson(int(np.trace(confusion)), int(confusion.sum()))
-    return f"95% interval {share.low:.1%} to {share.high:.1%}"
-
-
-def _results_table(run: FinishedRun) -> str:
+def _results_table(run: FinishedRun, measured: Mapping[str, Intervals]) -> str:
     shown = {
         "accuracy": "accuracy",
         "balanced accuracy (mean recall)": "balanced_accuracy",
@@ -128,18 +126,34 @@ def _results_table(run: FinishedRun) -> str:
     }
     rows: list[list[str]] = [["images", *(f"{_total(run, s):,}" for s in SPLITS)]]
     for title, key in shown.items():
-        decimals = 4 if key in ("auroc_macro", "log_loss") else None
-        rows.append([title, *(_number(run.metrics[s][key], decimals) for s in SPLITS)])
+        rows.append([title, *(_cell(key, run.metrics[s][key], measured[s]) for s in SPLITS)])
     return plain_table(["", *SPLITS], rows)
 
 
-def _class_table(run: FinishedRun, split: str) -> str:
+def _class_table(run: FinishedRun, split: str, ends: Intervals, rare: Sequence[str]) -> str:
     columns = ("recall", "precision", "specificity", "f1", "auroc")
     rows = [
-        [name, f"{values['support']:,}", *(_number(values[column]) for column in columns)]
+        [
+            f"{name}{' *' if name in rare else ''}",
+            f"{values['support']:,}",
+            *(_cell(f"{column}/{name}", values[column], ends) for column in columns),
+        ]
         for name, values in run.metrics[split]["per_class"].items()
     ]
-    return plain_table(["class", "n", "recall", "precision", "specificity", "F1", "AUROC"], rows)
+    header = ["class", "n", "recall", "precision", "specificity", "F1", "AUROC"]
+    note = f"\n\n\\* fewer than {RARE_BELOW} groups of images: too few to say much." if rare else ""
+    return plain_table(header, rows) + note
+
+
+def _cell(metric: str, value: float | None, ends: Intervals) -> str:
+    """`81.2% [78.0% to 84.1%]`; AUROC and cross-entropy are plain numbers of four decimals."""
+    decimals = 4 if metric.split("/")[0] in ("auroc", "auroc_macro", "log_loss") else None
+    text = _number(value, decimals)
+    return text if value is None else f"{text} [{_ends(ends[metric], decimals)}]"
+
+
+def _ends(one: Interval, decimals: int | None = None) -> str:
+    return f"{_number(one.low, decimals)} to {_number(one.high, decimals)}"
 
 
 def _counts_table(run: FinishedRun) -> str:

@@ -29,8 +29,11 @@ def test_figures_are_those_of_the_metrics(run_dir):
     assert f"accuracy **{test['accuracy']:.1%}**" in text
     assert f"balanced accuracy **{test['balanced_accuracy']:.1%}**" in text
     for name, values in test["per_class"].items():
-        shown = [f"{values[k]:.1%}" for k in ("recall", "precision", "specificity", "f1", "auroc")]
-        assert f"| {name} | {values['support']:,} | {' | '.join(shown)} |" in text
+        (row,) = re.findall(rf"^\| {name} \| {values['support']:,} \|.*$", text, re.MULTILINE)
+        for key in ("recall", "precision", "specificity", "f1"):
+            assert f"| {values[key]:.1%} [" in row
+        assert f"| {values['auroc']:.4f} [" in row
+    assert f"| {test['auroc_macro']:.4f} [" in text
 
 
 def test_tables_have_as_many_cells_in_each_row(run_dir):
@@ -42,7 +45,15 @@ def test_interval_of_the_accuracy_is_wilsons(run_dir):
     confusion = np.array(read_run(run_dir).metrics["test"]["confusion_matrix"])
     total = confusion.sum()
     low, high = proportion_confint(np.trace(confusion), total, method="wilson")
-    assert f"95% interval {low:.1%} to {high:.1%}" in _text(run_dir)
+    shown = re.search(r"accuracy \*\*[\d.]+%\*\* \(([\d.]+)% to ([\d.]+)%", _text(run_dir))
+    assert [float(end) / 100 for end in shown.groups()] == pytest.approx([low, high], abs=0.0011)
+
+
+def test_classes_of_few_groups_are_marked(tmp_path):
+    counts = {**fake_run.COUNTS, "test": [50, 60, 70, 9]}
+    text = _text(fake_run.write_run(tmp_path, counts=counts))
+    assert "| Viral Pneumonia * | 9 |" in text
+    assert text.count("fewer than 15 groups") == 1
 
 
 def test_the_command_shown_gives_the_same_settings():

@@ -1,0 +1,41 @@
+"""Intervals of one run's figures, which hold for other test images and not for other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from trainer.evaluation import bootstrap
+from trainer.evaluation.bootstrap import Interval
+from trainer.evaluation.inference import Inference, name_metrics
+from trainer.evaluation.metrics import weighted_metrics
+from trainer.evaluation.shares import grouped_share
+from trainer.runs.finished_run import FinishedRun
+
+OVERALL = ("accuracy", "balanced_accuracy", "auroc_macro", "log_loss")
+BY_CLASS = ("recall", "precision", "specificity", "f1", "auroc")
+_RESAMPLES = 500
+
+
+def intervals(run: FinishedRun, split: str) -> tuple[dict[str, Interval], Sequence[str]]:
+    """(metric -> interval, names of rare classes) of a split; a class's are called `recall/COVID`.
+
+    Groups of images are resampled; the accuracy has a score interval over groups. Rare classes are
+    those with fewer groups than `inference.RARE_BELOW`.
+
+    Raises:
+      UserError: the run has no readable predictions.
+    """
+    answers, names = run.predictions(split), run.class_names
+    groups = np.asarray(answers.groups or answers.ids)
+    weights = bootstrap.group_weights(groups, _RESAMPLES, seed=0)
+    metrics = weighted_metrics(answers.labels, answers.log_probabilities, weights, lines=False)
+    values = metrics.flat(names)
+    inference = Inference(answers, names, [(run.config.seed,)])
+    result = {}
+    for metric in name_metrics(OVERALL, BY_CLASS, names):
+        study = inference.study(metric, [values[metric][np.newaxis]])
+        result[metric] = inference.mean(metric, study.mean(0))
+    result["accuracy"] = grouped_share(answers.logits.argmax(axis=1) == answers.labels, groups)
+    return result, list(inference.rare_classes())
