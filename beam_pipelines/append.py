@@ -26,7 +26,7 @@ from beam_pipelines.running.workdir import Scratch
 from beam_pipelines.settings.config import BuildConfig, salt_id
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
-from cxr_tfrecords import dataset_dir, files, splits
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 
 _HASHING_THREADS = 8  # mostly waiting for the disk or the store
@@ -62,7 +62,7 @@ def append(
         files.remove_temporary(output_dir)
         commit.finish_interrupted(output_dir, scratch)
         before = dataset_dir.read_manifest(output_dir)
-        dataset_dir.load(output_dir)  # refuses a directory that lacks shards
+        dataset_dir.list_shards(output_dir, before)  # refuses a directory that lacks shards
         _refuse_other_settings(output_dir, before, config)
         existing = read_existing_rows(output_dir, before)
         new, changed = _new_files(sources, existing)
@@ -156,6 +156,6 @@ def _new_names(before: dict[str, Any], plan: BuildPlan) -> dict[str, str]:
 def _in_order(entries: list[dict[str, Any]], plan: BuildPlan) -> list[dict[str, Any]]:
     def key(entry: dict[str, Any]) -> tuple[int, int, str]:
         label = plan.class_names.index(entry["class"])
-        return splits.SPLITS.index(entry["split"]), label, entry["file"]
+        return plan.split_names.index(entry["split"]), label, entry["file"]
 
     return sorted(entries, key=key)

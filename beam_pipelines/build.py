@@ -90,7 +90,11 @@ def _find_sources(call: BuildCall, config: BuildConfig, known_classes: Sequence[
 
     if call.input_csv:
         listed = input_tables.read_input_csv(
-            call.input_csv, call.input_dir, call.group_salt, known_classes=known_classes
+            call.input_csv,
+            call.input_dir,
+            call.group_salt,
+            known_classes=known_classes,
+            split_names=config.split_names,
         )
     else:
         folder = call.input_dir or _synthetic(call.synthetic_scale)

@@ -157,7 +157,7 @@ def _refuse_other_build(
 def _is_current(output_dir: str, sources: Sources) -> bool:
     """As `make` decides: all shards are whole, and no source is newer than the manifest."""
     try:
-        dataset_dir.load(output_dir)
+        dataset_dir.list_shards(output_dir, dataset_dir.read_manifest(output_dir))
     except UserError:
         return False
     manifest = files.join(output_dir, dataset_dir.MANIFEST)

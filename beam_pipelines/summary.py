@@ -6,9 +6,8 @@ from typing import Any
 
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.job import BuildResult
-from cxr_tfrecords import stats
+from cxr_tfrecords import dataset_dir, stats
 from cxr_tfrecords.pages.markdown import markdown_table
-from cxr_tfrecords.splits import SPLITS
 
 
 def describe_sources(sources: Sources) -> str:
@@ -27,7 +26,8 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
     manifest = result.manifest
     names, counts = manifest["class_names"], manifest["counts"]
     numbers = {
-        split: [*(counts[split][n] for n in names), sum(counts[split].values())] for split in SPLITS
+        split: [*(counts[split][n] for n in names), sum(counts[split].values())]
+        for split in dataset_dir.split_names(manifest)
     }
     numbers["total"] = [sum(column) for column in zip(*numbers.values(), strict=True)]
     rows = [[split, *(f"{n:,}" for n in own)] for split, own in numbers.items()]

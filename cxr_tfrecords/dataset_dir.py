@@ -15,17 +15,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
+import math
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cxr_tfrecords import files
+from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.splits import SPLITS
+from cxr_tfrecords.splits import SPLITS, TEST, TRAIN, VALIDATION
 
 NAME = "cxr"
 FORMAT = "cxr-tfrecords/1"
@@ -47,7 +46,7 @@ class Shard:
 
     Attributes:
       path, label: full path; class index.
-      split: `train`, `validation` or `test`.
+      split: `train`, `validation` or `test`; `fold0`, … in what `list_shards` gives.
       num_examples, num_bytes: as written.
       digest: hex SHA-256 over the records' bytes in order.
     """
@@ -77,7 +76,9 @@ class DatasetDir:
       balanced_splits: splits in which all classes were cut to one size.
       has_masks: whether records hold lung masks.
       mask: the part of an image that is read: all (`none`), only `lungs` or only `background`.
-      shards: sorted by split (train, validation, test), label and number.
+      shards: sorted by split (train, validation, test), label, fold and number.
+      folds: number of folds that it was built with; 0: none.
+      fold: the fold that is the test split; the next one is validation, the others are training.
     """
 
     path: str
@@ -95,6 +96,8 @@ class DatasetDir:
     balanced_splits: tuple[str, ...] = ()
     has_masks: bool = False
     mask: str = "none"
+    folds: int = 0
+    fold: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -187,15 +190,18 @@ def read_manifest(path: str) -> dict[str, Any]:
     return manifest
 
 
-def load(path: str) -> DatasetDir:
-    """Loads a dataset directory's metadata and checks that its shards are there.
+def split_names(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """train, validation and test, or the folds that a data set was built with."""
+    return splits.split_names(manifest["config"].get("folds", 0))
+
+
+def list_shards(path: str, manifest: Mapping[str, Any]) -> list[Shard]:
+    """The shards of a dataset directory, which are checked to be there.
 
     Raises:
-      UserError: the build is not finished, or a shard is missing or has another size.
+      UserError: a shard is missing or has another size.
     """
-    manifest = read_manifest(path)
-    names, sizes = tuple(manifest["class_names"]), files.sizes(path)
-    shards = []
+    sizes, shards = files.sizes(path), []
     for entry in manifest["shards"]:
         size, shard_path = sizes.get(entry["file"]), files.join(path, entry["file"])
         if size != entry["num_bytes"]:
@@ -204,8 +210,37 @@ def load(path: str) -> DatasetDir:
                 f"shard {shard_path} {state}, expected {entry['num_bytes']} bytes: run the build "
                 "again to repair it"
             )
+        label = manifest["class_names"].index(entry["class"])
         written = entry["num_examples"], entry["num_bytes"], entry["digest"]
-        shards.append(Shard(shard_path, entry["split"], names.index(entry["class"]), *written))
+        shards.append(Shard(shard_path, entry["split"], label, *written))
+    return shards
+
+
+def load(path: str, fold: int | None = None) -> DatasetDir:
+    """Loads a dataset directory's metadata and checks that its shards are there.
+
+    Args:
+      fold: for a data set with folds, and only there: the one that is the test split. The next
+        fold (after the last: the first) is validation, the others are training.
+
+    Raises:
+      UserError: the build is not finished, a shard is missing or has another size, or `fold` is
+        not one of the data set's folds.
+    """
+    manifest = read_manifest(path)
+    names, shards = tuple(manifest["class_names"]), list_shards(path, manifest)
+    counts = {s: np.array([manifest["counts"][s][n] for n in names]) for s in split_names(manifest)}
+    moments = manifest["pixels"]
+    folds = _splits_of_folds(path, manifest["config"].get("folds", 0), fold)
+    if folds:
+        split_of = {f"fold{k}": split for split, members in folds.items() for k in members}
+        shards = [dataclasses.replace(s, split=split_of[s.split]) for s in shards]
+        shards.sort(key=lambda shard: (SPLITS.index(shard.split), shard.label))
+        counts = {
+            split: np.sum([counts[f"fold{k}"] for k in members], axis=0)
+            for split, members in folds.items()
+        }
+        moments = pixel_moments([moments["by_fold"][f"fold{k}"] for k in folds[TRAIN]])
     return DatasetDir(
         path=path,
         class_names=names,
@@ -213,88 +248,54 @@ def load(path: str) -> DatasetDir:
         image_size=manifest["image"]["size"],
         channels=manifest["image"]["channels"],
         encoding=manifest["image"]["encoding"],
-        counts={s: tuple(manifest["counts"][s][n] for n in names) for s in SPLITS},
+        counts={split: tuple(by_class.tolist()) for split, by_class in counts.items()},
         fingerprint=manifest["fingerprint"],
-        mean=tuple(manifest["pixels"]["mean"]),
-        std=tuple(manifest["pixels"]["std"]),
+        mean=tuple(moments["mean"]),
+        std=tuple(moments["std"]),
         shards=tuple(shards),
         split_unit=manifest["split_proof"]["unit"],
         balanced_splits=tuple(manifest["config"]["balance_splits"]),
         has_masks=bool(manifest["image"].get("mask")),
+        folds=manifest["config"].get("folds", 0),
+        fold=fold,
     )
 
 
-def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
-    """Writes the files that `tfds.builder_from_directory(path)` needs, beside the shards."""
-    if files.is_local(path):
-        _write_tfds_metadata(path, manifest)
-        return
-    # TFDS writes to a local folder with empty files for shards; its own files are copied from it.
-    with tempfile.TemporaryDirectory() as folder:
-        for shard in manifest["shards"]:
-            open(os.path.join(folder, shard["file"]), "wb").close()
-        before = files.names(folder)
-        _write_tfds_metadata(folder, manifest)
-        for name in files.names(folder) - before:
-            with files.open_file(files.join(path, name), "wb") as file:
-                file.write(files.read_bytes(os.path.join(folder, name)))
+def _splits_of_folds(path: str, folds: int, fold: int | None) -> dict[str, list[int]]:
+    """Split -> numbers of its folds; empty for a data set without folds."""
+    if not folds and fold is not None:
+        raise UserError(
+            f"--fold={fold}: {path} has no folds: leave --fold out, or build a data set with "
+            "--folds"
+        )
+    if folds and (fold is None or not 0 <= fold < folds):
+        given = "no --fold is given" if fold is None else f"--fold={fold} is not one of them"
+        raise UserError(
+            f"{path} was built with --folds={folds}, and {given}: choose the test fold with "
+            f"--fold, from 0 to {folds - 1}"
+        )
+    if fold is None:
+        return {}
+    after = (fold + 1) % folds
+    rest = [number for number in range(folds) if number not in (fold, after)]
+    return {TRAIN: rest, VALIDATION: [after], TEST: [fold]}
 
 
-def _write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
-    import tensorflow_datasets as tfds
+def pixel_moments(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """`mean` and `std` of each channel, in pixel units 0..255, rounded to 6 decimals.
 
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=path,
-        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        dataset_name=NAME,
-        filetype_suffix="tfrecord",
-    )
-    by_split: dict[str, list[Mapping[str, Any]]] = {}
-    for shard in manifest["shards"]:
-        by_split.setdefault(shard["file"].split(".")[0].removeprefix(f"{NAME}-"), []).append(shard)
-    tfds.folder_dataset.write_metadata(
-        data_dir=path,
-        features=_tfds_features(manifest),
-        split_infos=[
-            tfds.core.SplitInfo(
-                name=name,
-                shard_lengths=[s["num_examples"] for s in shards],
-                num_bytes=sum(s["num_bytes"] for s in shards),
-                filename_template=template,
-            )
-            for name, shards in by_split.items()
-        ],
-        description="Chest radiographs by split and class; see manifest.json.",
-        check_data=False,
-    )
-
-
-def _tfds_features(manifest: Mapping[str, Any]) -> Any:
-    """The `tfds.features.FeaturesDict` of a record."""
-    import tensorflow_datasets as tfds
-
-    features = tfds.features
-    size, encoding = manifest["image"]["size"], manifest["image"]["encoding"]
-    shape = (size, size, manifest["image"]["channels"])
-    if encoding == "raw":
-        encoded: Any = features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
-    else:
-        encoded = features.Image(shape=shape, encoding_format=encoding)
-    image: dict[str, Any] = {
-        "encoded": encoded,
-        "class": {
-            "label": features.ClassLabel(names=list(manifest["class_names"])),
-            "text": features.Text(),
-        },
-        "filename": features.Text(),
-        "group": features.Text(),
-        "key": {"sha256": features.Text()},
-        "source": {
-            "format": features.Text(),
-            "height": features.Scalar(dtype=np.int64),
-            "width": features.Scalar(dtype=np.int64),
-        },
-    }
-    if manifest["image"].get("mask"):
-        image["mask"] = {"encoded": features.Image(shape=(size, size, 1), encoding_format="png")}
-    return features.FeaturesDict({"image": image})
+    Args:
+      parts: disjoint sets of images: `count` of their pixels, and for each channel the `sums` and
+        `sums_of_squares`, all whole numbers.
+    """
+    pixels = sum(part["count"] for part in parts)
+    mean, std = [], []
+    for channel in range(len(parts[0]["sums"])):
+        total, square = (
+            sum(part[name][channel] for part in parts) for name in ("sums", "sums_of_squares")
+        )
+        # Python's integers: the product passes 2^63 at a few million images.
+        variance = (square * pixels - total * total) / pixels**2
+        mean.append(round(total / pixels, 6))
+        std.append(round(math.sqrt(variance), 6))
+    return {"mean": mean, "std": std}

@@ -8,17 +8,23 @@ arguments, so a split can be recomputed by anyone who has the image list.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
 
 import numpy as np
+
+from cxr_tfrecords import quotas
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 METHODS = ("stratified", "hash")
-_TRAIN, _VALIDATION, _TEST, _UNDECIDED = range(4)
-_ORDER = "order of groups"
+MAX_FOLDS = 20
+_TRAIN, _VALIDATION, _TEST = range(3)
+_UNDECIDED = 255
 _BLOCK = 1 << 20  # rows at a time: intermediate results of all rows would take much memory
+
+
+def split_names(folds: int) -> tuple[str, ...]:
+    """fold0, fold1, … of a data set for cross-validation; `SPLITS` where there are 0 folds."""
+    return tuple(f"fold{number}" for number in range(folds)) if folds else SPLITS
 
 
 class ContradictoryGroupsError(ValueError):
@@ -89,26 +95,28 @@ def assign_splits(
     validation_fraction: float,
     seed: int,
     fixed: np.ndarray | None = None,
+    folds: int = 0,
 ) -> np.ndarray:
-    """Assigns every image to a split; all images of a group get the same one.
+    """Assigns every image to a split or fold; all images of a group get the same one.
 
     Args:
       groups: int64 [n], equal for images of one group.
       keys: uint64 [n, 2], digest of the image's pixels, the same in any build. The key of a group
         is the smallest key of its images.
       labels: int [n], class indices.
-      method: `stratified`: the paper's numbers of images (see `stratified_quotas`), met exactly
-        where groups are single images and else as closely as their sizes allow. `hash`: by the
-        salted hash of the group's key alone, so that images added later leave the others where
-        they are, unless they connect groups or have a smaller key than the rest of their group.
+      method: `stratified`: the numbers of images in `quotas`, met exactly where groups are single
+        images and else as closely as their sizes allow. `hash`: by the salted hash of the group's
+        key alone, so that images added later leave the others where they are, unless they connect
+        groups or have a smaller key than the rest of their group.
       test_fraction: of all images.
       validation_fraction: of what remains after the test split.
       seed: another seed gives another split.
-      fixed: int8 [n], index into `SPLITS` of an image whose split is given, else -1. The whole
+      fixed: int8 [n], index of the split of an image whose split is given, else -1. The whole
         group of such an image goes there.
+      folds: number of folds of equal size, instead of the splits that the fractions give; 0: none.
 
     Returns:
-      uint8 [n], index into `SPLITS`, whatever the order of the images.
+      uint8 [n], index into `split_names(folds)`, whatever the order of the images.
 
     Raises:
       ContradictoryGroupsError: images of one group are given different splits.
@@ -116,7 +124,7 @@ def assign_splits(
     if method not in METHODS:
         raise ValueError(f"split method {method!r} is not one of {METHODS}")
     labels = np.asarray(labels)
-    fractions = test_fraction, validation_fraction
+    draw = _Draw(seed, test_fraction, validation_fraction, folds)
     grouped = np.bincount(groups, minlength=1)[groups] > 1
     shared = _SharedGroups(groups, keys, labels, fixed, np.flatnonzero(grouped))
     # Nearly all images are alone in their group and need no sorting by group.
@@ -124,22 +132,58 @@ def assign_splits(
     if fixed is not None:
         result[fixed >= 0] = fixed[fixed >= 0]
     if method == "hash":
-        _fill_by_hash(result, keys, seed, fractions)
-        drawn = _draw_splits(shared.keys, seed, fractions)
-        chosen = np.where(shared.given >= 0, shared.given, drawn)
+        _fill_by_hash(result, keys, draw)
+        chosen = np.where(shared.given >= 0, shared.given, draw.splits(shared.keys))
     else:
         counts = np.bincount(labels)
-        quotas = stratified_quotas(counts.tolist(), test_fraction, validation_fraction)
-        remaining = np.array([quotas[name] for name in SPLITS])
+        remaining = draw.quotas(counts)
         alone = (result != _UNDECIDED) & ~grouped
         cells = result[alone].astype(np.int64) * len(counts) + labels[alone]
         remaining -= np.bincount(cells, minlength=remaining.size).reshape(remaining.shape)
-        drawn = _draw_splits(shared.keys, seed, fractions)
-        chosen = shared.fill(remaining, drawn, salted(shared.keys, seed, _ORDER))
-        result[grouped] = _TRAIN  # any split: the last line replaces it
-        _fill_exactly(result, remaining, keys, labels, seed)
+        chosen = shared.fill(remaining, draw)
+        result[grouped] = 0  # any split: the last line replaces it
+        if folds:  # images that a large group has too many in its fold: all others lack their part
+            singles = np.bincount(labels[result == _UNDECIDED], minlength=len(counts))
+            reduced = map(quotas.reduce_evenly, remaining.T, singles.tolist())
+            remaining = np.stack(list(reduced), axis=1)
+        _fill_exactly(result, remaining, keys, labels, draw)
     result[shared.rows] = chosen[shared.group_of]
     return result
+
+
+class _Draw:
+    """How many images each split gets, and how they are drawn, by salted hash.
+
+    Attributes:
+      order: splits in the order in which single images are drawn for them; the last gets the rest.
+    """
+
+    def __init__(
+        self, seed: int, test_fraction: float, validation_fraction: float, folds: int
+    ) -> None:
+        self._seed, self._folds = seed, folds
+        self._fractions = test_fraction, validation_fraction
+        after_test = test_fraction + (1 - test_fraction) * validation_fraction
+        self._bounds = np.array([test_fraction, after_test])
+        self.order = np.array([_TEST, _VALIDATION, _TRAIN])
+        if folds:
+            self._bounds = np.arange(1, folds) / folds
+            self.order = np.arange(folds)
+
+    def quotas(self, counts: np.ndarray) -> np.ndarray:
+        """Images of each split, int64 [splits, classes], of the classes' int [classes]."""
+        if self._folds:
+            return quotas.fold_quotas(counts, self._folds)
+        return quotas.stratified_quotas(counts, *self._fractions)
+
+    def splits(self, keys: np.ndarray) -> np.ndarray:
+        """A split for each key, int8 [n], each with the probability of its share of the images."""
+        fraction = salted(keys, self._seed, "split") / 2.0**64
+        return self.order[np.searchsorted(self._bounds, fraction, side="right")].astype(np.int8)
+
+    def ranks(self, keys: np.ndarray) -> np.ndarray:
+        """uint64 [n], by which keys are sorted at random."""
+        return salted(keys, self._seed, "order of groups")
 
 
 class _SharedGroups:
@@ -176,25 +220,24 @@ class _SharedGroups:
             if contradicts.any():
                 raise ContradictoryGroupsError(np.unique(groups[self.rows[contradicts]]))
 
-    def fill(self, remaining: np.ndarray, drawn: np.ndarray, order: np.ndarray) -> np.ndarray:
+    def fill(self, remaining: np.ndarray, draw: _Draw) -> np.ndarray:
         """Splits of the groups, int8 [groups]: the given ones first, then the largest groups.
 
-        A group goes to the first of its drawn split, test, validation and training that still
+        A group goes to the first of its drawn split and then those of `draw.order` that still
         needs all its images; else to the one that it overfills least, counted as in rounding:
         images of a class minus twice the remaining ones, in the class where that is largest.
 
         Args:
           remaining: int [splits, classes], images that each split still needs; the groups' images
             are subtracted in place.
-          drawn: int8 [groups], see `_draw_splits`; order: uint64, sorts groups of equal size.
         """
-        chosen = self.given.copy()
+        chosen, drawn, ranks = self.given.copy(), draw.splits(self.keys), draw.ranks(self.keys)
         undecided = np.flatnonzero(chosen < 0)
         for group in np.flatnonzero(chosen >= 0):
             remaining[chosen[group]] -= self._class_counts(group, remaining.shape[1])
-        for group in undecided[np.lexsort((order[undecided], -self._sizes[undecided]))]:
+        for group in undecided[np.lexsort((ranks[undecided], -self._sizes[undecided]))]:
             counts = self._class_counts(group, remaining.shape[1])
-            choices = (int(drawn[group]), _TEST, _VALIDATION, _TRAIN)
+            choices = (int(drawn[group]), *draw.order.tolist())
             nearest = int(np.argmin((counts - 2 * remaining)[:, counts > 0].max(axis=1)))
             split = next((s for s in choices if (counts <= remaining[s]).all()), nearest)
             chosen[group] = split
@@ -206,63 +249,29 @@ class _SharedGroups:
         return np.bincount(self._labels[start : start + self._sizes[group]], minlength=classes)
 
 
-def _fill_by_hash(
-    result: np.ndarray, keys: np.ndarray, seed: int, fractions: tuple[float, float]
-) -> None:
+def _fill_by_hash(result: np.ndarray, keys: np.ndarray, draw: _Draw) -> None:
     """Gives each undecided image the split that the hash of its key draws."""
     for start in range(0, len(result), _BLOCK):
         block = slice(start, start + _BLOCK)
-        drawn = _draw_splits(keys[block], seed, fractions)
+        drawn = draw.splits(keys[block])
         result[block] = np.where(result[block] == _UNDECIDED, drawn, result[block])
 
 
 def _fill_exactly(
-    result: np.ndarray, remaining: np.ndarray, keys: np.ndarray, labels: np.ndarray, seed: int
+    result: np.ndarray, remaining: np.ndarray, keys: np.ndarray, labels: np.ndarray, draw: _Draw
 ) -> None:
-    """Draws the `remaining` images, int [splits, classes], of test and validation from those
-    that are undecided; the others go to training."""
+    """Draws the `remaining` images, int [splits, classes], of each split but the last of
+    `draw.order` from those that are undecided; the others go to the last."""
     for label in range(remaining.shape[1]):
         rows = np.flatnonzero((result == _UNDECIDED) & (labels == label))
-        order = np.empty(len(rows), np.uint64)
+        ranks = np.empty(len(rows), np.uint64)
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            order[block] = salted(keys[rows[block]], seed, _ORDER)
-        rows = rows[np.argsort(order, kind="stable")]
-        test, validation = (max(int(remaining[s, label]), 0) for s in (_TEST, _VALIDATION))
-        result[rows] = _TRAIN
-        result[rows[:test]] = _TEST
-        result[rows[test : test + validation]] = _VALIDATION
-
-
-def stratified_quotas(
-    class_counts: Sequence[int], test_fraction: float, validation_fraction: float
-) -> dict[str, list[int]]:
-    """Images per split and class: the arithmetic of Wuisan et al. 2022, Table II.
-
-    The test split takes ceil(test_fraction * N) images, validation
-    ceil(validation_fraction * rest), training what remains: 21,165 gives 4,233, 3,387 and
-    13,545. Each class is in proportion, by largest remainder (ties to the lower class index).
-    """
-    counts = np.asarray(class_counts, dtype=np.int64)
-    test = _in_proportion(math.ceil(test_fraction * counts.sum() - 1e-9), counts)
-    rest = counts - test
-    validation = _in_proportion(math.ceil(validation_fraction * rest.sum() - 1e-9), rest)
-    return {
-        TRAIN: (rest - validation).tolist(),
-        VALIDATION: validation.tolist(),
-        TEST: test.tolist(),
-    }
-
-
-def apportion(exact: np.ndarray, total: int) -> np.ndarray:
-    """Rounds numbers of sum `total`, float64 [n], down or up to int64 [n] of the same sum.
-
-    Those with the largest remainders are rounded up (Hamilton's method), the first of equal ones.
-    """
-    whole = np.floor(exact).astype(np.int64)
-    missing = total - int(whole.sum())
-    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
-    return whole
+            ranks[block] = draw.ranks(keys[rows[block]])
+        rows = rows[np.argsort(ranks, kind="stable")]
+        ends = np.cumsum(np.maximum(remaining[draw.order[:-1], label], 0))
+        for split, part in zip(draw.order, np.split(rows, ends), strict=True):
+            result[part] = split
 
 
 def salted(keys: np.ndarray, seed: int, purpose: str) -> np.ndarray:
@@ -280,21 +289,3 @@ def _mix(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
-
-
-def _in_proportion(total: int, counts: np.ndarray) -> np.ndarray:
-    return apportion(total * counts / max(counts.sum(), 1), total)
-
-
-def _draw_splits(keys: np.ndarray, seed: int, fractions: tuple[float, float]) -> np.ndarray:
-    """Draws a split for each key by its salted hash: int8 [n], index into `SPLITS`.
-
-    Args:
-      fractions: test of all, validation of what remains after test.
-    """
-    test_fraction, validation_fraction = fractions
-    fraction = salted(keys, seed, "split") / 2.0**64
-    after_test = test_fraction + (1 - test_fraction) * validation_fraction
-    return np.where(
-        fraction < test_fraction, _TEST, np.where(fraction < after_test, _VALIDATION, _TRAIN)
-    ).astype(np.int8)

@@ -18,7 +18,6 @@ from absl import logging
 
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
-from cxr_tfrecords.splits import SPLITS
 from cxr_tfrecords.statistics import shortcut
 from cxr_tfrecords.statistics.sources import (
     SourceTable,
@@ -160,8 +159,11 @@ def collect(manifest: Mapping[str, Any], sources: SourceTable) -> dict[str, Any]
         "fingerprint": manifest["fingerprint"],
         "class_names": list(manifest["class_names"]),
         "image": {**manifest["image"], "enhance": manifest["config"]["enhance"]},
+        "folds": manifest["config"].get("folds", 0),
         "counts": manifest["counts"],
-        "shares": {split: _shares(manifest["counts"][split]) for split in SPLITS},
+        "shares": {
+            split: _shares(manifest["counts"][split]) for split in dataset_dir.split_names(manifest)
+        },
         "prevalence": manifest["prevalence"],
         "split_proof": manifest["split_proof"],
         "sources": {

@@ -20,7 +20,6 @@ from absl import flags, logging
 
 from cxr_tfrecords import dataset_dir, files, images, near_duplicates, records, tfrecord
 from cxr_tfrecords.errors import UserError, run_main
-from cxr_tfrecords.splits import SPLITS
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -90,11 +89,11 @@ class _Seen:
         self.names: dict[str, str] = {}
         self.by_split: dict[str, set[str]] = collections.defaultdict(set)
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        # Of each image in the order of reading: digest of the pixels, perceptual hash, index of the
-        # split, shard and record.
+        # Of each image in the order of reading: digest of the pixels, perceptual hash, split, shard
+        # and record.
         self.digests: list[bytes] = []
         self.hashes: list[bytes] = []
-        self.splits: list[int] = []
+        self.splits: list[str] = []
         self.places: list[str] = []
 
 
@@ -119,6 +118,8 @@ def _verify_shard(
     else:
         if digest.hexdigest() != entry["digest"]:
             report.faults.append(f"{entry['file']}: its records are not those that were built")
+    if not entry["file"].startswith(f"{dataset_dir.NAME}-{entry['split']}_"):
+        report.faults.append(f"{entry['file']}: the manifest lists it as of {entry['split']}")
     if count != entry["num_examples"]:
         report.faults.append(
             f"{entry['file']}: {count} records read, {entry['num_examples']} expected"
@@ -170,7 +171,7 @@ def _verify_record(
         gray = images.to_channels(pixels, 1)[:, :, 0]
         seen.hashes.append(near_duplicates.perceptual_hash(gray))
         seen.digests.append(digest)
-        seen.splits.append(SPLITS.index(split))
+        seen.splits.append(split)
         seen.places.append(where)
     picture = seen.pictures.setdefault(digest, (split, where))
     if picture[0] != split and first[0] == split:
@@ -195,12 +196,12 @@ def _check_near(report: Report, seen: _Seen) -> None:
         if seen.digests[low] != seen.digests[high]:  # else already reported as the same picture
             report.faults.append(
                 f"{seen.places[high]}: a near-duplicate ({distance} of 256 bits) is in "
-                f"{SPLITS[split[low]]}, at {seen.places[low]}"
+                f"{split[low]}, at {seen.places[low]}"
             )
 
 
 def _check_totals(manifest: dict[str, Any], report: Report, seen: _Seen) -> None:
-    for split in SPLITS:
+    for split in dataset_dir.split_names(manifest):
         by_class = manifest["counts"][split]
         report.groups[split] = len(seen.by_split[split])
         for name, count in by_class.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,12 @@ def write_dataset(
     num_shards: int = 2,
     seed: int = 0,
 ) -> dataset_dir.DatasetDir:
-    """Writes a valid dataset directory of tiny learnable images and loads it."""
+    """Writes a valid dataset directory of tiny learnable images and loads it.
+
+    Args:
+      counts: split -> images of each class; splits called fold0, fold1, … make a data set with
+        folds, which is loaded with fold 0.
+    """
     path = os.fspath(directory)
     os.makedirs(path, exist_ok=True)
     names = CLASS_NAMES[: len(next(iter(counts.values())))]
@@ -76,17 +82,29 @@ def write_dataset(
                     }
                 )
     image = {"size": image_size, "channels": channels, "encoding": encoding}
+    folds = 0 if "train" in counts else len(counts)
+    pixels: dict[str, Any] = {"mean": [100.0] * channels, "std": [35.0] * channels}
+    if folds:
+        # Fold k: two pixels a channel, 90 + 10 k and 110 + 10 k.
+        pixels["by_fold"] = {
+            name: {
+                "count": 2,
+                "sums": [200 + 20 * k] * channels,
+                "sums_of_squares": [(90 + 10 * k) ** 2 + (110 + 10 * k) ** 2] * channels,
+            }
+            for k, name in enumerate(counts)
+        }
     manifest = {
         "format": dataset_dir.FORMAT,
-        "config": {"dedup": "keep", "near_distance": -1, "balance_splits": []},
+        "config": {"dedup": "keep", "near_distance": -1, "balance_splits": [], "folds": folds},
         "class_names": list(names),
         "class_slugs": list(class_slugs),
         "image": image,
         "counts": {s: dict(zip(names, c, strict=True)) for s, c in counts.items()},
         "fingerprint": dataset_dir.dataset_fingerprint(names, image, shards),
-        "pixels": {"mean": [100.0] * channels, "std": [35.0] * channels},
+        "pixels": pixels,
         "shards": shards,
         "split_proof": {"unit": ""},
     }
     files.write_json(os.path.join(path, dataset_dir.MANIFEST), manifest)
-    return dataset_dir.load(path)
+    return dataset_dir.load(path, 0 if folds else None)

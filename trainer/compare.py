@@ -38,6 +38,12 @@ from trainer.settings import table
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data_dir", "", "Dataset directory that beam_pipelines.build has written.")
+flags.DEFINE_integer(
+    "fold",
+    None,
+    "For a data set that was built with --folds: the fold that is the test split of all runs.",
+    lower_bound=0,
+)
 flags.DEFINE_string(
     "study_dir", "runs/study", "Folder for the results; runs go to its subfolder runs."
 )
@@ -195,7 +201,7 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
     own defaults."""
     cells = _make_cells()
     study_cells.check_shared_flags(extra)
-    data = dataset_dir.load(FLAGS.data_dir)
+    data = dataset_dir.load(FLAGS.data_dir, FLAGS.fold)
     common = [
         f"--data_dir={FLAGS.data_dir}",
         f"--epochs={FLAGS.epochs}",
@@ -206,6 +212,8 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
     if FLAGS.budget == "steps":
         steps = data.num_examples("train") // FLAGS.batch_size
         common += [f"--steps_per_epoch={steps}", "--early_stopping_patience=0"]
+    if FLAGS.fold is not None:
+        common.append(f"--fold={FLAGS.fold}")
     return study_cells.Study(FLAGS.study_dir, data, [*common, *extra], cells)
 
 

@@ -30,7 +30,7 @@ _SHARED = (
     "balance_power",
     "resample_each_epoch",
 )
-define_flags(TrainConfig, _SHARED)
+define_flags(TrainConfig, (*_SHARED, "fold"))
 
 flags.DEFINE_string("data_dir", "", "Dataset directory that beam_pipelines.build has written.")
 flags.DEFINE_list(
@@ -56,7 +56,7 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     del argv
-    class_names, counts = read_counts(FLAGS.data_dir, FLAGS.counts)
+    class_names, counts = read_counts(FLAGS.data_dir, FLAGS.counts, FLAGS.fold)
     print(f"{sum(counts):,} training images of {len(counts)} classes, seed {FLAGS.seed}")
     sampled: dict[str, Sequence[int]] = {}
     configs = make_configs(

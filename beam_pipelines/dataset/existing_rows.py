@@ -20,7 +20,7 @@ from beam_pipelines.planning.grouping import (
     ExistingPlan,
 )
 from beam_pipelines.shards.parts import SCHEMA, Parts
-from cxr_tfrecords import dataset_dir, files, splits
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 
 # Column of `parts.SCHEMA` -> column of sources.csv.
@@ -40,10 +40,12 @@ class ExistingRows:
     Attributes:
       table: `dataset_dir.SOURCE_COLUMNS`, all as text.
       class_names: label order.
+      split_names: of the data set.
     """
 
     table: pa.Table
     class_names: tuple[str, ...]
+    split_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -69,7 +71,7 @@ class ExistingRows:
             codes = {name: label for label, name in enumerate(self.class_names)}
             return np.array([codes[name] for name in self.texts("class")], np.int32)
         if column == "split":
-            codes = {"": -1, **{name: number for number, name in enumerate(splits.SPLITS)}}
+            codes = {"": -1, **{name: number for number, name in enumerate(self.split_names)}}
             return np.array([codes[name] for name in self.texts("split")], np.int8)
         if column == "length":
             return (self.outcomes() != REJECTED).astype(np.int64)
@@ -112,7 +114,7 @@ def read_existing_rows(output_dir: str, manifest: dict[str, Any]) -> ExistingRow
         raise UserError(
             f"--append: {path} cannot be read ({error}): build a new --output_dir from all data"
         ) from error
-    return ExistingRows(table, tuple(manifest["class_names"]))
+    return ExistingRows(table, tuple(manifest["class_names"]), dataset_dir.split_names(manifest))
 
 
 class CombinedRows:

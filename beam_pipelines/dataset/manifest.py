@@ -22,7 +22,7 @@ from beam_pipelines.planning.grouping import (
 from beam_pipelines.planning.plan import BuildPlan, describe_set_aside
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards.parts import Parts
-from cxr_tfrecords import __version__, dataset_dir, files, splits, stats
+from cxr_tfrecords import __version__, dataset_dir, files, splits, stats, tfds_metadata
 
 # Packages that can change a stored byte.
 _BYTE_SHAPERS = ("opencv-python-headless", "pillow", "simplejpeg", "numpy")
@@ -78,7 +78,7 @@ def make_manifest(
         "image": image,
         "counts": plan.counts(),
         "prevalence": {
-            s: "balanced" if s in config.balance_splits else "natural" for s in splits.SPLITS
+            s: "balanced" if s in config.balance_splits else "natural" for s in plan.split_names
         },
         "pixels": _pixel_moments(plan, parts, config, before),
         "statistics": {"intensity_histograms": _histograms(plan, parts, before)},
@@ -153,7 +153,7 @@ def _level(config: BuildConfig) -> str:
 
 def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
     """Counted from the images as planned, not assumed."""
-    seen = np.zeros((len(plan.groups), len(splits.SPLITS)), bool)
+    seen = np.zeros((len(plan.groups), len(plan.split_names)), bool)
     written = plan.outcome == WRITTEN
     seen[plan.groups[written], plan.split[written]] = True
     unit = "single image" if config.dedup == "off" else "group of copies"
@@ -163,7 +163,7 @@ def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
         unit += "; patients are not known"
     return {
         "unit": unit,
-        "groups": {s: int(seen[:, i].sum()) for i, s in enumerate(splits.SPLITS)},
+        "groups": {s: int(seen[:, i].sum()) for i, s in enumerate(plan.split_names)},
         "groups_in_two_splits": int((seen.sum(axis=1) > 1).sum()),
     }
 
@@ -171,30 +171,47 @@ def _split_proof(plan: BuildPlan, config: BuildConfig) -> dict[str, Any]:
 def _pixel_moments(
     plan: BuildPlan, parts: Parts, config: BuildConfig, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Mean and deviation per channel, from exact integer sums: equal on every runner."""
-    training = (plan.outcome == WRITTEN) & (plan.split == splits.SPLITS.index(splits.TRAIN))
-    training = training[plan.num_existing :]
-    pixels = int(training.sum()) * config.image_size**2
-    sums, squares = parts.sums(config.channels)[training].sum(axis=0).tolist()
-    if before is not None:
-        old = before["pixels"]
+    """Mean and deviation per channel: of the training split, or of all folds and their sums."""
+    old = before["pixels"] if before else {}
+    if not config.folds:
+        sums = _pixel_sums(plan, parts, config, splits.TRAIN, old)
+        return {
+            "of": "training split, 0..255, per channel",
+            **dataset_dir.pixel_moments([sums]),
+            **sums,
+        }
+    by_fold = {
+        fold: _pixel_sums(plan, parts, config, fold, old.get("by_fold", {}).get(fold))
+        for fold in plan.split_names
+    }
+    return {
+        "of": "all folds, 0..255, per channel",
+        **dataset_dir.pixel_moments(list(by_fold.values())),
+        "by_fold": by_fold,
+    }
+
+
+def _pixel_sums(
+    plan: BuildPlan,
+    parts: Parts,
+    config: BuildConfig,
+    split: str,
+    old: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Exact integer sums over a split, so that they are equal on every runner.
+
+    Args:
+      old: those of the data set that is appended to.
+    """
+    rows = (plan.outcome == WRITTEN) & (plan.split == plan.split_names.index(split))
+    rows = rows[plan.num_existing :]
+    pixels = int(rows.sum()) * config.image_size**2
+    sums, squares = parts.sums(config.channels)[rows].sum(axis=0).tolist()
+    if old:
         pixels += old["count"]
         sums = [a + b for a, b in zip(sums, old["sums"], strict=True)]
         squares = [a + b for a, b in zip(squares, old["sums_of_squares"], strict=True)]
-    mean, std = [], []
-    for total, square in zip(sums, squares, strict=True):
-        # Python's integers: the product passes 2^63 at a few million images.
-        variance = (square * pixels - total * total) / pixels**2
-        mean.append(round(total / pixels, 6))
-        std.append(round(float(np.sqrt(variance)), 6))
-    return {
-        "mean": mean,
-        "std": std,
-        "of": "training split, 0..255, per channel",
-        "count": pixels,
-        "sums": sums,
-        "sums_of_squares": squares,
-    }
+    return {"count": pixels, "sums": sums, "sums_of_squares": squares}
 
 
 def _histograms(
@@ -216,7 +233,7 @@ def write_metadata(output_dir: str, manifest: dict[str, Any], *, page: bool = Tr
     Args:
       page: whether to make the page; without, an earlier one is removed.
     """
-    dataset_dir.write_tfds_metadata(output_dir, manifest)
+    tfds_metadata.write_tfds_metadata(output_dir, manifest)
     if page:
         stats.refresh(output_dir, manifest)
     else:

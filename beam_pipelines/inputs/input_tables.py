@@ -26,7 +26,12 @@ def group_digest(value: str, salt: str) -> str:
 
 
 def read_input_csv(
-    path: str, root: str, salt: str, *, known_classes: Sequence[str] = ()
+    path: str,
+    root: str,
+    salt: str,
+    *,
+    known_classes: Sequence[str] = (),
+    split_names: Sequence[str] = splits.SPLITS,
 ) -> Sources:
     """Reads a list of images: columns `path`, `label` and, where wanted, `split`, `group`, `mask`.
 
@@ -34,6 +39,7 @@ def read_input_csv(
       path: the CSV file; its paths are relative to `root`, or to its own folder if that is ''.
       salt: of `group`, see `group_digest`.
       known_classes: as in `sources.find_sources`.
+      split_names: what the column `split` can hold.
 
     Raises:
       UserError: a column or value is missing or unknown, or a path comes twice; names the line.
@@ -66,7 +72,7 @@ def read_input_csv(
                 filename=row["path"],
                 label=labels[row["label"]],
                 num_bytes=_size(files.join(root, row["path"])),
-                split=_split_index(row.get("split", ""), where),
+                split=_split_index(row.get("split", ""), split_names, where),
                 tie=group_digest(group, salt) if group else "",
                 mask=row.get("mask", ""),
             )
@@ -123,10 +129,12 @@ def _lookup(groups: Mapping[str, str], filename: str) -> str | None:
     return None
 
 
-def _split_index(name: str, where: str) -> int:
-    names = {"": -1, "val": 1, "valid": 1, **{s: i for i, s in enumerate(splits.SPLITS)}}
+def _split_index(name: str, split_names: Sequence[str], where: str) -> int:
+    names = {"": -1, **{split: number for number, split in enumerate(split_names)}}
+    if splits.VALIDATION in names:
+        names |= dict.fromkeys(("val", "valid"), names[splits.VALIDATION])
     if name.lower() not in names:
-        raise UserError(f"{where}: split {name!r} is not one of {', '.join(splits.SPLITS)}")
+        raise UserError(f"{where}: split {name!r} is not one of {', '.join(split_names)}")
     return names[name.lower()]
 
 

@@ -142,7 +142,11 @@ def apply_label_conflicts(
 
 
 def set_aside_joining_splits(
-    groups: np.ndarray, given: np.ndarray, outcome: np.ndarray, existing: ExistingPlan
+    groups: np.ndarray,
+    given: np.ndarray,
+    outcome: np.ndarray,
+    existing: ExistingPlan,
+    num_splits: int,
 ) -> np.ndarray:
     """Sets new images aside that would join groups of two splits; returns the groups without
     them.
@@ -151,7 +155,7 @@ def set_aside_joining_splits(
       given: int8 [rows], index of the split that a row has or must get, or -1.
     """
     first = len(existing)
-    seen = np.zeros((len(groups), len(splits.SPLITS)), bool)
+    seen = np.zeros((len(groups), num_splits), bool)
     placed = np.flatnonzero(given >= 0)
     seen[groups[placed], given[placed]] = True
     joining = (seen.sum(axis=1) > 1)[groups]

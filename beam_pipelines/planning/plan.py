@@ -49,7 +49,8 @@ class BuildPlan:
       labels: int32 [rows]; outcome: uint8 [rows], see `OUTCOME_REASONS`.
       groups: int32 [rows], the first row of the group; group_reasons:
         uint8 [rows], see `GROUP_REASONS`.
-      split: uint8 [rows], index into splits.SPLITS, where the outcome is WRITTEN.
+      split_names: train, validation, test, or the folds.
+      split: uint8 [rows], index into `split_names`, where the outcome is WRITTEN.
       group_keys: uint64 [rows, 2], the group's id.
       conflicts: int64, groups whose copies lie in several classes.
       shards: to be written, by split, label, number.
@@ -58,6 +59,7 @@ class BuildPlan:
 
     class_names: tuple[str, ...]
     class_slugs: tuple[str, ...]
+    split_names: tuple[str, ...]
     labels: np.ndarray
     outcome: np.ndarray
     groups: np.ndarray
@@ -76,7 +78,7 @@ class BuildPlan:
                 name: int(np.count_nonzero(written & (self.split == s) & (self.labels == label)))
                 for label, name in enumerate(self.class_names)
             }
-            for s, split in enumerate(splits.SPLITS)
+            for s, split in enumerate(self.split_names)
         }
 
     def group_id(self, row: int) -> str:
@@ -119,12 +121,14 @@ def plan_build(
         outcome[new & (outcome == WRITTEN) & (copies != np.arange(len(outcome)))] = COPY
     given = columns.numbers("split")
     if len(existing):
-        groups = grouping.set_aside_joining_splits(groups, given, outcome, existing)
+        groups = grouping.set_aside_joining_splits(
+            groups, given, outcome, existing, len(config.split_names)
+        )
     keys = columns.digests("pixels")
     split = _split(columns, groups, keys, labels, outcome, given, config)
     _balance(split, labels, keys, outcome, config)
     class_slugs = dataset_dir.slugs(class_names)
-    _check_splits(class_names, labels, split, outcome)
+    _check_splits(class_names, labels, split, outcome, config)
     to_write = new & (outcome == WRITTEN)
     shards = tuple(
         _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, existing)
@@ -132,6 +136,7 @@ def plan_build(
     return BuildPlan(
         class_names=tuple(class_names),
         class_slugs=class_slugs,
+        split_names=config.split_names,
         labels=labels,
         outcome=outcome,
         groups=groups,
@@ -153,7 +158,7 @@ def _split(
     given: np.ndarray,
     config: BuildConfig,
 ) -> np.ndarray:
-    """uint8 [rows], index into splits.SPLITS; without meaning where the outcome is not WRITTEN."""
+    """uint8 [rows], index into config.split_names, valid where the outcome is WRITTEN."""
     rows = np.flatnonzero(outcome == WRITTEN)
     if len(rows) < len(outcome):
         # Groups are numbered again: a group's first row may have been set aside.
@@ -170,6 +175,7 @@ def _split(
             validation_fraction=config.validation_fraction,
             seed=config.seed,
             fixed=given if (given >= 0).any() else None,
+            folds=config.folds,
         )
     except splits.ContradictoryGroupsError as error:
         members = rows[groups == error.groups[0]][:4]
@@ -210,7 +216,7 @@ def _plan_shards(
     config: BuildConfig,
     existing: ExistingPlan,
 ) -> Iterator[Shard]:
-    for number, name in enumerate(splits.SPLITS):
+    for number, name in enumerate(config.split_names):
         for label, class_name in enumerate(class_names):
             rows = np.flatnonzero(written & (split == number) & (labels == label)).astype(np.int32)
             # Salted order: any one shard is a random sample of its class, on every runner.
@@ -244,17 +250,22 @@ def _check_rejected(
 
 
 def _check_splits(
-    class_names: Sequence[str], labels: np.ndarray, split: np.ndarray, outcome: np.ndarray
+    class_names: Sequence[str],
+    labels: np.ndarray,
+    split: np.ndarray,
+    outcome: np.ndarray,
+    config: BuildConfig,
 ) -> None:
     written = outcome == WRITTEN
     for label, name in enumerate(class_names):
-        for number, split_name in enumerate(splits.SPLITS):
+        for number, split_name in enumerate(config.split_names):
             of_class = labels == label
             if not (written & of_class & (split == number)).any():
+                flags = "--test_fraction, --validation_fraction"
                 raise UserError(
                     f"class {name!r} has no image in the {split_name} split "
                     f"({(written & of_class).sum()} usable of {of_class.sum()} files): add images, "
-                    "remove the folder, or change --test_fraction, --validation_fraction or "
+                    f"remove the folder, or change {'--folds' if config.folds else flags} or "
                     "--seed; nothing was written"
                 )
 

@@ -65,6 +65,13 @@ class BuildConfig:
     validation_fraction: float = setting(
         0.2, _SPLIT, "Share of the rest for the validation split.", within="(0, 1)"
     )
+    folds: int = setting(
+        0,
+        _SPLIT,
+        "Instead of training, validation and test, write this number of folds (3 or more) for "
+        "cross-validation; trainer.main --fold chooses one as the test split. 0: no folds.",
+        within=f"[0, {splits.MAX_FOLDS}]",
+    )
     split: str = setting(
         "stratified",
         _SPLIT,
@@ -123,12 +130,31 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         settings.check(self)
+        if self.folds:
+            self._check_folds()
         wrong = set(self.balance_splits) - set(splits.SPLITS)
         if wrong or splits.TRAIN in self.balance_splits:
             raise UserError(
                 f"--balance_splits={','.join(self.balance_splits)} can hold validation and test; "
                 "the training stream is balanced when training (trainer.main --sampler)"
             )
+
+    def _check_folds(self) -> None:
+        if self.folds < 3:
+            raise UserError(
+                f"--folds={self.folds}: at least 3 are needed, one to test, one to validate and "
+                "one to train on"
+            )
+        for name in ("test_fraction", "validation_fraction", "balance_splits"):
+            if getattr(self, name) != getattr(BuildConfig, name):
+                raise UserError(
+                    f"--{name} shapes splits that --folds={self.folds} does not make (all folds "
+                    "are of one size and at natural prevalence): leave one of the two out"
+                )
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        return splits.split_names(self.folds)
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "balance_splits": list(self.balance_splits)}
@@ -140,6 +166,7 @@ class BuildConfig:
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Lines `--flag: theirs -> ours` for each setting that differs from another build's."""
         ours = self.to_json()
+        other = {"folds": 0, **other}  # older builds do not name it
         shown = {"salt_id": "group_salt"}
         return [
             f"--{shown.get(name, name)}: {other.get(name, 'absent')} -> {ours.get(name, 'absent')}"

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from cxr_tfrecords.splits import apportion
+from cxr_tfrecords.quotas import apportion
 from cxr_tfrecords.synthetic import FULL_COUNTS, render, synthetic_counts, write_synthetic
 
 SIDE = 299  # as in the public data set

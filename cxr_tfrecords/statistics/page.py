@@ -21,7 +21,7 @@ from cxr_tfrecords.pages.html import (
     row,
     table,
 )
-from cxr_tfrecords.splits import SPLITS
+from cxr_tfrecords.splits import split_names
 from cxr_tfrecords.statistics import shortcut
 
 _FEATURES = {
@@ -154,6 +154,7 @@ def _scores(result: Mapping[str, Any]) -> Iterable[str]:
 
 def _counts(numbers: Mapping[str, Any]) -> Iterable[str]:
     names, counts = numbers["class_names"], numbers["counts"]
+    splits = split_names(numbers["folds"])
     yield heading("Splits and classes")
     rows = [
         [
@@ -162,14 +163,14 @@ def _counts(numbers: Mapping[str, Any]) -> Iterable[str]:
             f"{sum(counts[split].values()):,}",
             numbers["prevalence"][split],
         ]
-        for split in SPLITS
+        for split in splits
     ]
-    sums = [sum(counts[split][n] for split in SPLITS) for n in names]
+    sums = [sum(counts[split][n] for split in splits) for n in names]
     total = max(sum(sums), 1)
     rows.append(["all", *(f"{n:,} ({n / total:.1%})" for n in sums), f"{sum(sums):,}", ""])
     yield table(["split", *names, "all", "prevalence"], rows, total=True)
     proof = numbers["split_proof"]
-    groups = ", ".join(f"{split} {proof['groups'][split]:,}" for split in SPLITS)
+    groups = ", ".join(f"{split} {proof['groups'][split]:,}" for split in splits)
     yield paragraph(f"Unit of the split, never in two splits: {proof['unit']}.")
     yield paragraph(
         f"Groups: {groups}; in two splits: {proof['groups_in_two_splits']:,}. Natural prevalence: "

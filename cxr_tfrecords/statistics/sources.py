@@ -17,7 +17,6 @@ import pyarrow.csv
 
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.splits import SPLITS
 from cxr_tfrecords.statistics import shortcut
 
 _CATEGORIES = ("class", "split", "format", "mode", "tied_by", "reason")  # few distinct values each
@@ -95,10 +94,11 @@ def read_sources(path: str, manifest: Mapping[str, Any]) -> SourceTable:
     names = tuple(manifest["class_names"])
     table = table.unify_dictionaries().combine_chunks()
     labels = _positions(table["class"], names)
-    split = _positions(table["split"], SPLITS)
+    splits = dataset_dir.split_names(manifest)
+    split = _positions(table["split"], splits)
     written = split >= 0
-    cells = np.bincount(split[written] * len(names) + labels[written], minlength=3 * len(names))
-    expected = [manifest["counts"][s][name] for s in SPLITS for name in names]
+    expected = [manifest["counts"][s][name] for s in splits for name in names]
+    cells = np.bincount(split[written] * len(names) + labels[written], minlength=len(expected))
     num_found = manifest["sources"]["found"]
     if (labels < 0).any() or cells.tolist() != expected or len(table) != num_found:
         raise UserError(

@@ -6,7 +6,7 @@ import re
 import pytest
 import tensorflow as tf
 
-from cxr_tfrecords import dataset_dir, records, tfrecord
+from cxr_tfrecords import dataset_dir, records, tfds_metadata, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
 
@@ -16,7 +16,7 @@ def test_tfds_and_our_parser_read_the_same(tmp_path, encoding, channels):
     import tensorflow_datasets as tfds
 
     data = write_dataset(tmp_path / "set", encoding=encoding, channels=channels)
-    dataset_dir.write_tfds_metadata(data.path, dataset_dir.read_manifest(data.path))
+    tfds_metadata.write_tfds_metadata(data.path, dataset_dir.read_manifest(data.path))
     builder = tfds.builder_from_directory(data.path)
     sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
     assert sizes == {
@@ -93,3 +93,37 @@ def test_slugs():
     assert dataset_dir.slugs(["COVID", "Viral Pneumonia"]) == ("covid", "viral_pneumonia")
     with pytest.raises(UserError, match="taken by another"):
         dataset_dir.slugs(["Viral Pneumonia", "viral_pneumonia"])
+
+
+FOLDS = {"fold0": (3, 4), "fold1": (3, 5), "fold2": (4, 4), "fold3": (3, 4)}
+
+
+def test_a_fold_is_a_view_with_training_validation_and_test(tmp_path):
+    path = write_dataset(tmp_path / "set", FOLDS).path
+    data = dataset_dir.load(path, 3)
+    assert data.counts == {"train": (7, 9), "validation": (3, 4), "test": (3, 4)}
+    assert (data.folds, data.fold) == (4, 3)
+    names = [os.path.basename(shard.path).split(".")[0] for shard in data.split_shards("train")]
+    assert names == [
+        *("cxr-fold1_covid", "cxr-fold1_covid", "cxr-fold2_covid", "cxr-fold2_covid"),
+        *("cxr-fold1_lung_opacity",) * 2,
+        *("cxr-fold2_lung_opacity",) * 2,
+    ]
+    assert {s.split: s.path[-40:] for s in data.shards}.keys() == {"train", "validation", "test"}
+    # Of folds 1 and 2 alone: the pixels 100, 120, 110, 130.
+    assert data.mean == (115.0,)
+    assert data.std == (round(125**0.5, 6),)
+    everywhere = [dataset_dir.load(path, fold) for fold in range(4)]
+    tested = [shard.path for data in everywhere for shard in data.split_shards("test")]
+    assert sorted(tested) == sorted(shard.path for shard in data.shards)
+
+
+def test_the_fold_must_fit_the_data_set(tmp_path):
+    path = write_dataset(tmp_path / "folds", FOLDS).path
+    with pytest.raises(UserError, match=r"--folds=4, and no --fold is given.*from 0 to 3"):
+        dataset_dir.load(path)
+    with pytest.raises(UserError, match=r"--fold=4 is not one of them.*from 0 to 3"):
+        dataset_dir.load(path, 4)
+    path = write_dataset(tmp_path / "splits").path
+    with pytest.raises(UserError, match=r"--fold=0: .* has no folds: leave --fold out"):
+        dataset_dir.load(path, 0)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.splits import apportion
+from cxr_tfrecords.quotas import apportion
 
 # As in imbalanced-learn, which also takes a mapping of class to count, as `Sampling` does.
 SAMPLING_STRATEGIES = ("auto", "minority", "majority", "not minority", "not majority", "all")

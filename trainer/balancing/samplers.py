@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.splits import apportion
+from cxr_tfrecords.quotas import apportion
 from trainer.balancing import drawing, sampler_table
 from trainer.balancing.class_shares import Sampling
 

@@ -15,12 +15,15 @@ from trainer.epochs.audit import EpochAudit, SamplerAudit
 from trainer.settings.config import TrainConfig
 
 
-def read_counts(data_dir: str, items: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+def read_counts(
+    data_dir: str, items: Sequence[str], fold: int | None = None
+) -> tuple[tuple[str, ...], list[int]]:
     """Class names and the training images of each class.
 
     Args:
       data_dir: dataset directory to read them from, or empty.
       items: CLASS=count for each class, or empty.
+      fold: test fold of a data set with folds, see `dataset_dir.load`.
 
     Raises:
       UserError: both or neither are given, or what is given cannot be read.
@@ -28,7 +31,7 @@ def read_counts(data_dir: str, items: Sequence[str]) -> tuple[tuple[str, ...], l
     if bool(data_dir) == bool(items):
         raise UserError("give one of --data_dir and --counts")
     if data_dir:
-        data = dataset_dir.load(data_dir)
+        data = dataset_dir.load(data_dir, fold)
         return data.class_names, list(data.counts["train"])
     pairs = sampler_options.parse_counts("counts", items)
     if min(count for _, count in pairs) < 0:

@@ -107,6 +107,7 @@ def start_run(
             "channels": data.channels,
             "split_unit": data.split_unit,
             "balanced_splits": list(data.balanced_splits),
+            "folds": data.folds,
         },
     }
     if os.path.isfile(config.weights):

@@ -128,6 +128,8 @@ def _run_name(config: TrainConfig) -> str:
         parts.append(config.loss)
     if config.mixup_alpha > 0:
         parts.append("balanced_mixup" if config.mixup == "balanced" else "mixup")
+    if config.fold is not None:
+        parts.append(f"fold{config.fold}")
     return "-".join([*parts, f"seed{config.seed}"])
 
 

@@ -67,10 +67,18 @@ class Settings:
     run_dir: str = setting(
         "",
         _DATA,
-        "Where everything goes. Empty: runs/<backbone>-<sampler>[-<loss>][-mixup]-seed<seed>. An "
-        "unfinished run there is resumed, a finished one is reported; a run with other flags is "
-        "refused.",
+        "Where everything goes. Empty: runs/<backbone>-<sampler>[-<loss>][-mixup][-fold<k>]-"
+        "seed<seed>. An unfinished run there is resumed, a finished one is reported; a run with "
+        "other flags is refused.",
         may_change=True,
+    )
+    fold: int | None = setting(
+        None,
+        _DATA,
+        "For a data set that was built with --folds=K, and only there: the fold that is the test "
+        "split, from 0 to K - 1. The next one (after the last: fold 0) is validation, the others "
+        "are training.",
+        within="[0, inf)",
     )
     strategy: str = setting(
         "cpu",

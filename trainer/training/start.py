@@ -52,7 +52,7 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
         )
         if listen:  # again: TensorFlow's coordination service has replaced the SIGTERM handler
             preemption.listen()
-        return run(config, dataset_dir.load(config.data_dir), strategy)
+        return run(config, dataset_dir.load(config.data_dir, config.fold), strategy)
 
 
 def _check_file_systems(config: TrainConfig) -> None:

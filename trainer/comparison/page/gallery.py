@@ -116,7 +116,7 @@ def _read_pixels(
     """File name -> uint8 [size, size, channels] as the model sees it; and notes on what failed."""
     path = run.dataset["path"]
     try:
-        data = dataset_dir.load(path)
+        data = dataset_dir.load(path, run.config.fold)
         if data.fingerprint != run.dataset["fingerprint"]:
             return {}, [
                 f"No images: {path} now holds another data set than the run was trained on."
