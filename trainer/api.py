@@ -44,6 +44,8 @@ def compare_runs(
     margin: float = 0.02,
     resamples: int = 2000,
     deploy_prior: Sequence[float] | None = None,
+    sensitivity: float = 0.95,
+    benefit_class: str = "",
 ) -> dict[str, Any]:
     """Compares finished runs on the test split, as `python -m trainer.compare --runs` does.
 
@@ -57,13 +59,16 @@ def compare_runs(
       resamples: of the bootstrap over groups.
       deploy_prior: class shares, in the order of the class names, that probabilities are corrected
         to. None: those of the training split.
+      sensitivity: of the operating points, on validation, from 0 to 1.
+      benefit_class: class of the decision curves. Empty: the rarest of the training split.
 
     Returns:
       The content of comparison.json: `entries` (method -> figures with intervals), `differences`
       (method -> differences to the reference) and what they are of.
 
     Raises:
-      UserError: fewer than two methods, an unknown reference, or runs of different data.
+      UserError: fewer than two methods, an unknown reference or class, a sensitivity that is not
+        from 0 to 1, or runs of different data.
     """
     from trainer.comparison import compare_methods, method_grid
     from trainer.comparison.methods import group_runs
@@ -82,5 +87,7 @@ def compare_runs(
         margin=margin,
         resamples=resamples,
         deploy_prior=deploy_prior,
+        sensitivity=sensitivity,
+        benefit_class=benefit_class,
     )
     return json.loads(json.dumps(content))  # plain lists and numbers, as in the file

@@ -113,6 +113,20 @@ flags.DEFINE_list(
     "Class shares where the model will be used, as COVID=0.1,Normal=0.9; probabilities are "
     "corrected to them. Empty: those of the training split.",
 )
+flags.DEFINE_float(
+    "sensitivity",
+    0.95,
+    "Sensitivity of the operating points, 0 to 1: the threshold of each class is the highest that "
+    "reaches it on validation.",
+    lower_bound=0,
+    upper_bound=1,
+)
+flags.DEFINE_string(
+    "benefit_class",
+    "",
+    "Class whose net benefit is shown (decision curves of its calibrated probability). Empty: the "
+    "rarest class of the training split.",
+)
 flags.DEFINE_string(
     "paper_tables",
     "",
@@ -260,6 +274,8 @@ def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
             margin=FLAGS.margin / 100,
             resamples=FLAGS.resamples,
             deploy_prior=deploy_prior,
+            sensitivity=FLAGS.sensitivity,
+            benefit_class=FLAGS.benefit_class,
         )
     os.makedirs(FLAGS.study_dir, exist_ok=True)
     plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does

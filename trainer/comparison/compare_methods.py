@@ -8,21 +8,21 @@ made.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
-from trainer.comparison import verdicts
+from trainer.comparison import decision_curves, operating_points, verdicts
 from trainer.comparison.entry_details import describe_entry, newest_run
+from trainer.comparison.image_tests import add_tests
 from trainer.comparison.methods import Entry, Scored, score_entry
 from trainer.deployment.corrected_probabilities import VARIANTS, deployment_weights
-from trainer.evaluation import bootstrap, paired_tests
+from trainer.evaluation import bootstrap
 from trainer.evaluation.crossed_seeds import CrossedSeeds
 from trainer.evaluation.inference import LEVEL, Inference, name_metrics, plain, stack
-from trainer.evaluation.metrics import OVERALL, log_odds, weighted_metrics
+from trainer.evaluation.metrics import OVERALL, weighted_metrics
 from trainer.evaluation.predictions import Predictions
 
 FORMAT = "cxr-comparison/2"
@@ -46,6 +46,8 @@ def compare(
     resamples: int = 2000,
     seed: int = 0,
     deploy_prior: Sequence[float] | None = None,
+    sensitivity: float = operating_points.SENSITIVITY,
+    benefit_class: str = "",
 ) -> dict[str, Any]:
     """Compares all entries with the reference on the test split.
 
@@ -58,17 +60,23 @@ def compare(
       deploy_prior: class shares that probabilities are corrected to, and at which the corrected
         ones are scored; None: those of the training split before any balancing, and test images
         count as they are.
+      sensitivity: of the operating points, on validation, in 0..1.
+      benefit_class: of the decision curves; empty: the rarest class of the training split.
 
     Returns:
       The content of comparison.json.
 
     Raises:
-      UserError: there is no such reference, or test images differ between runs.
+      UserError: there is no such reference or class, the sensitivity is not in 0..1, or test
+        images differ between runs.
     """
+    if not 0 <= sensitivity <= 1:
+        raise UserError(f"--sensitivity={sensitivity} must be from 0 to 1, such as 0.95")
     names = [entry.name for entry in entries]
     if reference not in names:
         raise UserError(f"--reference={reference} is not one of {', '.join(names)}")
     class_names = entries[0].runs[0].class_names
+    benefit_class = decision_curves.choose_class(benefit_class, entries[0].runs[0].dataset)
     scored = {entry.name: score_entry(entry, deploy_prior) for entry in entries}
     test = scored[reference].predictions[0]
     for entry in entries:
@@ -84,16 +92,28 @@ def compare(
     inference = Inference(test, class_names, [entry.seeds for entry in entries])
     results = {
         entry.name: describe_entry(
-            entry, scored[entry.name], class_names, {v: by_variant[v][0] for v in VARIANTS}
+            entry,
+            scored[entry.name],
+            class_names,
+            {v: by_variant[v][0] for v in VARIANTS},
+            sensitivity,
         )
         for entry in entries
     }
     _add_intervals(results, values, inference, class_names)
+    net_benefit = decision_curves.add_net_benefit(
+        results,
+        scored,
+        list(class_names).index(benefit_class),
+        benefit_class,
+        by_variant["calibrated"],
+        inference,
+    )
     single = len(np.unique(groups)) == len(test.labels)
     differences = _differences(entries, reference, values, inference, class_names)
     _add_verdicts(differences, entries, reference, values, inference, (primary, margin))
     if single:
-        _add_tests(differences, entries, reference, scored, class_names)
+        add_tests(differences, entries, reference, scored, class_names)
     return {
         "format": FORMAT,
         "reference": reference,
@@ -114,7 +134,9 @@ def compare(
             "seed": seed,
             "level": LEVEL,
             "deploy_prior": None if deploy_prior is None else list(deploy_prior),
+            "sensitivity": sensitivity,
         },
+        "net_benefit": net_benefit,
         "entries": results,
         "differences": differences,
     }
@@ -240,36 +262,3 @@ def _add_verdicts(
         if free in names and free != name:
             at = (names.index(name), names.index(free))
             one["free"] = plain(inference.difference(primary, studies[primary], *at))
-
-
-def _add_tests(
-    result: dict[str, Any],
-    entries: Sequence[Entry],
-    reference: str,
-    scored: Mapping[str, Scored],
-    class_names: Sequence[str],
-) -> None:
-    """McNemar's and DeLong's tests of each seed, which compare two trained models.
-
-    They are not joined to one p-value: each seed may point in another direction.
-    """
-    seeds = {entry.name: entry.seeds for entry in entries}
-    for name, one in result.items():
-        one["mcnemar"], one["delong"] = [], {c: [] for c in class_names}
-        for seed in seeds[name]:
-            if seed not in seeds[reference]:
-                continue
-            a = scored[name].predictions[seeds[name].index(seed)]
-            b = scored[reference].predictions[seeds[reference].index(seed)]
-            right = [p.logits.argmax(1) == p.labels for p in (a, b)]
-            one["mcnemar"].append(
-                {"seed": seed, **dataclasses.asdict(paired_tests.mcnemar(*right))}
-            )
-            for c, class_name in enumerate(class_names):
-                test = paired_tests.delong(a.labels == c, _odds(a)[:, c], _odds(b)[:, c])
-                if test is not None:
-                    one["delong"][class_name].append({"seed": seed, **dataclasses.asdict(test)})
-
-
-def _odds(predictions: Predictions) -> np.ndarray:
-    return log_odds(predictions.log_probabilities)

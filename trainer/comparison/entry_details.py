@@ -30,6 +30,7 @@ def describe_entry(
     scored: Scored,
     class_names: Sequence[str],
     sample_weights: Mapping[str, np.ndarray],
+    sensitivity: float,
 ) -> dict[str, Any]:
     """What is known of an entry without resampling, as JSON values.
 
@@ -53,7 +54,7 @@ def describe_entry(
         "minutes": [round(sum(row["seconds"] for row in r.history) / 60, 2) for r in entry.runs],
         "confusion_matrix": confusion.tolist(),
         "temperatures": list(scored.temperatures),
-        "operating_points": operating_points.of_runs(entry.runs),
+        "operating_points": operating_points.of_runs(entry.runs, sensitivity),
         "reliability": {
             v: _reliability(scored, v, class_names, sample_weights[v]) for v in VARIANTS
         },

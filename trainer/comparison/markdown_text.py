@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.pages.markdown import plain_table
-from trainer.comparison import operating_points
+from trainer.comparison import decision_curves, operating_points
 from trainer.comparison.temperatures import temperature_notes, temperatures
 from trainer.comparison.text import (
     BUDGET_HEADER,
@@ -57,6 +57,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         _probability_table(content),
         "## Operating points",
         operating_points.markdown(content),
+        "## Net benefit",
+        decision_curves.markdown(content),
         "## Tests by image",
         _tests_table(content),
         "## Budget",

@@ -91,11 +91,12 @@ HEADER = (
 )
 
 
-def explain() -> str:
+def explain(content: Mapping[str, Any]) -> str:
     """One paragraph on how thresholds were found and what PPV and NPV hold for."""
+    wanted = f"{100 * content['settings']['sensitivity']:.4g}%"
     return (
         "One class against all others. The threshold on the raw probability is the highest "
-        f"with a sensitivity of {SENSITIVITY:.0%} on validation; it is then applied unchanged to "
+        f"with a sensitivity of at least {wanted} on validation; it is then applied unchanged to "
         "the test images. Figures are of each method's first seed, with 95% score intervals "
         "over groups of test images, which do not cover other seeds. PPV and NPV hold at the "
         "test split's class shares only."
@@ -104,7 +105,7 @@ def explain() -> str:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """All classes, the rarest first."""
-    parts = [explain()]
+    parts = [explain(content)]
     for name in rarest_first(content):
         parts += [
             f"{class_mark(content, name)}:",

@@ -40,6 +40,7 @@ SECTIONS = (
     "probabilities",
     "curves",
     "thresholds",
+    "benefit",
     "mistakes",
     "limits",
     "checklists",
@@ -70,7 +71,7 @@ def _anchors(page):
 def test_sections_stand_in_order_and_the_contents_lead_to_them(page):
     assert _anchors(page) == list(SECTIONS)
     assert re.findall(r'<a href="#(\w+)">', page) == list(SECTIONS)
-    assert page.count("<svg") == page.count("</svg>") == 8
+    assert page.count("<svg") == page.count("</svg>") == 9
 
 
 def test_verdict_is_that_of_the_text(study, page):
@@ -452,7 +453,7 @@ def test_a_browser_loads_the_page_without_complaint(pictured, tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     assert "CONSOLE" not in result.stderr
     assert _anchors(result.stdout) == list(SECTIONS)
-    assert result.stdout.count("<svg") == 8
+    assert result.stdout.count("<svg") == 9
 
 
 @pytest.mark.parametrize("draw", [roc, precision_recall])

@@ -17,6 +17,7 @@ from cxr_tfrecords import files
 from cxr_tfrecords.pages.html import document, escaped, heading, paragraph
 from trainer.comparison.confusion_matrices import Matrices
 from trainer.comparison.methods import Entry
+from trainer.comparison.page.benefit import benefit
 from trainer.comparison.page.gallery import mistakes
 from trainer.comparison.page.limits import checklists, limits
 from trainer.comparison.page.paper import paper_tables
@@ -161,6 +162,7 @@ def _sections(
         curves(content, predictions),
     )
     yield "thresholds", "Operating points", thresholds(content)
+    yield "benefit", "Net benefit", benefit(content)
     if gallery:
         yield "mistakes", "Most confident mistakes", mistakes(content, entries, predictions)
     if paper is not None:

@@ -149,7 +149,7 @@ def curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions]) -
 
 
 def thresholds(content: Mapping[str, Any]) -> Iterator[str]:
-    yield paragraph(operating_points.explain())
+    yield paragraph(operating_points.explain(content))
     for number, name in enumerate(operating_points.rarest_first(content)):
         rows = [[stacked(cell) for cell in row] for row in operating_points.rows(content, name)]
         points = table(operating_points.HEADER, rows)
