@@ -64,9 +64,13 @@ def warnings(content: Mapping[str, Any]) -> list[str]:
     if max(updates) > 1.1 * min(updates):
         lines.append(
             f"Unequal budgets: the methods made {min(updates):,} to {max(updates):,} updates. "
-            "Effects of methods and of budgets are not separated; --budget=steps gives all of them "
-            "the same number."
+            "Effects of methods and of budgets are not separated. --budget=steps gives all methods "
+            "the same number, and crt those of its second stage besides."
         )
+    lines.append(
+        "This comparison tuned nothing: another learning rate or other parameters may suit one "
+        "method better than another, and change the verdict."
+    )
     return [*lines, *_still_improving(content)]
 
 
