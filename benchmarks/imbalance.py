@@ -1,12 +1,17 @@
-"""Balanced accuracy and Brier score of each method, by how imbalanced the classes are.
+"""Discrimination and calibration of each method, by how imbalanced the classes are.
 
-  python -m benchmarks.imbalance --json=imbalance.json --picture=docs/imbalance.png
+  python -m benchmarks.imbalance --json=imbalance.json --picture=imbalance.png
+  python -m benchmarks.imbalance --input_csv=LIST.csv --input_dir=DIR --ratios=1,5,20,100
 
-Synthetic radiographs of four classes, as many in all at every ratio; the classes' sizes fall
-geometrically from the most to the least frequent (the long-tailed profile of Cui et al. 2019,
-section 4.2). The test split has the same class mix and is twice as large as the training split,
-so that its rarest class still has images. Each ratio is a study of trainer.compare at equal
-updates: studies that are finished are used again.
+With a list of images (columns path and label), the ratios are made by leaving out training and
+validation images of one class, whole groups at a time. The splits are made once, and the test
+split is the same at every ratio. Flags that are not listed here go to trainer.compare.
+
+Without a list: synthetic radiographs of four classes, as many in all at every ratio; the classes'
+sizes fall geometrically from the most to the least frequent (the long-tailed profile of Cui et al.
+2019, section 4.2). The test split has the same class mix and is twice as large as the training
+split, so that its rarest class still has images. Each ratio is a study of trainer.compare at equal
+updates: studies that are finished are used again, so give each list its own --work_dir.
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cxr_tfrecords import files, synthetic
+from benchmarks import imbalance_lists
+from cxr_tfrecords import dataset_dir, files, synthetic
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.pages import plot_style
 
@@ -44,24 +50,37 @@ flags.DEFINE_integer("image_size", 64, "Pixels.", lower_bound=16)
 flags.DEFINE_integer("epochs", 15, "Of a run without balancing: all make as many updates.", 1)
 flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
 flags.DEFINE_string("work_dir", "data/imbalance", "Where images, data sets and studies are kept.")
+flags.DEFINE_string("input_csv", "", "List of images; empty: synthetic radiographs.")
+flags.DEFINE_string("input_dir", "", "Folder of the list's paths; empty: the list's own folder.")
+flags.DEFINE_string("where", "", "COLUMN=VALUE: use only these rows of the list.")
+flags.DEFINE_string("rare_class", "", "Class to leave images out of; empty: the smallest.")
+flags.DEFINE_string("group_column", "group", "Column of the list with patients or the like.")
+flags.DEFINE_bool("given_split", False, "Use the list's column split; else splits are made anew.")
 flags.DEFINE_string("json", "", "File for the rows.")
 flags.DEFINE_string("picture", "", "File for the figure.")
 
 # Most frequent first, as in the public data set.
 _CLASSES = ("Normal", "Lung_Opacity", "COVID", "Viral Pneumonia")
 _SHARES = {"train": 1.0, "validation": 0.5, "test": 2.0}
-_SHOWN = (("balanced_accuracy", "raw"), ("brier", "raw"), ("brier", "calibrated"))
+# Metric, kind of probabilities, title. The slope is that of the rare class.
+_SHOWN = (
+    ("balanced_accuracy", "raw", "Balanced accuracy"),
+    ("auroc_macro", "raw", "AUROC (macro)"),
+    ("brier", "raw", "Brier score, raw"),
+    ("brier", "calibrated", "Brier score, calibrated"),
+    ("calibration_slope", "raw", "Calibration slope, rare class"),
+)
 
 
 def main(argv: list[str]) -> None:
-    del argv
     try:
         ratios = [float(ratio) for ratio in FLAGS.ratios]
     except ValueError as error:
         raise UserError(f"--ratios={','.join(FLAGS.ratios)} must be numbers") from error
     if min(ratios) < 1:
         raise UserError(f"--ratios={','.join(FLAGS.ratios)}: 1 is the least, equal classes")
-    rows = [row for ratio in ratios for row in _study(ratio)]
+    images = _split_list() if FLAGS.input_csv else []
+    rows = [row for ratio in ratios for row in _study(ratio, images, argv[1:])]
     print(_table(rows))
     if FLAGS.json:
         files.write_json(FLAGS.json, rows)
@@ -69,22 +88,57 @@ def main(argv: list[str]) -> None:
         _draw(rows, FLAGS.picture)
 
 
-def _study(ratio: float) -> Iterator[dict[str, Any]]:
-    """Builds and compares at one ratio; yields a row a method."""
-    folder = os.path.join(FLAGS.work_dir, f"ratio-{ratio:g}")
-    source, data, study = (os.path.join(folder, name) for name in ("images", "tfrecords", "study"))
-    if not os.path.exists(os.path.join(source, "images.csv")):
-        _draw_images(source, ratio)
-    size = f"--image_size={FLAGS.image_size}"
-    # Drawn images look so much alike that near-duplicates would be found among them.
+def _split_list() -> list[imbalance_lists.Image]:
+    """Builds the whole list once; returns its images with the groups and splits of that build."""
+    folder = os.path.join(FLAGS.work_dir, "all")
+    os.makedirs(folder, exist_ok=True)
+    images = imbalance_lists.read_list(
+        FLAGS.input_csv, FLAGS.where, FLAGS.group_column, FLAGS.given_split
+    )
+    name, data = os.path.join(folder, "images.csv"), os.path.join(folder, "tfrecords")
+    imbalance_lists.write_list(name, images)
+    _build(name, _input_dir(), data)
+    return imbalance_lists.read_built(os.path.join(data, dataset_dir.SOURCES))
+
+
+def _input_dir() -> str:
+    return FLAGS.input_dir or os.path.dirname(FLAGS.input_csv) or "."
+
+
+def _build(table: str, source: str, data: str, *more: str) -> None:
     _run(
         "beam_pipelines.build",
-        f"--input_csv={source}/images.csv",
+        f"--input_csv={table}",
+        f"--input_dir={source}",
         f"--output_dir={data}",
-        size,
-        "--dedup=off",
+        f"--image_size={FLAGS.image_size}",
         "--nostats",
+        *more,
     )
+
+
+def _study(
+    ratio: float, images: Sequence[imbalance_lists.Image], extra: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Builds and compares at one ratio; yields a row a method.
+
+    Args:
+      images: the list with its splits; empty: synthetic images.
+      extra: flags for trainer.compare, which override those that are set here.
+    """
+    folder = os.path.join(FLAGS.work_dir, f"ratio-{ratio:g}")
+    source, data, study = (os.path.join(folder, name) for name in ("images", "tfrecords", "study"))
+    table = os.path.join(source, "images.csv")
+    rare = imbalance_lists.rare_class(images, FLAGS.rare_class) if images else ""
+    if images:
+        os.makedirs(source, exist_ok=True)
+        imbalance_lists.write_list(table, imbalance_lists.with_ratio(images, rare, ratio))
+        _build(table, _input_dir(), data)
+    else:
+        if not os.path.exists(table):
+            _draw_images(source, ratio)
+        # Drawn images look so much alike that near-duplicates would be found among them.
+        _build(table, source, data, "--dedup=off")
     _run(
         "trainer.compare",
         f"--data_dir={data}",
@@ -92,21 +146,38 @@ def _study(ratio: float) -> Iterator[dict[str, Any]]:
         "--backbones=tiny",
         f"--methods={','.join(FLAGS.methods)}",
         f"--seeds={','.join(FLAGS.seeds)}",
-        "--budget=steps",
         f"--epochs={FLAGS.epochs}",
         "--resamples=500",
         f"--jobs={FLAGS.jobs}",
-        # The rate of `adam` suits a small network that starts from random weights. It stays: a
-        # plateau of a noisy validation score would lower it at another step for each method.
-        *("--optimizer=adam", "--learning_rate=0.003", "--reduce_lr_patience=0"),
+        # The rate of `adam` suits a small network that starts from random weights.
+        *([] if images else ["--optimizer=adam", "--learning_rate=0.003"]),
+        *extra,
     )
     with open(os.path.join(study, "comparison.json"), encoding="utf-8") as file:
         content = json.load(file)
+    yield from _rows(ratio, content, rare)
+
+
+def _rows(ratio: float, content: Mapping[str, Any], rare: str) -> Iterator[dict[str, Any]]:
+    """One row a method from comparison.json: [estimate, low, high] of each shown metric.
+
+    low and high are None where no interval is known. `verdict` is a word, '' for the reference.
+    """
+    train = content["dataset"]["counts"]["train"]
+    rare = rare or content["class_names"][int(np.argmin(train))]
     for name, entry in content["entries"].items():
-        row: dict[str, Any] = {"ratio": ratio, "method": name, "test": content["test"]["counts"]}
-        for metric, variant in _SHOWN:
-            found = entry["probabilities"][variant][metric]
-            row[f"{metric}/{variant}"] = [found[key] for key in ("estimate", "low", "high")]
+        judged = content["differences"].get(name, {}).get("verdict", {})
+        row: dict[str, Any] = {
+            "ratio": ratio,
+            "method": name,
+            "train": train,
+            "test": content["test"]["counts"],
+            "verdict": judged.get(content["primary"], {}).get("word") or "",
+        }
+        for metric, variant, title in _SHOWN:
+            by_class = metric == "calibration_slope"
+            value = entry["probabilities"][variant][f"{metric}/{rare}" if by_class else metric]
+            row[title] = [value[key] for key in ("estimate", "low", "high")]
         yield row
 
 
@@ -140,19 +211,26 @@ def _run(module: str, *arguments: str) -> None:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     from cxr_tfrecords.pages.markdown import markdown_table
 
-    header = ["ratio", "method", "balanced accuracy", "Brier, raw", "Brier, corrected"]
-    lines = []
-    for row in rows:
-        accuracy, *briers = (row["/".join(shown)] for shown in _SHOWN)
-        lines.append(
-            [
-                f"1:{row['ratio']:g}",
-                row["method"],
-                f"{accuracy[0]:.1%} [{accuracy[1]:.1%}, {accuracy[2]:.1%}]",
-                *(f"{b[0]:.3f} [{b[1]:.3f}, {b[2]:.3f}]" for b in briers),
-            ]
-        )
+    header = ["ratio", "training images", "method", *(title for *_, title in _SHOWN), "verdict"]
+    lines = [
+        [
+            f"1:{row['ratio']:g}",
+            ", ".join(f"{count:,}" for count in row["train"]),
+            row["method"],
+            *(_interval(row[title]) for *_, title in _SHOWN),
+            row["verdict"],
+        ]
+        for row in rows
+    ]
     return markdown_table(header, lines)
+
+
+def _interval(values: Sequence[float | None]) -> str:
+    estimate, low, high = values
+    if estimate is None:
+        return "unknown"
+    bounds = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{estimate:.3f}{bounds}"
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], path: str) -> None:
@@ -161,20 +239,20 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    titles = ("Balanced accuracy", "Brier score, raw", "Brier score, corrected and calibrated")
+    titles = [title for *_, title in _SHOWN]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     with plt.rc_context(plot_style.STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
-        for axis, shown, title in zip(axes, _SHOWN, titles, strict=True):
+        figure, axes = plt.subplots(1, len(titles), figsize=(20, 4.6), layout="constrained")
+        for axis, title in zip(axes, titles, strict=True):
             for number, method in enumerate(methods):
                 own = [row for row in rows if row["method"] == method]
                 # Side by side: intervals on one spot would hide each other.
                 x = [row["ratio"] * 1.035 ** (number - len(methods) / 2) for row in own]
-                y, low, high = np.array([row["/".join(shown)] for row in own]).T
+                y, low, high = np.array([row[title] for row in own], float).T
                 axis.errorbar(
                     x,
                     y,
-                    yerr=[y - low, high - y],
+                    yerr=np.nan_to_num([y - low, high - y]).clip(min=0),
                     marker="o",
                     markersize=4,
                     linewidth=1.4,
@@ -194,4 +272,4 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: str) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, known_only=True)  # what is left goes to trainer.compare
