@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
@@ -100,7 +100,7 @@ def with_ratio(images: Sequence[Image], rare: str, ratio: float) -> list[Image]:
     return [image for image in images if image.group not in left_out]
 
 
-def _groups_left_out(part: Sequence[Image], rare: str, target: float) -> Collection[str]:
+def _groups_left_out(part: Sequence[Image], rare: str, target: float) -> set[str]:
     labels: dict[str, list[str]] = defaultdict(list)
     for image in part:
         labels[image.group].append(image.label)
