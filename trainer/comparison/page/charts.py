@@ -71,6 +71,7 @@ def _draw_forest(
         axes.plot([one["estimate"] * scale], [row], "o", ms=6, color=color, mfc=face)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
+    axes.locator_params(axis="x", nbins=5)  # more labels of a Brier score would overlap
 
 
 def confusion(content: Mapping[str, Any]) -> Figure:
