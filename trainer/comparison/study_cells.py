@@ -83,7 +83,9 @@ class Study:
     def _arguments(self, cell: Cell) -> list[str]:
         own = [f"--{name}={value}" for name, value in cell.method.flags.items()]
         own += [f"--backbone={cell.backbone}", f"--seed={cell.seed}"]
-        return [*self.common, *own, f"--run_dir={self.run_dir(cell)}"]
+        # Runs on a frozen backbone share its features; the user's flags come later and override.
+        features = f"--features_dir={os.path.join(self.folder, 'features')}"
+        return [features, *self.common, *own, f"--run_dir={self.run_dir(cell)}"]
 
 
 def check_shared_flags(arguments: Sequence[str]) -> None:

@@ -353,6 +353,14 @@ class Settings:
         choices=CACHES,
     )
     cache_mb: int = setting(2048, _SPEED, "Largest split that auto keeps, MiB.", within="[0, inf)")
+    features_dir: str = setting(
+        "",
+        _SPEED,
+        "Folder that keeps the features of --cache=features, so that other runs with the same data "
+        "set, weights and batch size read them instead of computing them. Results are the same. "
+        "Ignored with several hosts. Empty: they are not kept.",
+        may_change=True,
+    )
     data_service: str = setting(
         "",
         _SPEED,

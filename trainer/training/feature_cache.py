@@ -3,8 +3,9 @@
 With --trainable=head the backbone is a fixed function of an image: its BatchNormalization uses the
 statistics of its weights file, and it applies no dropout. All replicas together compute its pooled
 output once at the start of a process, for every image and, with --flip, for every mirror image of
-the training split. The steps then train the layers after the backbone on these features. Samplers,
-losses and evaluation are the same as on images; results differ only by the rounding of sums.
+the training split; other runs can take them over, see `feature_files`. The steps then train the
+layers after the backbone on these features. Samplers, losses and evaluation are the same as on
+images; results differ only by the rounding of sums.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from trainer.evaluation.predictions import collect
 from trainer.input.split_batches import SplitSource, distributed_evaluation
 from trainer.models.classifier import features_model
 from trainer.settings.config import TrainConfig
-from trainer.training import steps
+from trainer.training import feature_files, steps
 
 _MIB = 2**20
 
@@ -53,25 +54,26 @@ def open_sources(
     """
     sources = {}
     cache = "none" if backbone_of else config.cache
-    extract = _make_extract(strategy, backbone_of) if backbone_of else None
+    network = features_model(backbone_of) if backbone_of else None
+    extract = _make_extract(strategy, network) if network else None
     for split in data.counts:
         source = SplitSource(data, split, cache=cache, cache_mb=config.cache_mb)
         if extract:
             mirrored = config.flip and split == "train"
             batches = distributed_evaluation(source, strategy, batch_size=config.batch_size)
-            source = _with_features(source, extract, batches, data.counts[split], mirrored)
+            path = feature_files.path_of(config, data, split, network, strategy)
+            source = _with_features(source, extract, batches, data.counts[split], mirrored, path)
         print(source.description, flush=True)
         sources[split] = source
     return sources
 
 
 def _make_extract(
-    strategy: tf.distribute.Strategy, model: keras.Model
+    strategy: tf.distribute.Strategy, network: keras.Model
 ) -> Callable[[tuple, bool], tuple]:
     """Returns `extract(batch, mirrored)`: a predict step that gives features in place of logits,
     float32 [B, F], or [B, 2F] with the features of the mirror images in the second half."""
     with strategy.scope():
-        network = features_model(model)
         # A variable, so that one graph serves both: tracing a second one would take seconds.
         mirror = tf.Variable(0.0, trainable=False)
 
@@ -98,6 +100,7 @@ def _with_features(
     batches: Iterator,
     counts: Sequence[int],
     mirrored: bool,
+    path: str,
 ) -> SplitSource:
     started = time.monotonic()
 
@@ -111,12 +114,16 @@ def _with_features(
                 bar.update(len(features))
                 yield features.numpy(), labels.numpy(), index.numpy()
 
-    features = collect(compute_batches(), counts)
-    rows = np.concatenate(np.split(features, 2, axis=1)) if mirrored else features
+    def compute() -> np.ndarray:
+        features = collect(compute_batches(), counts)
+        return np.concatenate(np.split(features, 2, axis=1)) if mirrored else features
+
+    rows, was_read = feature_files.read_or_compute(path, sum(counts) * (1 + mirrored), compute)
     featured = source.with_features(rows)
     featured.description = (
         f"{source.split}: features of {sum(counts):,} images"
-        f"{' and their mirror images' if mirrored else ''} computed once and kept in memory "
+        f"{' and their mirror images' if mirrored else ''} "
+        f"{f'read from {path}' if was_read else 'computed once and kept in memory'} "
         f"({_mib(*rows.shape):,.1f} MiB, {time.monotonic() - started:.1f} s)"
     )
     return featured

@@ -60,6 +60,39 @@ def test_features_train_the_same_head_as_images_mirrored_ones_included(
     assert abs(_losses(unmirrored)[0] - _losses(seen)[0]) > 1e-4, "mirroring changes nothing here"
 
 
+def test_features_on_disk_serve_other_runs_of_the_same_data_and_weights(
+    data, strategy, tmp_path, capsys
+):
+    folder = tmp_path / "features"
+    first = _config(data, tmp_path / "first", features_dir=str(folder), epochs=1)
+
+    def train(name, **settings):
+        config = dataclasses.replace(first, run_dir=str(tmp_path / name), **settings)
+        run(config, data, strategy)
+        return _logits(config), "read from" in capsys.readouterr().out
+
+    logits, was_read = train("first")
+    assert not was_read
+    assert sorted(path.name.split("-")[1] for path in folder.iterdir()) == sorted(COUNTS)
+    again, was_read = train("again")
+    assert was_read
+    np.testing.assert_array_equal(again, logits)
+    for path in folder.iterdir():  # damaged: computed again and replaced
+        path.write_bytes(path.read_bytes()[:200])
+    assert train("damaged") == (pytest.approx(logits), False)
+    assert train("mended")[1]
+    # Another seed gives the random backbone other weights, so these features are not its own.
+    assert not train("other", seed=1)[1]
+    assert len(list(folder.iterdir())) == 2 * len(COUNTS)
+
+
+def test_a_features_dir_that_cannot_be_written_is_named(data, strategy, tmp_path):
+    (tmp_path / "file").write_text("")
+    config = _config(data, tmp_path / "run", features_dir=str(tmp_path / "file" / "features"))
+    with pytest.raises(UserError, match=r"--features_dir=.*file/features: Not a directory"):
+        run(config, data, strategy)
+
+
 def test_the_saved_model_takes_images(data, strategy, tmp_path):
     config = _config(data, tmp_path)
     run(config, data, strategy)
