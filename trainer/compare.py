@@ -216,6 +216,7 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
     cells = _make_cells()
     study_cells.check_shared_flags(extra)
     data = dataset_dir.load(FLAGS.data_dir, FLAGS.fold)
+    study_checks.check_classes(data, FLAGS.benefit_class, FLAGS.deploy_prior)
     common = [
         f"--data_dir={FLAGS.data_dir}",
         f"--epochs={FLAGS.epochs}",

@@ -27,7 +27,10 @@ def choose_class(benefit_class: str, dataset: Mapping[str, Any]) -> str:
     """
     names = dataset["class_names"]
     if benefit_class and benefit_class not in names:
-        raise UserError(f"--benefit_class={benefit_class!r} is not one of {', '.join(names)}")
+        raise UserError(
+            f"--benefit_class={benefit_class!r} is not a class of the data set: name one of "
+            f"{', '.join(names)}"
+        )
     return (
         benefit_class
         or operating_points.rarest_first({"class_names": names, "dataset": dataset})[0]

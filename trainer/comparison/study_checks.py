@@ -81,6 +81,23 @@ def _base_differences(study: Study, cell: Cell, decoupled: dict[str, Any]) -> It
         yield f"the run that it started from, {study.base(cell).name}, was trained again since"
 
 
+def check_classes(data: DatasetDir, benefit_class: str, deploy_prior: Sequence[str]) -> None:
+    """Refuses flags that the comparison needs after all training, if they do not fit the classes.
+
+    Args:
+      benefit_class, deploy_prior: the flags of `trainer.compare`.
+
+    Raises:
+      UserError: it lists the names of the classes.
+    """
+    # Imported here: they need scipy, which --help of the command must not.
+    from trainer.comparison.decision_curves import choose_class
+    from trainer.deployment.corrected_probabilities import parse_deploy_prior
+
+    choose_class(benefit_class, {"class_names": data.class_names, "counts": data.counts})
+    parse_deploy_prior(deploy_prior, data.class_names)
+
+
 def check_trainable(study: Study, cells: Sequence[Cell]) -> None:
     """Refuses a study with runs that could not be trained, before the first of them is.
 

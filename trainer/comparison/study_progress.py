@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -139,22 +140,29 @@ class StudyProgress:
 
 @contextlib.contextmanager
 def announced(step: str) -> Iterator[None]:
-    """Prints what is done within the context, a dot every two seconds, and how long it took."""
+    """Prints what is done within the context, a dot every two seconds, and how long it took.
+
+    Lines that are printed within the context, such as warnings, come after that line.
+    """
     started, ended = time.monotonic(), threading.Event()
+    terminal, errors = sys.stdout, sys.stderr
+    held, held_errors = io.StringIO(), io.StringIO()
 
     def print_dots() -> None:
         while not ended.wait(_DOT_SECONDS):
-            print(".", end="", flush=True)
+            print(".", end="", flush=True, file=terminal)
 
     print(step, end=" ", flush=True)
     thread = threading.Thread(target=print_dots, daemon=True)
     thread.start()
     try:
-        yield
+        with contextlib.redirect_stdout(held), contextlib.redirect_stderr(held_errors):
+            yield
     finally:
         ended.set()
         thread.join()
-        print(f"({_duration(time.monotonic() - started)})", flush=True)
+        print(f"({_duration(time.monotonic() - started)})\n{held.getvalue()}", end="", flush=True)
+        print(held_errors.getvalue(), end="", file=errors, flush=True)
 
 
 def _epoch_steps(study: Study, cell: Cell) -> int:

@@ -116,11 +116,24 @@ def test_the_command_refuses_other_settings_and_reuses_the_same(tmp_path, data):
         refused = processes.run("trainer.compare", *flags, other)
         assert (refused.returncode, refused.stdout) == (2, ""), refused.stdout
         assert "holds runs that this command would not make" in refused.stderr
+    unknown = processes.run("trainer.compare", *flags, "--benefit_class=Covid")
+    assert (unknown.returncode, unknown.stdout) == (2, ""), unknown.stdout
+    assert f"name one of {', '.join(data.class_names)}\n" in unknown.stderr
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*")}
     assert after == before
     same = processes.run("trainer.compare", *flags)
     assert same.returncode == 0, same.stderr
     assert "2 runs, 2 of them finished already" in same.stdout
+
+
+def test_flags_of_the_comparison_must_fit_the_classes(data):
+    first, *others = data.class_names
+    shares = [f"{name}=0.1" for name in others]
+    study_checks.check_classes(data, "", [])
+    study_checks.check_classes(data, first, [f"{first}=0.7", *shares])
+    for flag, *given in (("benefit_class", "Covid", []), ("deploy_prior", "", shares)):
+        with pytest.raises(UserError, match=f"--{flag}=.*{first}, {others[0]}"):
+            study_checks.check_classes(data, *given)
 
 
 def untrainable(study):

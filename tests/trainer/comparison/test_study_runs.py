@@ -213,6 +213,17 @@ def test_a_step_that_takes_long_prints_dots_and_then_its_time(capsys, monkeypatc
     assert re.fullmatch(r"drawing the page \.+\(0 s\)\n", capsys.readouterr().out)
 
 
+def test_lines_printed_in_such_a_step_come_after_its_dots(capsys, monkeypatch):
+    monkeypatch.setattr(study_progress, "_DOT_SECONDS", 0.01)
+    with study_progress.announced("comparing"):
+        print("warning: a")
+        time.sleep(0.1)
+        print("warning: b", file=sys.stderr)
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"comparing \.+\(0 s\)\nwarning: a\n", printed.out)
+    assert printed.err == "warning: b\n"
+
+
 def test_parts_hold_each_run_once_and_what_starts_from_a_run_with_it(tmp_path, data):
     study = make_study(tmp_path, data, seeds=(0, 1, 2))
     parts = [study.part(number, 4) for number in (1, 2, 3, 4)]
