@@ -19,10 +19,8 @@ failed and are left out, 2 a mistake to correct, 75 stopped by SIGTERM or not al
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,10 +143,10 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"unknown flag {argv[1]!r}: with --runs nothing is trained, so leave it out"
             )
-        named = _find_runs(FLAGS.runs)
+        named = method_grid.find_runs(FLAGS.runs)
     else:
         study = _make_study(argv[1:])
-        cells = study.part(*_parse_part(FLAGS.cells))
+        cells = study.part(*study_cells.parse_part(FLAGS.cells))
         study_checks.check_same_study(study)
         study_checks.check_trainable(study, cells)
         outcome = study_runs.run_study(study, cells, FLAGS.jobs)
@@ -176,44 +174,12 @@ def main(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _parse_part(text: str) -> tuple[int, int]:
-    """`2/5` to `(2, 5)`; empty to `(1, 1)`, the whole study."""
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
-    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= number <= count:
-        raise UserError(f"--cells={text} must look like 2/5, the second of 5 parts")
-    return number, count
-
-
-def _make_cells() -> list[method_grid.Cell]:
-    if not FLAGS.data_dir:
-        raise UserError("name the data set with --data_dir, or finished runs with --runs")
-    try:
-        seeds = [int(seed) for seed in FLAGS.seeds]
-    except ValueError as error:
-        raise UserError(
-            f"--seeds={','.join(FLAGS.seeds)} must be whole numbers, as 0,1,2"
-        ) from error
-    for flag, values in (("seeds", seeds), ("methods", FLAGS.methods)):
-        if len(set(values)) < len(values) or not values:
-            raise UserError(
-                f"--{flag}={','.join(map(str, values))}: name each once, and at least one"
-            )
-    methods = [method_grid.parse_method(name) for name in FLAGS.methods]
-    if any(method.decoupled for method in methods) and "none" not in FLAGS.methods:
-        raise UserError(
-            f"--methods: {', '.join(method_grid.DECOUPLED)} start from the run `none`: name it too"
-        )
-    for backbone in FLAGS.backbones:
-        if backbone not in table.BACKBONES:
-            raise UserError(f"--backbones: {backbone!r} is not one of {', '.join(table.BACKBONES)}")
-    return method_grid.make_grid(methods, seeds, FLAGS.backbones)
-
-
 def _make_study(extra: Sequence[str]) -> study_cells.Study:
     """extra: flags of `trainer.main` that the user gives for all runs; they override the study's
     own defaults."""
-    cells = _make_cells()
+    if not FLAGS.data_dir:
+        raise UserError("name the data set with --data_dir, or finished runs with --runs")
+    cells = method_grid.parse_grid(FLAGS.methods, FLAGS.seeds, FLAGS.backbones)
     study_cells.check_shared_flags(extra)
     data = dataset_dir.load(FLAGS.data_dir, FLAGS.fold)
     study_checks.check_classes(data, FLAGS.benefit_class, FLAGS.deploy_prior)
@@ -235,19 +201,6 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
 def _entry_name(cell: method_grid.Cell) -> str:
     one_backbone = len(FLAGS.backbones) == 1
     return cell.method.name if one_backbone else f"{cell.method.name} ({cell.backbone})"
-
-
-def _find_runs(patterns: Sequence[str]) -> list[tuple[str, FinishedRun]]:
-    """(name of the entry, run) of all finished runs that match."""
-    from trainer.runs import run_files
-
-    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
-    paths = [path for path in paths if run_files.is_finished(path, with_model=False)]
-    if not paths:
-        raise UserError(
-            f"--runs={','.join(patterns)} matches no finished run: finish one with trainer.main"
-        )
-    return method_grid.name_runs([read_run(path) for path in paths])
 
 
 def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:

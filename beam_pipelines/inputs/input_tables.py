@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, check_known
-from cxr_tfrecords import files, splits
+from cxr_tfrecords import files, splits, tables
 from cxr_tfrecords.errors import UserError
-
-# Columns that hold a file's name, in the order of preference; compared in lower case.
-_FILE_COLUMNS = ("path", "filename", "file name", "file_name", "file", "image", "image_id")
 
 
 def group_digest(value: str, salt: str) -> str:
@@ -45,7 +40,7 @@ def read_input_csv(
       UserError: a column or value is missing or unknown, or a path comes twice; names the line.
     """
     root = root or path.rpartition("/")[0] or "."
-    rows: list[tuple[int, dict[str, str]]] = list(_read_table(path, "input_csv"))
+    rows: list[tuple[int, dict[str, str]]] = list(tables.read_table(path, "input_csv"))
     columns = set(rows[0][1]) if rows else set()
     if not {"path", "label"} <= columns:
         raise UserError(
@@ -91,26 +86,18 @@ def group_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources
       UserError: a column is missing, or no row matches a file.
     """
     groups: dict[str, str] = {}
-    for _, row in _read_table(path, "group_csv"):
-        if column.lower() not in row:
-            raise UserError(
-                f"--group_csv={path} has no column {column!r} (--group_column); it has "
-                f"{', '.join(row)}"
-            )
-        name = next((row[c] for c in _FILE_COLUMNS if row.get(c)), None)
-        if name is None:
-            raise UserError(
-                f"--group_csv={path} needs a column with file names, called one of "
-                f"{', '.join(_FILE_COLUMNS)}"
-            )
-        if row[column.lower()]:
-            groups[name] = group_digest(row[column.lower()], salt)
+    for _, name, (value,) in tables.read_columns(
+        path, [column], flag="group_csv", column_flag="group_column"
+    ):
+        if value:
+            groups[name] = group_digest(value, salt)
     count = 0
 
     def grouped() -> Iterator[SourceFile]:
         nonlocal count
         for file in sources.listed:
-            group = _lookup(groups, file.filename)
+            name = tables.match(groups, file.filename)
+            group = groups[name] if name else None
             count += group is not None
             yield dataclasses.replace(file, tie=group or file.tie)
 
@@ -119,14 +106,6 @@ def group_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources
         raise UserError(f"--group_csv={path} names none of the {len(sources)} files: check paths")
     note = f"{path}: {column} found for {count:,} of {len(sources):,} files"
     return dataclasses.replace(sources, listed=listed, notes=(*sources.notes, note))
-
-
-def _lookup(groups: Mapping[str, str], filename: str) -> str | None:
-    base = filename.rpartition("/")[2]
-    for name in (filename, base, base.rpartition(".")[0]):
-        if name in groups:
-            return groups[name]
-    return None
 
 
 def _split_index(name: str, split_names: Sequence[str], where: str) -> int:
@@ -143,43 +122,3 @@ def _size(path: str) -> int:
         return files.size(path)
     except OSError:
         return 0  # inspected like the others, and rejected with its reason
-
-
-def _read_table(path: str, flag: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a CSV or XLSX file with a header; column names in lower case."""
-    with files.explained(path, flag):
-        content = files.read_bytes(path)
-    rows: Iterator[list[str]]
-    if path.lower().endswith(".xlsx"):
-        rows = _read_xlsx(content, path, flag)
-    else:
-        try:
-            rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        except UnicodeDecodeError as error:
-            raise UserError(f"--{flag}={path} is not UTF-8 text ({error})") from error
-    header = [name.strip().lower() for name in next(rows, [])]
-    for line, values in enumerate(rows, start=2):
-        if any(values):
-            if len(values) != len(header):
-                raise UserError(
-                    f"--{flag}={path}, line {line}: {len(values)} values under {len(header)} "
-                    "column names"
-                )
-            yield line, {k: v.strip() for k, v in zip(header, values, strict=True)}
-
-
-def _read_xlsx(content: bytes, path: str, flag: str) -> Iterator[list[str]]:
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise UserError(
-            f"--{flag}={path}: .xlsx needs a package: pip install 'cxr-balance[xlsx]'"
-        ) from error
-    try:
-        sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
-    except Exception as error:  # openpyxl also raises errors of zip files and of XML
-        raise UserError(
-            f"--{flag}={path} cannot be read as an .xlsx file ({error}): save it again, or as CSV"
-        ) from error
-    for row in sheet.iter_rows(values_only=True):
-        yield ["" if value is None else str(value) for value in row]

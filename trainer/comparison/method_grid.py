@@ -4,12 +4,15 @@ from its settings."""
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Mapping, Sequence
 
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
-from trainer.runs.finished_run import FinishedRun
+from trainer.runs import run_files
+from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.settings import table
 from trainer.settings.config import TrainConfig
 
 # A method's name is made of samplers, losses and these kinds of mixup, joined by `+`:
@@ -94,6 +97,32 @@ def make_grid(
     return [Cell(b, m, s) for s in seeds for b in backbones for m in methods]
 
 
+def parse_grid(
+    methods: Sequence[str], seeds: Sequence[str], backbones: Sequence[str]
+) -> list[Cell]:
+    """The grid that the flags --methods, --seeds and --backbones of `trainer.compare` name.
+
+    Raises:
+      UserError: a value is unknown, comes twice or needs another one.
+    """
+    try:
+        numbers = [int(seed) for seed in seeds]
+    except ValueError as error:
+        raise UserError(f"--seeds={','.join(seeds)} must be whole numbers, as 0,1,2") from error
+    for flag, values in (("seeds", numbers), ("methods", methods)):
+        if len(set(values)) < len(values) or not values:
+            raise UserError(
+                f"--{flag}={','.join(map(str, values))}: name each once, and at least one"
+            )
+    parsed = [parse_method(name) for name in methods]
+    if any(method.decoupled for method in parsed) and "none" not in methods:
+        raise UserError(f"--methods: {', '.join(DECOUPLED)} start from the run `none`: name it too")
+    for backbone in backbones:
+        if backbone not in table.BACKBONES:
+            raise UserError(f"--backbones: {backbone!r} is not one of {', '.join(table.BACKBONES)}")
+    return make_grid(parsed, numbers, backbones)
+
+
 def describe_method(run: FinishedRun) -> str:
     """The name of a finished run's method, as `parse_method` reads it. If a decoupled run started
     from a run with balancing, the name of that run's method follows: `crt of focal`."""
@@ -114,6 +143,21 @@ def name_runs(runs: Sequence[FinishedRun]) -> list[tuple[str, FinishedRun]]:
         )
         for run in runs
     ]
+
+
+def find_runs(patterns: Sequence[str]) -> list[tuple[str, FinishedRun]]:
+    """(name, run) of all finished runs whose directory matches a pattern of --runs.
+
+    Raises:
+      UserError: none does.
+    """
+    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
+    paths = [path for path in paths if run_files.is_finished(path, with_model=False)]
+    if not paths:
+        raise UserError(
+            f"--runs={','.join(patterns)} matches no finished run: finish one with trainer.main"
+        )
+    return name_runs([read_run(path) for path in paths])
 
 
 def default_reference(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -101,6 +102,19 @@ def check_shared_flags(arguments: Sequence[str]) -> None:
                 f"--{name} is set by the study, see --methods, --seeds and --backbones: leave it "
                 "out"
             )
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """`2/5` to `(2, 5)`; empty to `(1, 1)`, the whole study.
+
+    Raises:
+      UserError: it has another form.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(f"--cells={text} must look like 2/5, the second of 5 parts")
+    return number, count
 
 
 def _parse(arguments: Sequence[str]) -> flags.FlagValues:
