@@ -27,7 +27,7 @@ from beam_pipelines.running.workdir import Scratch
 from beam_pipelines.settings.config import BuildConfig, salt_id
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
-from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords import dataset_dir, files, tfds_metadata
 from cxr_tfrecords.errors import UserError
 
 
@@ -66,7 +66,7 @@ def build(
     """
     config = dataclasses.replace(config, salt_id=salt_id(salt))
     threads = threads or default_threads(options)
-    dataset_dir.slugs(sources.class_names)  # refuses names before hours of work, not after
+    tfds_metadata.slugs(sources.class_names)  # refuses names before hours of work, not after
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     with workdir.locked(output_dir), files.explained_writes(f"to --output_dir={output_dir}"):
         files.remove_temporary(output_dir)

@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -122,26 +121,6 @@ class DatasetDir:
     def split_shards(self, split: str, label: int | None = None) -> tuple[Shard, ...]:
         """Shards of a split, or of one class of it, sorted by label, then number."""
         return tuple(s for s in self.shards if s.split == split and label in (None, s.label))
-
-
-def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Forms of class names for files and TFDS splits: lower case, `_` for all but a-z and 0-9.
-
-    Raises:
-      UserError: two forms are equal, or one is empty; or a name holds a line break or the like,
-        with which TFDS would count the classes wrongly.
-    """
-    for name in class_names:
-        if not name.isprintable():
-            raise UserError(f"class {name!r} has unprintable characters in its name: rename it")
-    result = tuple(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in class_names)
-    for index, slug in enumerate(result):
-        if not slug or slug in result[:index]:
-            raise UserError(
-                f"class folder {class_names[index]!r} becomes the file name {slug!r}, which is "
-                "empty or taken by another class: rename the folder"
-            )
-    return result
 
 
 def shard_name(split: str, slug: str, number: int, total: int) -> str:

@@ -1,15 +1,49 @@
-"""The files by which TensorFlow Datasets reads a dataset directory."""
+"""The files and names by which TensorFlow Datasets reads a dataset directory."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.errors import UserError
+
+
+def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Forms of class names for files and TFDS splits: lower case, `_` for all but a-z and 0-9.
+
+    A name of which nothing would be left, as in another script, or only what another class has
+    already (`COVID+` beside `COVID-`), becomes `class_N`, where N is its label.
+
+    Raises:
+      UserError: two names differ only in case or in what separates their words, which is taken
+        for a mistake; or a name holds a line break or the like, with which TFDS would count the
+        classes wrongly.
+    """
+    words: dict[tuple[str, ...], str] = {}
+    for name in class_names:
+        if not name.isprintable():
+            raise UserError(f"class {name!r} has unprintable characters in its name: rename it")
+        plain = unicodedata.normalize("NFKC", name).casefold().strip(" _")
+        other = words.setdefault(tuple(re.split(r"[\s_-]+", plain)), name)
+        if other != name:
+            raise UserError(
+                f"classes {other!r} and {name!r} differ only in case, blanks, _ or -: give both "
+                "one name (that of the folder, or the label in the list)"
+            )
+    result: list[str] = []
+    for label, name in enumerate(class_names):
+        slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        while not slug or slug in result:
+            slug, label = f"class_{label}", label + len(class_names)
+        result.append(slug)
+    return tuple(result)
 
 
 def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:

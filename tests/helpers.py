@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_tfrecords import dataset_dir, files, images, records, tfrecord
+from cxr_tfrecords import dataset_dir, files, images, records, tfds_metadata, tfrecord
 
 CLASS_NAMES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COUNTS = {"train": (8, 12, 20, 4), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}
@@ -43,7 +43,7 @@ def write_dataset(
     path = os.fspath(directory)
     os.makedirs(path, exist_ok=True)
     names = CLASS_NAMES[: len(next(iter(counts.values())))]
-    class_slugs = dataset_dir.slugs(names)
+    class_slugs = tfds_metadata.slugs(names)
     rng = np.random.default_rng(seed)
     shards = []
     for split, split_counts in counts.items():

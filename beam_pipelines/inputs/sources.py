@@ -11,13 +11,13 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from beam_pipelines.inputs.listing import is_junk, list_entries
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 
@@ -102,7 +102,8 @@ class Sources:
       root: the input folder.
       class_names: names of the class folders, sorted; a label is an index into them.
       listed: the files, by class and then name.
-      ignored: folders and hidden files that were skipped (relative paths).
+      ignored: folders, hidden files and files of the system that were passed over (relative
+        paths).
       notes: lines for the user.
     """
 
@@ -121,8 +122,9 @@ def find_sources(
 ) -> Sources:
     """Lists `<root>/<Class>/images/*` (or `<root>/<Class>/*` where there is no `images`).
 
-    Every file in an image folder that is not hidden is a candidate, whatever its extension: one
-    that is not an image is reported as rejected, not lost.
+    Every file in an image folder is a candidate, whatever its extension: one that is not an image
+    is reported as rejected, not lost. Only hidden files and those that systems make by themselves
+    are passed over, see `listing.is_junk`.
 
     Args:
       root: local folder, gs:// or s3:// address.
@@ -136,11 +138,13 @@ def find_sources(
     """
     ignored: list[str] = []
     classes: list[str] = []
-    for entry in _entries(root):
-        if entry.is_folder and not entry.name.startswith((".", "_")):
-            classes.append(entry.name)
-        elif entry.is_folder:
+    for entry in list_entries(root):
+        if not entry.is_folder:
+            continue
+        if is_junk(entry.name) or entry.name.startswith("_"):
             ignored.append(entry.name)
+        else:
+            classes.append(entry.name)
     if len(classes) < (1 if known_classes else 2):
         raise UserError(
             f"--input_dir={root} holds {', '.join(classes) or 'no class folder'}: at least 2 class "
@@ -165,9 +169,9 @@ def _list_classes(
         folder, beside = _image_folder(root, name)
         ignored += [path for path in beside if not (with_masks and path == f"{name}/{MASKS}")]
         count = 0
-        for entry in _entries(files.join(root, folder)):
+        for entry in list_entries(files.join(root, folder)):
             path = f"{folder}/{entry.name}"
-            if entry.name.startswith(".") or entry.is_folder:
+            if entry.is_folder or is_junk(entry.name):
                 ignored.append(path)
                 continue
             mask = f"{name}/{MASKS}/{entry.name}" if with_masks else ""
@@ -187,67 +191,9 @@ def check_known(classes: Sequence[str], known: Sequence[str], where: str) -> Non
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    name: str
-    is_folder: bool
-    num_bytes: int
-    mtime_ns: int
-
-
-def _entries(folder: str) -> Iterator[_Entry]:
-    """A folder's entries by name; a dangling link counts as an empty file, to be rejected."""
-    if not files.is_local(folder):
-        yield from _remote_entries(folder)
-        return
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"--input_dir={folder} is not a folder") from error
-    except OSError as error:
-        raise UserError(f"--input_dir: cannot list {folder}: {error.strerror}") from error
-    for name in names:
-        path = os.path.join(folder, name)
-        if not _is_text(name):
-            raise UserError(f"--input_dir: the name of {path!r} is not UTF-8 text: rename it")
-        try:
-            status = os.stat(path)
-        except OSError:
-            yield _Entry(name, False, 0, 0)
-            continue
-        yield _Entry(name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file's name can be stored; Linux takes any bytes for one."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _remote_entries(folder: str) -> Iterator[_Entry]:
-    fs, inner = files.filesystem(folder)
-    with files.explained(folder, "input_dir"):
-        try:
-            entries = fs.ls(inner, detail=True)
-        except FileNotFoundError as error:
-            # A missing folder's message is its path alone; a missing bucket's says more.
-            alone = str(error).strip("/") == inner.strip("/")
-            reason = "there is no such folder" if alone else error.strerror or error
-            raise UserError(f"--input_dir={folder}: {reason}") from error
-    rows = {files.base_name(one["name"]): one for one in entries if one["name"] != inner}
-    for name in sorted(rows):
-        one = rows[name]
-        # Each store has its own format of time: here changes are found by name and size.
-        yield _Entry(name, one["type"] == "directory", one["size"] or 0, 0)
-
-
 def _image_folder(root: str, class_name: str) -> tuple[str, Sequence[str]]:
     """The folder that holds a class's images, and what is skipped beside it."""
-    entries = list(_entries(files.join(root, class_name)))
+    entries = list(list_entries(files.join(root, class_name)))
     if not any(entry.name == IMAGES and entry.is_folder for entry in entries):
         return class_name, ()
     beside = [entry.name for entry in entries if entry.name != IMAGES]

@@ -25,7 +25,7 @@ from beam_pipelines.planning.grouping import (
     ExistingPlan,
 )
 from beam_pipelines.settings.config import BuildConfig
-from cxr_tfrecords import dataset_dir, splits
+from cxr_tfrecords import dataset_dir, splits, tfds_metadata
 from cxr_tfrecords.errors import UserError
 
 
@@ -127,7 +127,7 @@ def plan_build(
     keys = columns.digests("pixels")
     split = _split(columns, groups, keys, labels, outcome, given, config)
     _balance(split, labels, keys, outcome, config)
-    class_slugs = dataset_dir.slugs(class_names)
+    class_slugs = tfds_metadata.slugs(class_names)
     _check_splits(class_names, labels, split, outcome, config)
     to_write = new & (outcome == WRITTEN)
     shards = tuple(

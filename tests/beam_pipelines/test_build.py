@@ -277,6 +277,12 @@ def test_layouts_and_what_is_passed_over(tmp_path):
     nested = sources.find_sources(str(root))
     assert len(nested) == 40
     assert nested.ignored == (".git", "COVID/images/.DS_Store", "COVID/masks")
+    for name in ("Thumbs.db", "desktop.ini", "._COVID-0.png", "Icon\r"):
+        (root / "Normal" / "images" / name).write_text("x")
+    for folder in ("__MACOSX/COVID", ".ipynb_checkpoints", "@eaDir", "$RECYCLE.BIN"):
+        (root / folder).mkdir(parents=True)
+    (root / "Normal" / "images" / ".ipynb_checkpoints").mkdir()
+    assert sources.find_sources(str(root)).listed.digest == nested.listed.digest
     flat = sources.find_sources(str(write_radiographs(tmp_path / "flat", nested=False)))
     assert len(flat) == 40
     assert next(iter(flat.listed)).filename == "COVID/COVID-0.png"

@@ -89,12 +89,6 @@ def test_a_damaged_directory_is_named(tmp_path, damage):
         dataset_dir.load(data.path)
 
 
-def test_slugs():
-    assert dataset_dir.slugs(["COVID", "Viral Pneumonia"]) == ("covid", "viral_pneumonia")
-    with pytest.raises(UserError, match="taken by another"):
-        dataset_dir.slugs(["Viral Pneumonia", "viral_pneumonia"])
-
-
 FOLDS = {"fold0": (3, 4), "fold1": (3, 5), "fold2": (4, 4), "fold3": (3, 4)}
 
 

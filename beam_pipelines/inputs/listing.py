@@ -1,0 +1,89 @@
+"""Lists one folder, local or remote, and tells which entries are no part of a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import UserError
+
+# Files and folders that operating systems, archives and file servers leave, in lower case. Names
+# that begin with a dot (.DS_Store, ._scan.png, .ipynb_checkpoints) are passed over as well.
+_JUNK = frozenset(
+    (
+        *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db"),
+        *("desktop.ini", "icon\r", "__macosx", "$recycle.bin", "system volume information"),
+        *("@eadir", "#recycle", "#snapshot", "lost+found", "__pycache__"),
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file or folder; `mtime_ns` is 0 where it is not known."""
+
+    name: str
+    is_folder: bool
+    num_bytes: int
+    mtime_ns: int
+
+
+def is_junk(name: str) -> bool:
+    """Whether a name is hidden, or one that a system makes by itself, as Thumbs.db."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def list_entries(folder: str) -> Iterator[Entry]:
+    """A folder's entries by name; a dangling link counts as an empty file, to be rejected.
+
+    Raises:
+      UserError: it is not a folder, cannot be listed, or a name is not UTF-8 text.
+    """
+    if not files.is_local(folder):
+        yield from _remote_entries(folder)
+        return
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"--input_dir={folder} is not a folder") from error
+    except OSError as error:
+        raise UserError(f"--input_dir: cannot list {folder}: {error.strerror}") from error
+    for name in names:
+        path = os.path.join(folder, name)
+        if not _is_text(name):
+            raise UserError(f"--input_dir: the name of {path!r} is not UTF-8 text: rename it")
+        try:
+            status = os.stat(path)
+        except OSError:
+            yield Entry(name, False, 0, 0)
+            continue
+        yield Entry(name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be stored; Linux takes any bytes for one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _remote_entries(folder: str) -> Iterator[Entry]:
+    fs, inner = files.filesystem(folder)
+    with files.explained(folder, "input_dir"):
+        try:
+            entries = fs.ls(inner, detail=True)
+        except FileNotFoundError as error:
+            # A missing folder's message is its path alone; a missing bucket's says more.
+            alone = str(error).strip("/") == inner.strip("/")
+            reason = "there is no such folder" if alone else error.strerror or error
+            raise UserError(f"--input_dir={folder}: {reason}") from error
+    rows = {files.base_name(one["name"]): one for one in entries if one["name"] != inner}
+    for name in sorted(rows):
+        one = rows[name]
+        # Each store has its own format of time: here changes are found by name and size.
+        yield Entry(name, one["type"] == "directory", one["size"] or 0, 0)
