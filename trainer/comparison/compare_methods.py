@@ -8,7 +8,8 @@ made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ MARGIN = 0.02
 SECONDARY = "brier"
 
 Values = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+# (variant of the probabilities, metric) -> its values of all methods.
+Studies = Callable[[str, str], CrossedSeeds]
 
 
 def compare(
@@ -90,6 +93,11 @@ def compare(
         for name, one in scored.items()
     }
     inference = Inference(test, class_names, [entry.seeds for entry in entries])
+
+    @functools.cache
+    def study(variant: str, metric: str) -> CrossedSeeds:
+        return inference.study(metric, stack(values, variant, metric))
+
     results = {
         entry.name: describe_entry(
             entry,
@@ -100,7 +108,7 @@ def compare(
         )
         for entry in entries
     }
-    _add_intervals(results, values, inference, class_names)
+    _add_intervals(results, values, study, inference, class_names)
     net_benefit = decision_curves.add_net_benefit(
         results,
         scored,
@@ -110,8 +118,8 @@ def compare(
         inference,
     )
     single = len(np.unique(groups)) == len(test.labels)
-    differences = _differences(entries, reference, values, inference, class_names)
-    _add_verdicts(differences, entries, reference, values, inference, (primary, margin))
+    differences = _differences(entries, reference, study, inference, class_names)
+    _add_verdicts(differences, entries, reference, study, inference, (primary, margin))
     if single:
         add_tests(differences, entries, reference, scored, class_names)
     return {
@@ -178,15 +186,15 @@ def _resample(
 def _add_intervals(
     results: dict[str, dict[str, Any]],
     values: Values,
+    study: Studies,
     inference: Inference,
     class_names: Sequence[str],
 ) -> None:
     """Adds `metrics`, `by_seed` and `probabilities` to each entry."""
 
     def means(variant: str, names: Sequence[str]) -> list[dict[str, Any]]:
-        studies = {m: inference.study(m, stack(values, variant, m)) for m in names}
         return [
-            {m: plain(inference.mean(m, study.mean(i))) for m, study in studies.items()}
+            {m: plain(inference.mean(m, study(variant, m).mean(i))) for m in names}
             for i in range(len(results))
         ]
 
@@ -208,7 +216,7 @@ def _calibration_names(class_names: Sequence[str]) -> list[str]:
 def _differences(
     entries: Sequence[Entry],
     reference: str,
-    values: Values,
+    study: Studies,
     inference: Inference,
     class_names: Sequence[str],
 ) -> dict[str, Any]:
@@ -224,8 +232,10 @@ def _differences(
         ("calibrated", "calibrated", OVERALL),
     ):
         for metric in metrics:
-            study = inference.study(metric, stack(values, variant, metric))
-            intervals = [inference.difference(metric, study, names.index(n), base) for n in others]
+            crossed = study(variant, metric)
+            intervals = [
+                inference.difference(metric, crossed, names.index(n), base) for n in others
+            ]
             adjusted = bootstrap.holm([one.p_value for one in intervals])
             for name, one, p_value in zip(others, intervals, adjusted, strict=True):
                 result[name][part][metric] = {**plain(one), "p_holm": p_value}
@@ -236,7 +246,7 @@ def _add_verdicts(
     result: dict[str, Any],
     entries: Sequence[Entry],
     reference: str,
-    values: Values,
+    study: Studies,
     inference: Inference,
     question: tuple[str, float],
 ) -> None:
@@ -245,20 +255,18 @@ def _add_verdicts(
     """
     (primary, margin), names = question, [entry.name for entry in entries]
     base = names.index(reference)
-    studies: dict[str, CrossedSeeds] = {
-        m: inference.study(m, stack(values, "raw", m)) for m in (primary, SECONDARY)
-    }
     judged = {
         metric: verdicts.judge(
             metric,
-            {n: study.difference(names.index(n), base) for n in result},
+            {n: study("raw", metric).difference(names.index(n), base) for n in result},
+            {n: one["metrics"][metric]["p_holm"] for n, one in result.items()},
             margin if metric == primary else None,
         )
-        for metric, study in studies.items()
+        for metric in (primary, SECONDARY)
     }
     for name, one in result.items():
-        one["verdict"] = {metric: judged[metric][name] for metric in studies}
+        one["verdict"] = {metric: words[name] for metric, words in judged.items()}
         free = FREE + name.removeprefix(name.split(" ")[0])
         if free in names and free != name:
             at = (names.index(name), names.index(free))
-            one["free"] = plain(inference.difference(primary, studies[primary], *at))
+            one["free"] = plain(inference.difference(primary, study("raw", primary), *at))

@@ -19,7 +19,10 @@ ALPHA = 1 - LEVEL
 
 
 def judge(
-    metric: str, differences: Mapping[str, Estimate], margin: float | None = None
+    metric: str,
+    differences: Mapping[str, Estimate],
+    p_values: Mapping[str, float | None],
+    margin: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Method -> its verdict on one metric, as JSON values.
 
@@ -30,15 +33,15 @@ def judge(
 
     Args:
       differences: of each method to the reference.
+      p_values: of these differences, after Holm's correction.
       margin: in the metric's unit; None: no difference is called equivalent.
     """
-    apart = bootstrap.holm([one.p_value for one in differences.values()])
     within = bootstrap.holm([_p_outside(one, margin) for one in differences.values()])
     verdicts = {}
-    for (name, one), p_value, p_within in zip(differences.items(), apart, within, strict=True):
+    for (name, one), p_within in zip(differences.items(), within, strict=True):
         verdicts[name] = {
-            "word": _word(metric, one, p_value, p_within),
-            "p_holm": p_value,
+            "word": _word(metric, one, p_values[name], p_within),
+            "p_holm": p_values[name],
             "p_equivalent_holm": p_within,
             "margin": margin,
             **_size(one, margin, len(differences)),
