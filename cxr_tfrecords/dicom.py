@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_tfrecords.tables import is_unknown_id
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-# PatientIDs that anonymisers write into every file: they do not identify a patient.
-_NOBODY = ("", "0", "ANON", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "UNKNOWN", "NONE", "N/A")
 _DETECTOR_BITS = (12, 14, 16)
 
 
@@ -178,7 +178,8 @@ def _show_colour(stored: np.ndarray, file: Dataset) -> np.ndarray:
 def _patient(file: Dataset) -> str:
     """PatientIDs are unique within their issuer only (PS3.3 C.2.2)."""
     name = str(file.get("PatientID") or "").strip()
-    if name.upper() in _NOBODY:
+    # Anonymisers write one id into every file.
+    if name == "0" or is_unknown_id(name):
         return ""
     return f"{str(file.get('IssuerOfPatientID') or '').strip()}/{name}"
 

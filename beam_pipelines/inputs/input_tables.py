@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, check_known
@@ -40,12 +41,10 @@ def read_input_csv(
       UserError: a column or value is missing or unknown, or a path comes twice; names the line.
     """
     root = root or path.rpartition("/")[0] or "."
-    rows: list[tuple[int, dict[str, str]]] = list(tables.read_table(path, "input_csv"))
-    columns = set(rows[0][1]) if rows else set()
-    if not {"path", "label"} <= columns:
-        raise UserError(
-            f"--input_csv={path} needs the columns path and label; it has {', '.join(columns)}"
-        )
+    table = tables.read_table(path, "input_csv")
+    rows = [(line, dict(zip(table.columns, values, strict=True))) for line, values in table.rows]
+    if not {"path", "label"} <= set(table.columns):
+        raise UserError(f"{table.where} needs the columns path and label; {table.describe()}")
     names = sorted({row["label"] for _, row in rows if row["label"]})
     if len(names) < 2 and not known_classes:
         raise UserError(f"--input_csv={path} names {len(names)} class: at least 2 are needed")
@@ -82,30 +81,65 @@ def group_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources
     A row names its file by path, by file name or by file name without extension, whichever
     matches; the data sheets of the COVID-19 Radiography Database (.xlsx) can be given as they are.
 
+    Args:
+      column: '': the first of `tables.GROUP_COLUMNS` that the table has.
+
     Raises:
-      UserError: a column is missing, or no row matches a file.
+      UserError: a column is missing, no row matches a file, or a file's row is not clear (see
+        `tables.FileValues`).
     """
-    groups: dict[str, str] = {}
-    for _, name, (value,) in tables.read_columns(
-        path, [column], flag="group_csv", column_flag="group_column"
-    ):
-        if value:
-            groups[name] = group_digest(value, salt)
-    count = 0
+    table = tables.read_table(path, "group_csv")
+    name_index = table.column("", "", tables.FILE_COLUMNS)
+    if name_index is None:
+        raise UserError(
+            f"{table.where} needs a column with file names, called path, filename, image or the "
+            f"like; {table.describe()}"
+        )
+    known = [key for key in tables.GROUP_COLUMNS if key != _key(table, name_index)]
+    group_index = table.column(column, "group_column", known)
+    if group_index is None:
+        raise UserError(
+            f"{table.where}: name the column that groups images with --group_column; "
+            f"{table.describe()}"
+        )
+    column = table.columns[group_index]
+    root = os.path.abspath(sources.root) if files.is_local(sources.root) else sources.root
+
+    def rows() -> Iterator[tuple[int, str, str]]:
+        for line, values in table.rows:
+            name = tables.file_name(values[name_index]).removeprefix(f"{root.rstrip('/')}/")
+            unknown = tables.is_unknown_id(values[group_index])
+            if name:
+                yield line, name, "" if unknown else values[group_index]
+
+    groups = tables.FileValues(table.where, rows(), (file.filename for file in sources.listed))
+    counts = {"named": 0, "unknown": 0}
 
     def grouped() -> Iterator[SourceFile]:
-        nonlocal count
         for file in sources.listed:
-            name = tables.match(groups, file.filename)
-            group = groups[name] if name else None
-            count += group is not None
-            yield dataclasses.replace(file, tie=group or file.tie)
+            group = groups.get(file.filename)
+            if group is not None:
+                counts["named" if group else "unknown"] += 1
+            yield dataclasses.replace(file, tie=group_digest(group, salt) if group else file.tie)
 
     listed = FileList(grouped())
-    if not count:
-        raise UserError(f"--group_csv={path} names none of the {len(sources)} files: check paths")
-    note = f"{path}: {column} found for {count:,} of {len(sources):,} files"
-    return dataclasses.replace(sources, listed=listed, notes=(*sources.notes, note))
+    if not sum(counts.values()):
+        raise UserError(f"{table.where} names none of the {len(sources)} files: check paths")
+    notes = [f"{path}: {column} found for {counts['named']:,} of {len(sources):,} files"]
+    if counts["unknown"]:
+        notes.append(_unknown_note(path, column, counts["unknown"]))
+    return dataclasses.replace(sources, listed=listed, notes=(*sources.notes, *notes))
+
+
+def _key(table: tables.Table, index: int) -> str:
+    return tables.column_key(table.columns[index])
+
+
+def _unknown_note(path: str, column: str, count: int) -> str:
+    return (
+        f"{path}: {count:,} files have an empty {column}, or one that names nobody (such as "
+        "unknown or 0000): they are not united by it"
+    )
 
 
 def _split_index(name: str, split_names: Sequence[str], where: str) -> int:

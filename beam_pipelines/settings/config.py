@@ -199,9 +199,11 @@ class BuildCall:
         "CSV or XLSX file that tells which images belong together; see --group_column.",
     )
     group_column: str = setting(
-        "patient_id",
+        "",
         _INPUT,
-        "Column of --group_csv: images with equal values never lie in two splits.",
+        "Column of --group_csv: images with equal values never lie in two splits. Ids that name "
+        "nobody (nan, unknown, anonymous, 0000) unite none. Empty: group, patient_id or "
+        "subject_id.",
     )
     group_salt: str = setting(
         "",

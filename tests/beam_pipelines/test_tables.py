@@ -132,3 +132,44 @@ def test_a_group_in_a_sheet_unites_across_classes(radiographs, tmp_path):
     assert group == ["COVID/images/COVID-1.png", "Normal/images/Normal-2.png"]
     # A patient may well have two findings: only copies of one picture contradict each other.
     assert manifest["duplicates"]["num_label_conflicts"] == 0
+
+
+def write_sheet(path, header, rows):
+    path.write_text("\n".join(map(",".join, [header, *rows])))
+    return str(path)
+
+
+def test_file_names_that_repeat_across_classes_are_refused(tmp_path):
+    root = tmp_path / "in"
+    for name in ("COVID", "NORMAL"):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            (root / name / f"{number}.png").touch()
+    found = sources.find_sources(str(root))
+    rows = [
+        (f"{n}.png", name, f"{name}-{n // 2}") for name in ("COVID", "NORMAL") for n in range(3)
+    ]
+    header = ("filename", "class", "patient_id")
+    sheet = write_sheet(tmp_path / "sheet.csv", header, rows)
+    with pytest.raises(UserError, match=r"lines 2 and 5 give COVID/0\.png different values"):
+        input_tables.group_by_csv(found, sheet, "", "")
+    sheet = write_sheet(tmp_path / "sheet.csv", header, rows[:3])
+    with pytest.raises(UserError, match=r"line 2: .*names COVID/0\.png and NORMAL/0\.png"):
+        input_tables.group_by_csv(found, sheet, "", "")
+    whole = [(f"{root}/{name}\\{file}", name, patient) for file, name, patient in rows]
+    sheet = write_sheet(tmp_path / "sheet.csv", header, whole)
+    grouped = input_tables.group_by_csv(found, sheet, "", "")
+    ties = [file.tie for file in grouped.listed]
+    assert ties[0] == ties[1]
+    assert len(set(ties)) == 4
+
+
+def test_ids_that_name_nobody_unite_no_images(radiographs, tmp_path):
+    found = sources.find_sources(str(radiographs))
+    names = [file.filename for file in found.listed]
+    for value in ("nan", "unknown", "0000", ""):
+        rows = [(name, "one" if index < 2 else value) for index, name in enumerate(names)]
+        sheet = write_sheet(tmp_path / "sheet.csv", ("file", "Patient ID"), rows)
+        grouped = input_tables.group_by_csv(found, sheet, "", "")
+        assert [bool(file.tie) for file in grouped.listed] == [True] * 2 + [False] * 38
+        assert "38 files have an empty patient id, or one that names nobody" in grouped.notes[-1]
