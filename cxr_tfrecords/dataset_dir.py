@@ -23,6 +23,7 @@ import numpy as np
 
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.reading import Reading
 from cxr_tfrecords.splits import SPLITS, TEST, TRAIN, VALIDATION
 
 NAME = "cxr"
@@ -67,7 +68,7 @@ class DatasetDir:
       class_names: names as the user wrote them; a label is an index into them.
       class_slugs: their form in names of files and of TFDS splits.
       image_size: pixels of a side; images are square. channels: 1 (gray) or 3 (RGB).
-      encoding: `png`, `raw` or `jpeg`.
+      encoding: `png`, `raw` or `jpeg`. enhance: contrast enhancement, see `enhance`.
       counts: split -> number of examples of each class.
       fingerprint: hex digest of all records and of how to read them.
       mean, std: per channel, over the training split, in pixel units 0..255.
@@ -97,10 +98,16 @@ class DatasetDir:
     mask: str = "none"
     folds: int = 0
     fold: int | None = None
+    enhance: str = "none"
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def reading(self) -> Reading:
+        """How the images were made from their files."""
+        return Reading(self.image_size, self.channels, self.enhance, self.encoding)
 
     def num_examples(self, split: str) -> int:
         return sum(self.counts[split])
@@ -237,6 +244,7 @@ def load(path: str, fold: int | None = None) -> DatasetDir:
         has_masks=bool(manifest["image"].get("mask")),
         folds=manifest["config"].get("folds", 0),
         fold=fold,
+        enhance=manifest["config"].get("enhance", "none"),
     )
 
 

@@ -15,7 +15,7 @@ from tests.shared import ROOT
 # from all of its rooms.
 ORDER = [
     "cxr_tfrecords",
-    "cxr_tfrecords.pages",
+    "cxr_tfrecords.pages cxr_tfrecords.concurrency",
     "cxr_tfrecords.statistics",
     "beam_pipelines.settings beam_pipelines.inputs",
     "beam_pipelines.running beam_pipelines.planning",
@@ -40,7 +40,7 @@ GROUND_COMMANDS = {"cxr_tfrecords.stats"}
 # What a package gives to `import` beside its modules; docs/api.md has the same names.
 PUBLIC = {
     "cxr_tfrecords": ["DatasetDir", "UserError", "load_dataset"],
-    "trainer": ["FinishedRun", "TrainConfig", "compare_runs", "read_run", "train"],
+    "trainer": ["Classifier", "FinishedRun", "TrainConfig", "compare_runs", "read_run", "train"],
 }
 MOST_FILES = 20
 LARGEST_SHARE = 0.25

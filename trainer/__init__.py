@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.api import compare_runs, train
+    from trainer.deployment.predictor import Classifier
     from trainer.runs.finished_run import FinishedRun, read_run
     from trainer.settings.config import TrainConfig
 
-__all__ = ["FinishedRun", "TrainConfig", "compare_runs", "read_run", "train"]
+__all__ = ["Classifier", "FinishedRun", "TrainConfig", "compare_runs", "read_run", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("trainer.api"), name)
+    module = "trainer.deployment.predictor" if name == "Classifier" else "trainer.api"
+    return getattr(importlib.import_module(module), name)

@@ -12,7 +12,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cxr_tfrecords import files, locks
+from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import UserError
 
 FOLDER = ".build"

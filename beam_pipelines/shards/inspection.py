@@ -21,10 +21,11 @@ import xxhash
 
 from beam_pipelines.inputs.input_tables import group_digest
 from beam_pipelines.inputs.sources import SourceFile
-from beam_pipelines.running.ordered_threads import map_in_order
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import parts
-from cxr_tfrecords import enhance, files, images, near_duplicates, records
+from cxr_tfrecords import files, images, near_duplicates, records
+from cxr_tfrecords.concurrency.ordered_threads import map_in_order
+from cxr_tfrecords.reading import Reading
 
 _NO_GROUP = bytes(16)
 # For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
@@ -118,8 +119,8 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
 def _store(decoded: images.Decoded, config: BuildConfig) -> tuple[np.ndarray, dict[str, Any]]:
     """The pixels to store, uint8 [size, size, channels], and what the row says of them."""
     gray = images.to_channels(decoded.pixels, 1)
-    pixels = gray if config.channels == 1 else images.to_channels(decoded.pixels, 3)
-    stored = enhance.enhance(images.resize(pixels, config.image_size), config.enhance)
+    reading = Reading(config.image_size, config.channels, config.enhance, config.encoding)
+    stored = reading.prepare(gray if config.channels == 1 else decoded.pixels)
     stored_gray = images.to_channels(stored, 1)
     return stored, {
         "pixels": images.pixel_digest(gray),

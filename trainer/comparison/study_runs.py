@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from cxr_tfrecords import locks
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import EXIT_TEMPORARY, TemporaryError, UserError
 from trainer.comparison.method_grid import Cell
 from trainer.comparison.study_cells import Study

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import os
 import platform
 import re
@@ -108,6 +109,7 @@ def start_run(
             "split_unit": data.split_unit,
             "balanced_splits": list(data.balanced_splits),
             "folds": data.folds,
+            "reading": dataclasses.asdict(data.reading),
         },
     }
     if os.path.isfile(config.weights):

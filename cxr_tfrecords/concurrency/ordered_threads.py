@@ -1,4 +1,4 @@
-"""Threads inside one DoFn call: decoding releases the GIL, results keep their order."""
+"""Threads for work that releases the GIL, such as decoding; results keep their order."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What processes and threads of one machine share: locks, and threads that keep an order."""

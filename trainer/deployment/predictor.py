@@ -1,0 +1,241 @@
+"""Uses a trained model: from files, bytes or pixels to probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from scipy.special import expit
+
+from cxr_tfrecords import dataset_dir, images
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.reading import Reading
+from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
+from trainer.evaluation import calibration
+from trainer.evaluation.metrics import log_odds
+from trainer.evaluation.predictions import Predictions
+from trainer.runs import run_directory
+from trainer.runs.finished_run import FinishedRun, read_run
+
+SENSITIVITY = 0.95
+# A pixel is coloured if its channels differ by more than this many levels of 255. Scanned films
+# have a tint, and marks on a radiograph may be coloured: only an image with many such pixels is a
+# photograph.
+_COLOURED_LEVELS = 40
+_COLOURED_SHARE = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """A model's answers to n images.
+
+    Attributes:
+      class_names: the classes, in label order.
+      logits: float32 [n, classes], as the model gives them.
+      probabilities: `raw`, `prior_corrected` and `calibrated`, see
+        `corrected_probabilities.VARIANTS`; each float64 [n, classes], rows sum to 1.
+      above_threshold: bool [n, classes], whether the raw probability of a class reaches the
+        threshold that was chosen for it on validation. False for a class without a threshold.
+    """
+
+    class_names: tuple[str, ...]
+    logits: np.ndarray
+    probabilities: dict[str, np.ndarray]
+    above_threshold: np.ndarray
+
+    @property
+    def classes(self) -> list[str]:
+        """n names: the class of the largest logit, as in the run's own metrics."""
+        return [self.class_names[c] for c in self.logits.argmax(axis=1)]
+
+
+class Classifier:
+    """A finished run's model, with the reading of files and the correction of probabilities that
+    belong to it.
+
+      classifier = Classifier.load("runs/mobilenet_v2-oversample-seed0")
+      answers = classifier.predict(["chest.dcm", "chest.png"])
+      answers.classes, answers.probabilities["calibrated"]
+    """
+
+    def __init__(self, run: FinishedRun, deployment: Deployment, sensitivity: float) -> None:
+        self.path = run.path
+        self.class_names = tuple(run.class_names)
+        self.deployment = deployment
+        self.thresholds = _choose_thresholds(run.predictions("validation"), sensitivity)
+        self.reading = _reading(run)
+        # Always whole batches of this size: on one CPU, logits are those of the run to the bit.
+        self.batch_size = run.config.batch_size
+        model = run_directory.load_model(run.path)
+        self._logits = tf.function(lambda x: tf.cast(model(x, training=False), tf.float32))
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: str | os.PathLike[str],
+        *,
+        deploy_prior: Sequence[float] | None = None,
+        sensitivity: float = SENSITIVITY,
+    ) -> Classifier:
+        """Loads the model of a finished run.
+
+        Args:
+          deploy_prior: class shares where the model is used, in label order and any scale; None:
+            those of the training split before any balancing.
+          sensitivity: of the thresholds, which are chosen on the run's validation predictions.
+
+        Raises:
+          UserError: `run_dir` is not a finished run whose model was kept, the model needs lung
+            masks, or nothing tells how its images were read.
+        """
+        run = read_run(os.fspath(run_dir))
+        if run.config.mask != "none":
+            raise UserError(
+                f"{run.path} was trained with --mask={run.config.mask}, and a single file has no "
+                "lung mask: use a run without --mask"
+            )
+        return cls(run, plan_deployment(run, deploy_prior), sensitivity)
+
+    def read(self, source: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
+        """Reads one image as the build of the training data did.
+
+        Args:
+          source: a path; a file's bytes; or decoded pixels, uint8 [height, width] or
+            [height, width, 1 or 3].
+
+        Returns:
+          uint8 [size, size, channels], what the model takes.
+
+        Raises:
+          images.BadImageError: not a readable image, a colour photograph, or an array that is not
+            uint8 pixels.
+        """
+        if isinstance(source, np.ndarray):
+            return self.reading.stored(_check_array(source))
+        if not isinstance(source, bytes):
+            source = read_file(source)
+        pixels = images.decode(source).pixels
+        _check_gray(pixels)
+        return self.reading.stored(pixels)
+
+    def predict(self, sources: Iterable[str | os.PathLike[str] | bytes | np.ndarray]) -> Answers:
+        """The answers to images, in their order; see `read` for what an image may be.
+
+        Raises:
+          UserError: an image cannot be used; it names it.
+        """
+        pixels = []
+        for number, source in enumerate(sources):
+            try:
+                pixels.append(self.read(source))
+            except images.BadImageError as error:
+                name = str(source) if isinstance(source, str | os.PathLike) else f"image {number}"
+                raise UserError(f"{name}: {error}") from error
+        if not pixels:
+            raise UserError("there is no image to predict: give at least one")
+        return self.predict_pixels(np.stack(pixels))
+
+    def predict_pixels(self, pixels: np.ndarray) -> Answers:
+        """The answers to images that `read` made, uint8 [n, size, size, channels]."""
+        parts = [
+            self._batch_logits(pixels[start : start + self.batch_size])
+            for start in range(0, len(pixels), self.batch_size)
+        ]
+        logits = np.concatenate(parts)
+        given = Predictions([""] * len(logits), np.zeros(len(logits), np.int32), logits)
+        variants = self.deployment.variants(given.log_probabilities)
+        return Answers(
+            class_names=self.class_names,
+            logits=logits,
+            probabilities={name: np.exp(values) for name, values in variants.items()},
+            above_threshold=log_odds(given.log_probabilities) >= self.thresholds,
+        )
+
+    def _batch_logits(self, pixels: np.ndarray) -> np.ndarray:
+        missing = self.batch_size - len(pixels)
+        padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        return self._logits(tf.constant(padded)).numpy()[: len(pixels)]
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+      images.BadImageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
+
+
+def _choose_thresholds(validation: Predictions, sensitivity: float) -> np.ndarray:
+    """float64 [classes], on log-odds of raw probabilities; infinite for a class that validation
+    has no image of."""
+    scores = log_odds(validation.log_probabilities)
+    chosen = [
+        calibration.choose_threshold(validation.labels == c, scores[:, c], sensitivity)
+        for c in range(scores.shape[1])
+    ]
+    return np.array([np.inf if value is None else value for value in chosen])
+
+
+def threshold_probabilities(classifier: Classifier) -> dict[str, float | None]:
+    """Class name -> threshold as a raw probability; None for a class that has none."""
+    return {
+        name: float(expit(value)) if np.isfinite(value) else None
+        for name, value in zip(classifier.class_names, classifier.thresholds, strict=True)
+    }
+
+
+def _reading(run: FinishedRun) -> Reading:
+    """How the run's images were read; runs of earlier versions ask the data set."""
+    if "reading" in run.dataset:
+        return Reading.from_json(run.dataset["reading"])
+    path = run.dataset["path"]
+    try:
+        manifest = dataset_dir.read_manifest(path)
+    except UserError as error:
+        raise UserError(
+            f"{run.path} does not say how its images were read, and its data set cannot be asked "
+            f"({error}): put it back in its place, or train again"
+        ) from error
+    if manifest["fingerprint"] != run.dataset["fingerprint"]:
+        raise UserError(f"{path} is not the data set of {run.path} any more: train again")
+    image = manifest["image"]
+    method = manifest["config"].get("enhance", "none")
+    return Reading(image["size"], image["channels"], method, image["encoding"])
+
+
+def _check_array(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.uint8:
+        raise images.BadImageError(
+            f"pixels of type {pixels.dtype}: give uint8 from 0 to 255, as decoded; the model "
+            "scales them itself"
+        )
+    shape = pixels.shape
+    if pixels.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))):
+        raise images.BadImageError(
+            f"pixels of shape {list(shape)}: give one image, [height, width] or [height, width, 3]"
+        )
+    if pixels.max() <= 1:
+        raise images.BadImageError(
+            "no pixel is above 1: give values from 0 to 255, not scaled ones"
+        )
+    _check_gray(pixels)
+    return pixels
+
+
+def _check_gray(pixels: np.ndarray) -> None:
+    if pixels.ndim < 3 or pixels.shape[2] == 1:
+        return
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    share = float((spread > _COLOURED_LEVELS).mean())
+    if share > _COLOURED_SHARE:
+        raise images.BadImageError(
+            f"{share:.0%} of its pixels are coloured: a photograph, not a radiograph"
+        )

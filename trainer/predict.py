@@ -1,0 +1,132 @@
+"""Predicts images with a trained model.
+
+  python -m trainer.predict --model=RUN --input=DIR --output=predictions.csv
+
+RUN is a finished run directory of trainer.main or trainer.decouple; --input is a folder with all
+its subfolders, one image (PNG, JPEG, DICOM), or a .csv list with a column path. Files are read as
+the build of the training data read them. Files that cannot be used are left out; --output with
+_rejected in its name lists them with their reasons. To go on after a stop, run the same command
+again.
+
+One row for each image:
+
+  id                    path below --input
+  class                 class of the largest raw probability, as in the run's report
+  logit_CLASS           as the model gives it
+  raw_CLASS             probability for the class shares of training, after any balancing
+  prior_corrected_CLASS corrected to the class shares of --deploy_prior (Saerens et al. 2002)
+  calibrated_CLASS      the same at a temperature fitted on validation (Guo et al. 2017): use this
+                        one as a probability
+  above_threshold_CLASS 1 if raw_CLASS reaches the threshold that has --sensitivity on validation
+
+With several models, --model=RUN1,RUN2, probabilities are their means, above_threshold is that of
+the majority, and a column disagreement gives the largest standard deviation between the models of
+a class's calibrated probability.
+
+This is a research tool and not a medical device.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import UserError, run_main
+
+if TYPE_CHECKING:
+    from trainer.deployment.predictor import Classifier
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list("model", [], "Finished run directory, or several with commas.")
+flags.DEFINE_string("input", "", "Image, folder of images, or .csv list with a column path.")
+flags.DEFINE_string("output", "predictions.csv", "CSV file to write; it must not exist yet.")
+flags.DEFINE_list(
+    "deploy_prior",
+    [],
+    "Class shares where the images come from, as COVID=0.1,Normal=0.9. Empty: those of the "
+    "training split, before any balancing.",
+)
+flags.DEFINE_float(
+    "sensitivity",
+    0.95,
+    "Sensitivity on validation of the thresholds behind above_threshold.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+flags.DEFINE_integer("threads", os.cpu_count() or 1, "Threads that read files.", lower_bound=1)
+
+_SHOWN_REASONS = 5
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    for name in ("model", "input"):
+        if not FLAGS[name].value:
+            raise UserError(f"--{name} is missing: --help explains it")
+    if not os.path.exists(FLAGS.input):
+        raise UserError(
+            f"--input={FLAGS.input} does not exist: name an image, a folder or a .csv list"
+        )
+    if os.path.exists(FLAGS.output):
+        raise UserError(f"--output={FLAGS.output} exists: name another file, or delete it")
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    # Imported here, so that --help and a wrong flag answer at once.
+    from trainer.deployment.predicted_files import predict_files
+
+    classifiers = _load(FLAGS.model)
+    counts, rejected = predict_files(classifiers, FLAGS.input, FLAGS.output, threads=FLAGS.threads)
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    print(f"{sum(counts.values()):,} images: {shown}")
+    print(f"{FLAGS.output} has a row for each")
+    if rejected:
+        _report_rejected(rejected)
+
+
+def _load(paths: list[str]) -> list[Classifier]:
+    from trainer.deployment.corrected_probabilities import parse_deploy_prior
+    from trainer.deployment.predictor import Classifier
+    from trainer.runs.finished_run import read_run
+
+    classifiers: list[Classifier] = []
+    for path in paths:
+        prior = parse_deploy_prior(FLAGS.deploy_prior, read_run(path).class_names)
+        one = Classifier.load(path, deploy_prior=prior, sensitivity=FLAGS.sensitivity)
+        first = classifiers[0] if classifiers else one
+        if (one.class_names, one.reading) != (first.class_names, first.reading):
+            raise UserError(
+                f"--model: {path} has other classes, or reads images in another way, than "
+                f"{first.path}: give models that were trained on the same data set"
+            )
+        print(
+            f"model {path}: {', '.join(one.class_names)}; {one.reading.image_size} px, "
+            f"{'gray' if one.reading.channels == 1 else 'RGB'}",
+            flush=True,
+        )
+        classifiers.append(one)
+    return classifiers
+
+
+def _report_rejected(rejected: dict[str, str]) -> None:
+    stem, extension = os.path.splitext(FLAGS.output)
+    path = f"{stem}_rejected{extension}"
+    with (
+        files.replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "reason"])
+        writer.writerows(rejected.items())
+    print(f"{len(rejected):,} files could not be used, {path} lists them:")
+    for identity, reason in list(rejected.items())[:_SHOWN_REASONS]:
+        print(f"  {identity}: {reason}")
+
+
+if __name__ == "__main__":
+    run_main(main)
