@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     output_dir = call.output_dir or (f"{given}-tfrecords" if given else DEFAULT_OUTPUT)
     before = dataset_dir.read_manifest(output_dir) if call.append else {}
     config = _config_from_flags(before.get("config", {}))
-    sources = _find_sources(call, config, before.get("class_names", ()))
+    sources = _find_sources(call, config, output_dir, before.get("class_names", ()))
     print(summary.describe_sources(sources), flush=True)
     started = time.monotonic()
     common: dict[str, Any] = {
@@ -85,7 +85,9 @@ def _config_from_flags(built_with: Mapping[str, Any]) -> BuildConfig:
     return BuildConfig(**{**values, "balance_splits": tuple(values["balance_splits"])})
 
 
-def _find_sources(call: BuildCall, config: BuildConfig, known_classes: Sequence[str]) -> Sources:
+def _find_sources(
+    call: BuildCall, config: BuildConfig, output_dir: str, known_classes: Sequence[str]
+) -> Sources:
     from beam_pipelines.inputs import input_tables, sources
 
     if call.input_csv:
@@ -97,6 +99,8 @@ def _find_sources(call: BuildCall, config: BuildConfig, known_classes: Sequence[
             split_names=config.split_names,
         )
     else:
+        if call.input_dir:
+            sources.check_outside(call.input_dir, output_dir)
         folder = call.input_dir or _synthetic(call.synthetic_scale)
         listed = sources.find_sources(
             folder, with_masks=config.with_masks, known_classes=known_classes

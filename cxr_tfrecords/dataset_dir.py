@@ -30,6 +30,7 @@ NAME = "cxr"
 FORMAT = "cxr-tfrecords/1"
 MANIFEST = "manifest.json"
 SOURCES = "sources.csv"
+SCRATCH = ".build"  # folder of a build that is not finished, see beam_pipelines.running.workdir
 # sources.csv has one row for each source file. `shard` is empty if the image was not written, and
 # `reason` says why. `group` is the same for images that must be in one split, and `tied_by` says
 # why. `given_group` (of an input table) and `patient` (of a DICOM file) are salted hashes.
@@ -156,11 +157,7 @@ def read_manifest(path: str) -> dict[str, Any]:
     file_name = files.join(path, MANIFEST)
     with files.explained(path, "data_dir"):
         if not files.exists(file_name):
-            state = "holds no finished build" if files.exists(path) else "does not exist"
-            raise UserError(
-                f"{path} {state} ({MANIFEST} is missing): make one with "
-                f"`python -m beam_pipelines.build --output_dir={path}`, or name another --data_dir"
-            )
+            raise UserError(_without_manifest(path))
     try:
         manifest = files.read_json(file_name)
         manifest_format = manifest.get("format")
@@ -174,6 +171,28 @@ def read_manifest(path: str) -> dict[str, Any]:
             "build again with --overwrite, or install the version that built it"
         )
     return manifest
+
+
+def is_data_set(path: str) -> bool:
+    """Whether a folder is what a build has made or begun, and not a folder of images."""
+    return any(files.exists(files.join(path, name)) for name in (SCRATCH, "dataset_info.json"))
+
+
+def _without_manifest(path: str) -> str:
+    """Why a path is no data set, and what to do, whatever command it was given to."""
+    if not files.exists(path):
+        return f"{path} does not exist: name the --output_dir of a finished build"
+    names = files.names(path)
+    if SCRATCH in names or any(".tfrecord-" in name for name in names):
+        return (
+            f"{path} holds a build that is not finished ({MANIFEST} is missing): run the command "
+            "that built it again, and it goes on"
+        )
+    advice = f"{path} is not a data set ({MANIFEST} is missing): name the --output_dir of a build"
+    if names:
+        folders = f"--input_dir={path} --output_dir={path.rstrip('/')}-tfrecords"
+        advice += f", or build one from its images: python -m beam_pipelines.build {folders}"
+    return advice
 
 
 def split_names(manifest: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_pipelines.inputs.listing import is_junk, list_entries
-from cxr_tfrecords import files
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 
 IMAGES, MASKS = "images", "masks"
@@ -138,11 +139,18 @@ def find_sources(
     """
     ignored: list[str] = []
     classes: list[str] = []
+    if dataset_dir.is_data_set(root):
+        raise UserError(
+            f"--input_dir={root} is a data set that a build has made: name the folder of its "
+            "images. To train on it: python -m trainer.main --data_dir=" + root
+        )
     for entry in list_entries(root):
         if not entry.is_folder:
             continue
         if is_junk(entry.name) or entry.name.startswith("_"):
             ignored.append(entry.name)
+        elif dataset_dir.is_data_set(files.join(root, entry.name)):
+            ignored.append(f"{entry.name} (a data set that a build has made)")
         else:
             classes.append(entry.name)
     if len(classes) < (1 if known_classes else 2):
@@ -179,6 +187,23 @@ def _list_classes(
             count += 1
         if not count:
             raise UserError(f"class folder {files.join(root, folder)} holds no file")
+
+
+def check_outside(root: str, output_dir: str) -> None:
+    """Refuses an output directory in the input folder, where later builds would read it as images.
+
+    Raises:
+      UserError: `output_dir` is `root` or lies below it, symbolic links followed.
+    """
+    inner, outer = (
+        os.path.realpath(path) if files.is_local(path) else path.rstrip("/")
+        for path in (output_dir, root)
+    )
+    if f"{inner}/".startswith(f"{outer}/"):
+        raise UserError(
+            f"--output_dir={output_dir} lies in --input_dir={root}: name a folder outside, as "
+            f"{root.rstrip('/')}-tfrecords"
+        )
 
 
 def check_known(classes: Sequence[str], known: Sequence[str], where: str) -> None:

@@ -12,11 +12,11 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cxr_tfrecords import files
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import UserError
 
-FOLDER = ".build"
+FOLDER = dataset_dir.SCRATCH
 
 
 @dataclasses.dataclass(frozen=True)

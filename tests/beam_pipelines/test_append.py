@@ -227,7 +227,7 @@ def test_a_plain_build_finishes_a_killed_commit_before_it_refuses(first, tmp_pat
 
 def test_other_settings_classes_and_balanced_splits_are_refused(first, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UserError, match="holds no finished build"):
+    with pytest.raises(UserError, match=r"is not a data set .*--output_dir of a build$"):
         add(find(first), out)
     build(find(first), out)
     with pytest.raises(UserError, match="--image_size: 24 -> 32"):

@@ -288,6 +288,34 @@ def test_layouts_and_what_is_passed_over(tmp_path):
     assert next(iter(flat.listed)).filename == "COVID/COVID-0.png"
 
 
+def test_a_data_set_among_the_class_folders_is_no_class(tmp_path):
+    root = write_radiographs(tmp_path / "in")
+    digest = sources.find_sources(str(root)).listed.digest
+    build(root, tmp_path / "out")
+    (tmp_path / "out").rename(root / "out")
+    (root / "begun" / ".build").mkdir(parents=True)
+    again = sources.find_sources(str(root))
+    assert again.class_names == ("COVID", "Normal", "Viral Pneumonia")
+    assert again.listed.digest == digest
+    assert [text.split(" ")[0] for text in again.ignored] == ["begun", "out"]
+    with pytest.raises(UserError, match=r"is a data set that a build has made.*trainer\.main"):
+        sources.find_sources(str(root / "out"))
+
+
+def test_an_output_directory_in_the_input_folder_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for root, inside in [
+        (tmp_path / "in", tmp_path / "in" / "out"),
+        (tmp_path / "in", tmp_path / "in"),
+        (tmp_path / "in", tmp_path / "link" / "out"),
+        ("s3://bucket/in", "s3://bucket/in/out"),
+    ]:
+        with pytest.raises(UserError, match=r"lies in --input_dir=.*: name a folder outside"):
+            sources.check_outside(str(root), str(inside))
+    sources.check_outside(str(tmp_path / "in"), str(tmp_path / "in-tfrecords"))
+    sources.check_outside("s3://bucket/in", "in/out")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from cxr_tfrecords import records, tfrecord, verify
+from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
 
 
@@ -98,4 +99,16 @@ def test_exit_codes_and_lines(data):
     assert "fault: test COVID: 3 images in the shards, 4 in the manifest" in bad.stdout
     none = subprocess.run([*command, "nowhere"], capture_output=True, text=True, check=False)
     assert none.returncode == 2
-    assert none.stderr.startswith("error: nowhere does not exist")
+    assert none.stderr.startswith("error: nowhere does not exist: name the --output_dir of")
+
+
+def test_what_is_no_data_set_gets_advice_that_fits(tmp_path, data):
+    (tmp_path / "images" / "COVID").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        verify.verify(str(tmp_path / "images"))
+    assert f"--input_dir={tmp_path}/images --output_dir={tmp_path}/images-tfrecords" in str(
+        caught.value
+    )
+    os.remove(os.path.join(data.path, "manifest.json"))
+    with pytest.raises(UserError, match=r"not finished .* run the command that built it again"):
+        verify.verify(data.path)
