@@ -19,6 +19,7 @@ from trainer.runs import report_intervals
 from trainer.runs.balancing_notes import balancing_notes
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS
+from trainer.runs.training_priors import planned_in_last_epoch
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 
@@ -157,22 +158,21 @@ def _ends(one: Interval, decimals: int | None = None) -> str:
 
 
 def _counts_table(run: FinishedRun) -> str:
-    splits = list(run.dataset["counts"])
+    columns = dict(run.dataset["counts"])
+    after = f"train, after {run.config.sampler}"
+    if SAMPLERS[run.config.sampler].varies_by_epoch:
+        columns[f"{after}, epoch 1"] = run.samples["planned"]
+        last = int(run.history[-1]["epoch"])
+        columns[f"{after}, epoch {last}"] = planned_in_last_epoch(run)
+    else:
+        columns[after] = run.samples["planned"]
+    columns["different images in epoch 1"] = run.samples["unique"]
     rows = [
-        [
-            name,
-            *(f"{run.dataset['counts'][split][c]:,}" for split in splits),
-            f"{run.samples['planned'][c]:,}",
-            f"{run.samples['unique'][c]:,}",
-        ]
+        [name, *(f"{counts[c]:,}" for counts in columns.values())]
         for c, name in enumerate(run.class_names)
     ]
-    columns = [list(map(_whole, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
-    rows.append(["all", *(f"{sum(column):,}" for column in columns)])
-    # Where class shares change by epoch, this is the first; the audit shows the last one too.
-    first = ", epoch 1" if SAMPLERS[run.config.sampler].varies_by_epoch else ""
-    sampled = [f"train{first}, after {run.config.sampler}", "different images in epoch 1"]
-    return plain_table(["class", *splits, *sampled], rows)
+    rows.append(["all", *(f"{sum(counts):,}" for counts in columns.values())])
+    return plain_table(["class", *columns], rows)
 
 
 def _describe_audit(run: FinishedRun) -> list[str]:
@@ -289,7 +289,3 @@ def _number(value: float | None, decimals: int | None = None) -> str:
     if value is None:
         return "–"
     return f"{value:.1%}" if decimals is None else f"{value:.{decimals}f}"
-
-
-def _whole(text: str) -> int:
-    return int(text.replace(",", ""))

@@ -17,15 +17,17 @@ import numpy as np
 from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.figures import COLORS, new_figure
 from cxr_tfrecords.pages.plot_style import STYLE
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import SPLITS
+from trainer.runs.training_priors import planned_in_last_epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREEN = COLORS[:3]
-_LIGHT_BLUE, _GRAY = "#6FB1D9", "#8C8C8C"
+_LIGHT_BLUE, _LIGHT_ORANGE, _GRAY = "#6FB1D9", "#EE9A60", "#8C8C8C"
 _STYLE = {
     **STYLE,
     "figure.dpi": 150,
@@ -117,44 +119,63 @@ def _draw_sampling(
 
 
 def draw_class_counts(run: FinishedRun) -> Figure:
-    """Training images of each class before and after sampling; repeats are drawn separately."""
-    natural, planned, realised, unique = (
-        np.array(run.samples[key]) for key in ("natural", "planned", "realised", "unique")
-    )
-    # `unique` counts the first epoch without its last, partial batch: scale it to the whole plan.
-    different = planned * unique / np.maximum(realised, 1)
-    repeats = planned - different
-    rows = np.arange(len(natural))
-    figure = new_figure(8, 1.7 + 0.72 * len(rows))
+    """Training images of each class before and after sampling; repeats are drawn separately.
+
+    Where class shares change by epoch, the first epoch and the last one are shown.
+    """
+    natural, sampled = np.array(run.samples["natural"]), _sampled(run)
+    rows, step = np.arange(len(natural)), 0.8 / (1 + len(sampled))
+    figure = new_figure(8, 1.7 + 0.36 * (1 + len(sampled)) * len(rows))
     axes = figure.add_subplot()
-    bar: Any = {"height": 0.36, "linewidth": 0}
-    axes.barh(rows - 0.2, natural, color=_GRAY, label="before: the training split", **bar)
-    axes.barh(rows + 0.2, different, color=_BLUE, label="after: different images", **bar)
-    if repeats.max() > 0.5:
-        style: Any = {"color": _LIGHT_BLUE, "hatch": "////", "label": "after: the same again"}
-        axes.barh(rows + 0.2, repeats, left=different, **style, **bar)
-    for offset, lengths in ((-0.2, natural), (0.2, planned)):
-        for row, length in enumerate(lengths):
-            share = length / max(lengths.sum(), 1)
-            _label_bar(axes, length, row + offset, f"{length:,}  ({share:.0%})")
+    bar: Any = {"height": 0.9 * step, "linewidth": 0}
+    top = (step - 0.8) / 2
+    axes.barh(rows + top, natural, color=_GRAY, label="before: the training split", **bar)
+    _label_bars(axes, natural, rows + top)
+    shades = ((_BLUE, _LIGHT_BLUE), (_ORANGE, _LIGHT_ORANGE))
+    for number, ((when, counts), colors) in enumerate(zip(sampled.items(), shades, strict=False)):
+        planned, different = counts
+        at, repeats = rows + top + (number + 1) * step, planned - different
+        axes.barh(at, different, color=colors[0], label=f"{when}: different images", **bar)
+        if repeats.max() > 0.5:
+            style: Any = {"color": colors[1], "hatch": "////", "label": f"{when}: the same again"}
+            axes.barh(at, repeats, left=different, **style, **bar)
+        _label_bars(axes, planned, at)
     axes.set_yticks(rows, run.class_names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlim(0, 1.16 * max(natural.max(), planned.max()))
+    axes.set_xlim(0, 1.16 * max(natural.max(), *(planned.max() for planned, _ in sampled.values())))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("images in an epoch")
+    totals = [f"{counts.sum():,}" for counts in (natural, *(p for p, _ in sampled.values()))]
     axes.set_title(
         f"Training split before and after sampling\n"
-        f"sampler {run.config.sampler}, n = {natural.sum():,} → {planned.sum():,}"
+        f"sampler {run.config.sampler}, n = {' → '.join(totals)}"
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def _label_bar(axes: Axes, length: int, row: float, text: str) -> None:
-    axes.annotate(
-        text, (length, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
+def _sampled(run: FinishedRun) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """When -> images of each class after sampling, and how many of them are different images."""
+    planned, realised, unique = (
+        np.array(run.samples[key]) for key in ("planned", "realised", "unique")
     )
+    # `unique` counts the first epoch without its last, partial batch: scale it to the whole plan.
+    first = planned, planned * unique / np.maximum(realised, 1)
+    if not SAMPLERS[run.config.sampler].varies_by_epoch:
+        return {"after": first}
+    last = np.array(planned_in_last_epoch(run))
+    # Such a sampler repeats no image before it has shown all of the class.
+    different = np.minimum(last, run.samples["natural"])
+    return {"epoch 1": first, f"epoch {run.history[-1]['epoch']:.0f}": (last, different)}
+
+
+def _label_bars(axes: Axes, counts: np.ndarray, rows: np.ndarray) -> None:
+    """Writes each count and its share of all at the end of its bar."""
+    for count, row in zip(counts, rows, strict=True):
+        text = f"{count:,}  ({count / max(counts.sum(), 1):.0%})"
+        place: Any = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (count, row), fontsize=9, **place)
 
 
 def draw_training_curves(run: FinishedRun) -> Figure:

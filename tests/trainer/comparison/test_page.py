@@ -154,7 +154,7 @@ def test_names_and_paths_are_escaped(tmp_path):
 
 def test_missing_data_and_models_give_notes(study, page):
     assert "No images: /data/radiographs does not exist" in page
-    assert "model.keras does not exist." in page
+    assert "model.keras does not exist any more." in page
     assert "no image" in page
 
 
@@ -286,6 +286,7 @@ def test_a_papers_tables_stand_beside_only_when_given(study, tmp_path, page):
     assert "<td>87%</td>" in shown
     assert "90.0% (from its matrix)" in shown
     assert "here: undersample" in shown
+    assert shown[shown.index('<section id="paper">') :].count("* Viral Pneumonia</td>") == 3
     assert 'id="paper"' not in page
 
 
@@ -329,9 +330,12 @@ def test_a_method_has_one_colour_in_all_pictures(study):
 def test_a_class_of_few_test_groups_is_marked_wherever_it_is_named(study, page):
     rare = "* Viral Pneumonia"
     assert list(study[1]["test"]["rare_classes"]) == ["Viral Pneumonia"]
-    for section in ("confusion", "recall", "sampling", "probabilities", "curves", "thresholds"):
+    sections = "confusion recall sampling probabilities curves thresholds mistakes"
+    for section in sections.split():
         part = page[page.index(f'<section id="{section}">') :]
-        assert rare in part[: part.index("</section>")], section
+        part = part[: part.index("</section>")]
+        assert rare in part, section
+        assert "Viral Pneumonia" not in part.replace(rare, ""), section
     assert f"{rare}:" in markdown(study[1])
 
 
@@ -341,10 +345,14 @@ def test_values_at_their_bound_are_shown_as_such(study):
     entry["temperatures"] = [0.1, 1.5]
     slope = entry["probabilities"]["raw"]["calibration_slope/COVID"]
     slope |= {"estimate": 10.0, "low": -10.0, "high": 12.0}
+    intercept = entry["probabilities"]["raw"]["calibration_intercept/COVID"]
+    intercept |= {"estimate": -1.25, "low": -2.5, "high": 0.0}
     text = "".join(probabilities(content))
     assert "0.10 (bound), 1.50" in text
     assert "none seed 0: the temperature is at its bound of 0.1: validation is" in text
-    assert "≥ 10<br><small>[≤ −10, ≥ 10]" in text
+    line = r"{0}</td><td>{1}<br><small>\[{2}, {3}\]"
+    assert re.search(line.format("intercept", "-1.25", "-2.50", "0.00"), text)
+    assert re.search(line.format("slope", "≥ 10", "≤ −10", "≥ 10"), text)
     assert "none seed 0: the temperature" in markdown(content)
 
 
@@ -406,7 +414,7 @@ def test_other_data_at_the_same_place_are_not_shown(pictured, monkeypatch):
         monkeypatch.setitem(entry.runs[0].dataset, "fingerprint", "other")
     predictions = {entry.name: entry.runs[0].predictions("test") for entry in entries}
     lines = "".join(mistakes(content, entries, predictions))
-    assert "now holds another data set" in lines
+    assert "holds another data set now" in lines
     assert "data:image" not in lines
 
 

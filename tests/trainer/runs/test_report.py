@@ -87,6 +87,15 @@ def test_unit_of_the_split_and_balanced_splits_are_told(run_dir, tmp_path):
     assert "never in two of them: group of copies; patients" in text
 
 
+def test_counts_of_changing_shares_are_those_of_the_first_and_the_last_epoch(tmp_path):
+    natural = fake_run.COUNTS["train"]
+    options = {"sampler": "progressive", "epochs": len(fake_run.LOSSES), "planned": natural}
+    text = _text(fake_run.write_run(tmp_path, **options))
+    assert "| train, after progressive, epoch 1 | train, after progressive, epoch 8 |" in text
+    assert "| Viral Pneumonia | 832 | 218 | 276 | 832 | 3,386 | 827 |" in text
+    assert "| all | 13,545 | 3,387 | 4,233 | 13,545 | 13,545 | 13,525 |" in text
+
+
 @pytest.mark.parametrize(
     ("sampler", "planned", "warns"),
     [("oversample", [7137, 7650, 6509, 6656], True), ("none", fake_run.COUNTS["train"], False)],

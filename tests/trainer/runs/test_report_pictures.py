@@ -49,6 +49,25 @@ def test_class_counts_picture_shows_counts_before_and_after(tmp_path):
         assert f"{count:,}" in written
 
 
+def test_class_counts_of_changing_shares_are_those_of_the_first_and_the_last_epoch(tmp_path):
+    natural = fake_run.COUNTS["train"]
+    options = {"sampler": "progressive", "epochs": len(fake_run.LOSSES), "planned": natural}
+    run = read_run(fake_run.write_run(tmp_path, **options))
+    figure = report_pictures.draw_class_counts(run)
+    bars = {
+        bars.get_label(): [bar.get_width() for bar in bars] for bars in figure.axes[0].containers
+    }
+    equal = [sum(natural) / 4] * 4
+    first, last, again = (
+        bars[f"epoch {name}"]
+        for name in ("1: different images", "8: different images", "8: the same again")
+    )
+    assert first == pytest.approx(natural)
+    assert np.add(last, again) == pytest.approx(equal, abs=1)
+    assert last[3] == natural[3], "the rarest class has only so many different images"
+    assert f"n = {sum(natural):,} → {sum(natural):,} → {sum(natural):,}" in " ".join(_texts(figure))
+
+
 def test_curves_mark_the_epoch_whose_weights_were_kept(tmp_path):
     figure = report_pictures.draw_training_curves(read_run(fake_run.write_run(tmp_path)))
     loss = figure.axes[0]

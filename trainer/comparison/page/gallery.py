@@ -1,7 +1,7 @@
 """The page's section on mistakes: the most confident ones of two methods, with Grad-CAM.
 
-What is missing (the data set, the models, TensorFlow) is named in the page, and the rest is shown.
-TensorFlow is imported only where there is a model to explain.
+If the data set, a model or TensorFlow is missing, the page says so and shows the rest. TensorFlow
+is imported only if a model is there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.pages.html import Thumbnail, box, escaped, figure, paragraph, row
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.comparison.methods import Entry
+from trainer.comparison.text import class_mark
 from trainer.evaluation.inference import better
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import run_files
@@ -55,20 +56,21 @@ def mistakes(
       predictions: entry -> predictions of its first run on the test split.
     """
     yield paragraph(
-        f"For two methods, the {MOST} test images at most that their first seed classified wrongly "
-        "with the highest probability. Left: the image as the model sees it. Right: Grad-CAM "
-        "(Selvaraju et al. 2017) of the predicted class, with warm colours where the last feature "
-        "map raises its logit. Grad-CAM is coarse: it shows where a model looks and not why. Look "
-        "for letters, markers and borders first."
+        "Two methods, first seed: the test images that the model classified wrongly with the "
+        f"highest probability, at most {MOST} of each method. Left: the image as the model gets "
+        "it. Right: Grad-CAM (Selvaraju et al. 2017) of the predicted class, bright where the last "
+        "feature map raises the logit of that class. Grad-CAM is coarse: it shows which parts of "
+        "the image a model uses, and not why. Look first for letters, markers and borders, which "
+        "say nothing of the disease."
     )
     for name in chosen_methods(content):
         entry = next(entry for entry in entries if entry.name == name)
         yield f"<h3>{escaped(name)}</h3>"
-        yield from _show(entry.runs[0], worst(predictions[name]))
+        yield from _show(content, entry.runs[0], worst(predictions[name]))
 
 
 def chosen_methods(content: Mapping[str, Any]) -> list[str]:
-    """The best of the other methods in the primary metric, and the reference."""
+    """The method with the best primary metric, except the reference, and then the reference."""
     primary = content["primary"]
     sign = -1 if better(primary, -1) else 1
     known = {
@@ -99,7 +101,7 @@ def worst(predictions: Predictions, most: int = MOST) -> list[Mistake]:
     ]
 
 
-def _show(run: FinishedRun, wrong: Sequence[Mistake]) -> Iterator[str]:
+def _show(content: Mapping[str, Any], run: FinishedRun, wrong: Sequence[Mistake]) -> Iterator[str]:
     if not wrong:
         yield paragraph("No test image was classified wrongly.")
         return
@@ -107,7 +109,10 @@ def _show(run: FinishedRun, wrong: Sequence[Mistake]) -> Iterator[str]:
     heat, more = _explain(run, wrong, pixels)
     for note in [*notes, *more]:
         yield box("gray", note)
-    yield row(_figure(run, one, pixels.get(one.filename), heat.get(one.filename)) for one in wrong)
+    names = [class_mark(content, name) for name in run.class_names]
+    yield row(
+        _figure(names, one, pixels.get(one.filename), heat.get(one.filename)) for one in wrong
+    )
 
 
 def _read_pixels(
@@ -119,7 +124,7 @@ def _read_pixels(
         data = dataset_dir.load(path, run.config.fold)
         if data.fingerprint != run.dataset["fingerprint"]:
             return {}, [
-                f"No images: {path} now holds another data set than the run was trained on."
+                f"No images: {path} holds another data set now than when the run was trained."
             ]
         wanted: dict[int, set[str]] = {}
         for one in wrong:
@@ -133,13 +138,19 @@ def _read_pixels(
     except UserError as error:
         return {}, [f"No images: {error}"]
     except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
-        return {}, [f"No images: {path} cannot be read ({error})."]
+        return {}, [
+            f"No images: {path} cannot be read ({error}). Check the data set with "
+            f"python -m cxr_tfrecords.verify {path}."
+        ]
 
 
 def _read_shard(
     path: str, missing: set[str], data: dataset_dir.DatasetDir, mask: str
 ) -> dict[str, np.ndarray]:
-    """File name -> image, of the `missing` that a shard holds; they are removed from `missing`."""
+    """File name -> image, of those images in `missing` that are in this shard.
+
+    They are removed from `missing`.
+    """
     read = {}
     for serialized in tfrecord.read_records(path):
         record = records.parse_record(serialized)
@@ -161,10 +172,10 @@ def _read_shard(
 def _explain(
     run: FinishedRun, wrong: Sequence[Mistake], pixels: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """File name -> heat map float32 [size, size] in 0..1; and notes on what is missing."""
+    """File name -> heat map, float32 [size, size] in 0..1; and notes on what is missing."""
     path = os.path.join(run.path, run_files.MODEL)
     if not os.path.exists(path):
-        return {}, [f"No Grad-CAM: {path} does not exist."]
+        return {}, [f"No Grad-CAM: the model {path} does not exist any more."]
     shown = [one for one in wrong if one.filename in pixels]
     if not shown:
         return {}, []
@@ -182,11 +193,11 @@ def _explain(
 
 
 def _figure(
-    run: FinishedRun, one: Mistake, pixels: np.ndarray | None, heat: np.ndarray | None
+    names: Sequence[str], one: Mistake, pixels: np.ndarray | None, heat: np.ndarray | None
 ) -> str:
-    names = run.class_names
+    """names: of the classes, as they are shown."""
     captions = [
-        f"{names[one.predicted]} ({one.probability:.1%})",
+        f"predicted: {names[one.predicted]} ({one.probability:.1%})",
         f"true: {names[one.label]}",
         one.filename,
     ]
@@ -208,7 +219,7 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Args:
       pixels: uint8 [size, size, channels].
-      heat: float [size, size] in 0..1; the higher, the less of the image shines through.
+      heat: float [size, size] in 0..1; where it is higher, the image is covered more.
     """
     import matplotlib
 

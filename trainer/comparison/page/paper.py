@@ -12,6 +12,7 @@ from typing import Any
 from cxr_tfrecords.pages.html import paragraph, stacked, table
 from trainer.comparison import published_leak, published_tables
 from trainer.comparison.confusion_matrices import Matrices, summarize
+from trainer.comparison.text import class_mark
 
 _TITLES = {"recall": "Recall", "precision": "Precision", "f1": "F1"}
 
@@ -22,6 +23,8 @@ def paper_tables(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str
     wanted = [name for name, entry in content["entries"].items() if _is_alike(entry)]
     yield paragraph(str(matrices.content.get("citation", "A paper's tables.")))
     yield from map(paragraph, published_leak.summarize_leaks(matrices))
+    if content["test"]["rare_classes"]:
+        yield paragraph("* Few test images in this study, see its verdict.", "quiet")
     models = [
         f"{model} ({samplers[model]})" if model in samplers else model for model in matrices.models
     ]
@@ -29,7 +32,7 @@ def paper_tables(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str
         yield f"<h3>{_TITLES[measure]}</h3>"
         rows = [
             [
-                name,
+                class_mark(content, name),
                 *(
                     _printed(matrices, model, measure, printed.get(model, {}).get(name), name)
                     for model in matrices.models

@@ -48,7 +48,7 @@ def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
     header = ["method", "probabilities", *(TITLES[m] for m in metrics), "temperature by seed"]
     yield table(header, rows, texts=2)
     yield from (paragraph(note, "quiet") for note in temperature_notes(content))
-    yield from _slopes(content)
+    yield from _calibration_lines(content)
 
 
 def _prior_table(content: Mapping[str, Any]) -> Iterator[str]:
@@ -90,35 +90,38 @@ def _most(names: list[str]) -> int:
     return min(len(names), MOST_CLASSES)
 
 
-def _slopes(content: Mapping[str, Any]) -> Iterator[str]:
+def _calibration_lines(content: Mapping[str, Any]) -> Iterator[str]:
     names = content["class_names"]
     rows = [
         [
             name,
             variant.replace("_", " "),
+            kind,
             *(
-                stacked(_slope(entry["probabilities"][variant][f"calibration_slope/{c}"]))
+                stacked(_line_part(entry["probabilities"][variant][f"calibration_{kind}/{c}"]))
                 for c in names
             ),
         ]
         for name, entry in content["entries"].items()
         for variant in ("raw", "calibrated")
+        for kind in ("intercept", "slope")
     ]
     yield details(
-        "Calibration slope of each class against the rest",
+        "Calibration intercept and slope of each class against the rest",
         paragraph(
-            "1 is ideal; below 1 the probabilities are too extreme. ≥ 10: scores separate "
-            "the class nearly perfectly."
+            "Intercept: 0 is ideal; below 0 the class is predicted too often, above 0 too rarely. "
+            "Slope: 1 is ideal; below 1 the probabilities are too extreme, above 1 not extreme "
+            "enough. A slope of ≥ 10: scores separate the class nearly perfectly."
         ),
         table(
-            ["method", "probabilities", *(class_mark(content, name) for name in names)],
+            ["method", "probabilities", "", *(class_mark(content, name) for name in names)],
             rows,
-            texts=2,
+            texts=3,
         ),
     )
 
 
-def _slope(one: Mapping[str, float | None]) -> str:
+def _line_part(one: Mapping[str, float | None]) -> str:
     if one["estimate"] is None:
         return "–"
     if one["low"] is None or one["high"] is None:
@@ -127,7 +130,8 @@ def _slope(one: Mapping[str, float | None]) -> str:
 
 
 def _bounded(value: float) -> str:
-    """A slope, which is kept within `BOUND`: at it, the true value may be any larger one."""
+    """An intercept or slope, which is kept within `BOUND`: at it, the true value may be any larger
+    one."""
     if abs(value) < BOUND:
         return f"{value:.2f}"
     return f"≥ {BOUND:g}" if value > 0 else f"≤ −{BOUND:g}"

@@ -20,6 +20,7 @@ from trainer.comparison.text import (
     TITLES,
     budget_rows,
     change,
+    class_mark,
     number,
     p_equals,
     tests_header,
@@ -156,7 +157,7 @@ def recall(content: Mapping[str, Any]) -> Iterator[str]:
     support = dict(zip(content["class_names"], content["test"]["counts"], strict=True))
     rarest = min(support, key=lambda name: support[name] or float("inf"))
     text = (
-        f"{rarest} has {support[rarest]:,} test images: one of them is "
+        f"{class_mark(content, rarest)} has {support[rarest]:,} test images: one of them is "
         f"{100 / max(support[rarest], 1):.1f} points of its recall."
     )
     yield paragraph(text)
