@@ -9,21 +9,21 @@ valid file (of another picture) cannot be found.
 from __future__ import annotations
 
 import dataclasses
-import io
-import struct
-import zlib
+import warnings
 
 import cv2
 import numpy as np
 import simplejpeg
 import xxhash
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cxr_tfrecords import dicom
-from cxr_tfrecords.errors import first_line
+from cxr_tfrecords.decoding import dicom, jpeg, other_formats, png
+from cxr_tfrecords.decoding.result import BadImageError, Decoded
+from cxr_tfrecords.tables import is_unknown_id
 
 # Our own --max_pixels check replaces Pillow's, which warns on stderr or raises by size class.
 Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", module="PIL")  # of each damaged tag
 # Workers already decode in parallel: with OpenCV's own threads they would wait for each other.
 cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -36,37 +36,15 @@ PNG_OPTIONS = (
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
 )
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-class BadImageError(Exception):
-    """A source file that cannot be used; the message is the reason that the user reads."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoded:
-    """A decoded source.
-
-    Attributes:
-      pixels: uint8, [height, width] where the source is gray, else [height, width, 3] RGB.
-      format: "PNG", "JPEG" or "DICOM", by content and not by file extension.
-      mode: Pillow's name of the source's pixel mode (L, LA, RGB, RGBA, P, I;16, ...), or
-        photometric interpretation and bits of a DICOM file.
-      patient: ID of the patient, '' if the file has none; to be stored only as a salted hash.
-    """
-
-    pixels: np.ndarray
-    format: str
-    mode: str
-    patient: str = ""
 
 
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
-    """Decodes PNG or JPEG of 8 or 16 bits, gray, colour, palette, with or without alpha; DICOM.
+    """Decodes PNG or JPEG of 8 or 16 bits, gray, colour, palette, with or without alpha; DICOM;
+    WebP, BMP, TIFF and GIF. `Decoded.steps` says what was done to the stored values.
 
-    16-bit values are scaled by the smallest of 12, 14 and 16 bits that holds the image's
-    maximum, because detectors deliver 12 or 14 bits in 16-bit files: divided by 65,535, their
-    images would be nearly black. Transparent images are drawn on black.
+    16-bit values are scaled by the smallest depth that holds the image (`depth.depth_of`), because
+    detectors deliver 10 to 15 bits in 16-bit files. Transparent images are drawn on black. EXIF
+    orientation is followed; of several frames the first is taken, except of DICOM.
 
     Raises:
       BadImageError: empty, not an image, another format, damaged, truncated, or over `max_pixels`.
@@ -74,30 +52,15 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     if not data:
         raise BadImageError("empty file (0 bytes)")
     if dicom.is_dicom(data):
-        try:
-            image = dicom.decode_dicom(data, max_pixels=max_pixels)
-        except dicom.DicomError as error:
-            raise BadImageError(str(error)) from error
-        return Decoded(image.pixels, "DICOM", image.mode, image.patient)
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            kind, mode, (width, height) = header.format, header.mode, header.size
-    except UnidentifiedImageError as error:
-        raise BadImageError(f"not an image (starts with {data[:8]!r})") from error
-    except Exception as error:  # Pillow raises many types for a damaged header
-        raise BadImageError(f"not a readable image ({first_line(error, 100)})") from error
-    if width * height > max_pixels:
-        raise BadImageError(f"{width} x {height} pixels are more than --max_pixels={max_pixels}")
-    if kind == "PNG":
-        _check_png(data)
-        pixels = _decode_png(data)
-    elif kind in ("JPEG", "MPO"):
-        kind, pixels = "JPEG", _decode_jpeg(data, mode)
-    else:
-        raise BadImageError(f"format {kind} is not supported (PNG, JPEG and DICOM are)")
-    if pixels.shape[:2] != (height, width):
-        raise BadImageError(f"header says {width} x {height}, decoded {pixels.shape[1::-1]}")
-    return Decoded(pixels, str(kind), mode)
+        decoded = dicom.decode_dicom(data, max_pixels)
+        # Anonymisers write one id into every file.
+        unknown = decoded.patient == "0" or is_unknown_id(decoded.patient)
+        return dataclasses.replace(decoded, patient="") if unknown else decoded
+    if data.startswith(png.SIGNATURE):
+        return png.decode_png(data, max_pixels)
+    if data.startswith(jpeg.START):
+        return jpeg.decode_jpeg(data, max_pixels)
+    return other_formats.decode_other(data, max_pixels)
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -166,71 +129,6 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
     digest = xxhash.xxh3_128(f"{gray.shape[:2]}".encode())
     digest.update(gray.data)
     return digest.digest()
-
-
-def _check_png(data: bytes) -> None:
-    """Checks the chunks: a wrong CRC or a missing IEND is damage that decoders may ignore."""
-    position = len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        end = position + 12 + length
-        if end > len(data):
-            break
-        body = memoryview(data)[position + 4 : end - 4]
-        if zlib.crc32(body) != struct.unpack_from(">I", data, end - 4)[0]:
-            name = bytes(body[:4]).decode("latin-1")
-            raise BadImageError(f"damaged PNG: wrong checksum in chunk {name!r} at byte {position}")
-        if body[:4] == b"IEND":
-            return
-        position = end
-    raise BadImageError(f"truncated PNG: {len(data)} bytes end before the IEND chunk")
-
-
-def _decode_png(data: bytes) -> np.ndarray:
-    try:
-        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise BadImageError(f"damaged PNG ({first_line(error, 100)})") from error
-    if raw is None:
-        raise BadImageError("damaged PNG: its image data do not decode")
-    if raw.dtype == np.uint16:
-        raw = _scale_16_bit(raw)
-    if raw.dtype != np.uint8:
-        raise BadImageError(f"PNG of unsupported depth {raw.dtype}")
-    if raw.ndim == 2:
-        return raw
-    if raw.shape[2] == 4:
-        raw = _over_black(raw)
-    if raw.shape[2] == 1:
-        return raw[:, :, 0]
-    return cv2.cvtColor(raw, cv2.COLOR_BGR2RGB)
-
-
-def _decode_jpeg(data: bytes, mode: str) -> np.ndarray:
-    space = "GRAY" if mode == "L" else "RGB"
-    try:
-        # strict: libjpeg's warnings (premature end, corrupt data) are errors here.
-        pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=True)
-    except ValueError as error:
-        raise BadImageError(f"damaged or truncated JPEG ({first_line(error, 100)})") from error
-    return pixels[:, :, 0] if space == "GRAY" else pixels
-
-
-def _scale_16_bit(raw: np.ndarray) -> np.ndarray:
-    """uint16 to uint8 by the smallest detector depth (12, 14, 16 bits) that holds the image."""
-    colour = raw[:, :, :3] if raw.ndim == 3 else raw
-    top = next(t for t in (4095, 16383, 65535) if colour.max(initial=0) <= t)
-    scaled = (raw.astype(np.uint32) * 255 + top // 2) // top
-    if raw.ndim == 3 and raw.shape[2] == 4:  # alpha is always of the full depth
-        scaled[:, :, 3] = raw[:, :, 3] // 257
-    return scaled.astype(np.uint8)
-
-
-def _over_black(raw: np.ndarray) -> np.ndarray:
-    alpha = raw[:, :, 3:4].astype(np.uint16)
-    if alpha.min(initial=255) == 255:
-        return raw[:, :, :3]
-    return ((raw[:, :, :3].astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:

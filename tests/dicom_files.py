@@ -11,14 +11,31 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 
 def dicom_file(
-    pixels: np.ndarray, *, bits: int = 12, kind: str = "MONOCHROME2", **tags: Any
+    pixels: np.ndarray,
+    *,
+    bits: int = 12,
+    kind: str = "MONOCHROME2",
+    syntax: str = ExplicitVRLittleEndian,
+    **tags: Any,
 ) -> bytes:
-    """Bytes of a DICOM file of uint8 or uint16 [height, width] pixels; `tags` by keyword."""
+    """Bytes of a DICOM file of [height, width] pixels, of 8 or 16 bits, signed or not.
+
+    Args:
+      tags: values by keyword; empty ones are written, None leaves a tag out.
+    """
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = "1.2.3.4"
-    file = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    little_endian = meta.TransferSyntaxUID.is_little_endian
+    file = FileDataset(
+        "",
+        {},
+        file_meta=meta,
+        preamble=bytes(128),
+        is_implicit_VR=meta.TransferSyntaxUID.is_implicit_VR,
+        is_little_endian=little_endian,
+    )
     file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3.4"
     file.Modality = "DX"
     file.Rows, file.Columns = pixels.shape
@@ -27,9 +44,13 @@ def dicom_file(
     file.BitsAllocated = 8 * pixels.dtype.itemsize
     file.BitsStored, file.HighBit = bits, bits - 1
     file.PixelRepresentation = int(pixels.dtype.kind == "i")
-    file.PixelData = pixels.tobytes()
+    order = "<" if little_endian else ">"
+    file.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     for name, value in tags.items():
-        setattr(file, name, value)
+        if value is None:
+            delattr(file, name)
+        else:
+            setattr(file, name, value)
     buffer = io.BytesIO()
     file.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

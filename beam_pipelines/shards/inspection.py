@@ -90,7 +90,8 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         height, width = decoded.pixels.shape[:2]
         row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
         if decoded.patient and work.config.patient_ids:
-            row["patient"] = bytes.fromhex(group_digest(decoded.patient, work.salt))
+            patient = f"{decoded.issuer}/{decoded.patient}"
+            row["patient"] = bytes.fromhex(group_digest(patient, work.salt))
         stored, facts = _store(decoded, work.config)
         row |= facts
         mask = _read_mask(file, work) if work.config.with_masks else None

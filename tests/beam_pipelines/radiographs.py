@@ -37,7 +37,7 @@ def add_bad_files(folder: pathlib.Path) -> dict[str, str]:
     (folder / "flipped.png").write_bytes(bytes(flipped))
     (folder / "dangling.png").symlink_to(folder / "nowhere.png")
     Image.new("L", (900, 900)).save(folder / "huge.png")
-    Image.fromarray(np.zeros((40, 40), np.uint8)).save(folder / "picture.bmp")
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(folder / "picture.ppm")
     return {
         "zero.png": "empty file",
         "text.png": "not an image",
@@ -45,7 +45,7 @@ def add_bad_files(folder: pathlib.Path) -> dict[str, str]:
         "flipped.png": "damaged PNG: wrong checksum",
         "dangling.png": "unreadable (No such file",
         "huge.png": "900 x 900 pixels are more than --max_pixels",
-        "picture.bmp": "format BMP is not supported",
+        "picture.ppm": "format PPM is not supported",
     }
 
 

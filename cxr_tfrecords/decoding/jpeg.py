@@ -1,0 +1,90 @@
+"""JPEG: libjpeg's warnings are errors, but for stray bytes that leave no doubt about a pixel."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
+from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
+
+START = b"\xff\xd8"
+_END = b"\xff\xd9"
+_SCAN = 0xDA
+_FEWEST_FILL_BYTES = 4
+
+
+def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
+    """Decodes a JPEG; of several pictures (MPO) the first.
+
+    Raises:
+      BadImageError: damaged, truncated, or over `max_pixels`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as header:
+            mode, (width, height) = header.mode, header.size
+            several = getattr(header, "n_frames", 1) > 1
+            # Without either, Pillow would only look for them again.
+            tagged = "exif" in header.info or "xmp" in header.info
+            orientation = orientation_of(header) if tagged else 1
+    except Exception as error:  # Pillow raises many types for a damaged header
+        raise BadImageError(f"damaged or truncated JPEG ({short(error)})") from error
+    check_size(width, height, max_pixels)
+    stray: tuple[str, ...] = ()
+    try:
+        pixels = _decode(data, mode)
+    except ValueError as error:
+        pixels, stray = _decode_without_stray_bytes(data, mode, error), ("stray bytes left out",)
+    if pixels.shape[:2] != (height, width):
+        raise BadImageError(f"header says {width} x {height}, decoded {pixels.shape[1::-1]}")
+    first = ("first of several frames",) if several else ()
+    steps = (*first, *stray, *describe_turn(orientation))
+    return Decoded(turn(pixels, orientation), "JPEG", mode, steps)
+
+
+def _decode(data: bytes, mode: str) -> np.ndarray:
+    space = "GRAY" if mode == "L" else "RGB"
+    # strict: libjpeg's warnings (premature end, corrupt data) are errors here.
+    pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=True)
+    return pixels[:, :, 0] if space == "GRAY" else pixels
+
+
+def _decode_without_stray_bytes(data: bytes, mode: str, error: ValueError) -> np.ndarray:
+    if "extraneous bytes before marker" in str(error):
+        data = _leave_out_between_segments(data)
+        for clean in (data, *_leave_out_before_end(data)):
+            with contextlib.suppress(ValueError):
+                return _decode(clean, mode)
+    raise BadImageError(f"damaged or truncated JPEG ({short(error)})") from error
+
+
+def _leave_out_between_segments(data: bytes) -> bytes:
+    """Leaves out bytes between the header's segments, whose ends their lengths tell exactly."""
+    kept, position = [data[:2]], 2
+    while (start := data.find(b"\xff", position)) >= 0 and start + 4 <= len(data):
+        if data[start + 1] in (0x00, 0xFF):  # not a marker
+            position = start + 1
+            continue
+        if data[start + 1] == _SCAN:
+            return b"".join([*kept, data[start:]])
+        position = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        kept.append(data[start:position])
+    return data
+
+
+def _leave_out_before_end(data: bytes) -> Iterator[bytes]:
+    """Leaves out a run of one byte between the image data and the end marker.
+
+    Other bytes in this place are what a flipped bit leaves, too: a third of the flipped bits that
+    are found at all show themselves only so. These files stay damaged.
+    """
+    end = data.rfind(_END)
+    stop = len(data[:end].rstrip(data[end - 1 : end]))
+    if end - stop >= _FEWEST_FILL_BYTES:
+        # The image data themselves may end with a byte of this value.
+        yield from (data[:length] + _END for length in (stop, stop + 1))

@@ -1,0 +1,108 @@
+"""WebP, BMP, TIFF and GIF, which Pillow reads; any other file gets its reason."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
+from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
+from cxr_tfrecords.decoding.png import over_black
+from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
+
+FORMATS = ("BMP", "GIF", "TIFF", "WEBP")
+# Pillow's modes that have an equivalent in 8 bits of gray, colour, or colour and alpha.
+_EIGHT_BITS = {
+    **{"1": "L", "L": "L", "P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA"},
+    **{"RGB": "RGB", "RGBA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"},
+}
+# Tags of TIFF.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323
+_WHITE_IS_ZERO = 0
+
+
+def decode_other(data: bytes, max_pixels: int) -> Decoded:
+    """Decodes the first frame of a WebP, BMP, TIFF or GIF file.
+
+    Raises:
+      BadImageError: not one of these, damaged, truncated, or over `max_pixels`.
+    """
+    _check_webp(data, max_pixels)
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise BadImageError(f"not an image (starts with {data[:8]!r})") from error
+    except Exception as error:  # Pillow raises many types for a damaged header
+        raise BadImageError(f"not a readable image ({short(error)})") from error
+    with image:
+        kind, mode = str(image.format), image.mode
+        if kind not in FORMATS:
+            raise BadImageError(
+                f"format {kind} is not supported (PNG, JPEG, DICOM, WebP, BMP, TIFF and GIF are)"
+            )
+        check_size(*image.size, max_pixels)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_tiff(image, max_pixels)
+        try:
+            return _decode(image, kind, mode)
+        except BadImageError:
+            raise
+        except Exception as error:  # … and for damaged data
+            raise BadImageError(f"damaged or truncated {kind} ({short(error)})") from error
+
+
+def _decode(image: Image.Image, kind: str, mode: str) -> Decoded:
+    steps = ["first of several frames"] if getattr(image, "is_animated", False) else []
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    white_is_zero = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    orientation = orientation_of(image)
+    image.load()  # the first frame; this turns a TIFF
+    upright = np.asarray if kind == "TIFF" else lambda i: turn(np.asarray(i), orientation)
+    if mode.startswith("I"):  # integers of more than 8 bits
+        values = upright(image)
+        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        if low < 0 or high > 65535:
+            raise BadImageError(f"{kind} of values from {low} to {high}: 0 to 65535 are supported")
+        depth = depth_of(high, 16)
+        pixels = to_8_bits(values, depth)
+        steps += describe_depth(depth, 16)
+        if white_is_zero:  # of 8 bits and less Pillow inverts them itself
+            pixels = 255 - pixels
+            steps.append("inverted (white is 0)")
+    elif mode in _EIGHT_BITS:
+        pixels = upright(
+            image.convert("RGBA" if "transparency" in image.info else _EIGHT_BITS[mode])
+        )
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            pixels, drawn = over_black(pixels[:, :, :3], pixels[:, :, 3:])
+            steps += drawn
+    else:
+        raise BadImageError(f"{kind} of pixel mode {mode} is not supported: convert it to PNG")
+    steps += describe_turn(orientation)
+    return Decoded(np.ascontiguousarray(pixels), kind, mode, tuple(steps))
+
+
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
+    tags = image.tag_v2
+    # A tile is made whole in memory, however small the image is.
+    check_size(tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1), max_pixels)
+    bits = tags.get(_BITS_PER_SAMPLE, (1,))
+    if len(bits) > 1 and max(bits) > 8:
+        raise BadImageError("TIFF of 16 bits a colour is not supported: convert it to PNG")
+
+
+def _check_webp(data: bytes, max_pixels: int) -> None:
+    """Checks the size in the header, because Pillow makes the whole picture when it opens it."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return
+    kind, header = data[12:16], data[20:30].ljust(10, b"\0")
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(header[i : i + 3], "little") + 1 for i in (4, 7))
+    elif kind == b"VP8L":
+        both = int.from_bytes(header[1:5], "little")
+        width, height = (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
+    else:  # VP8
+        width, height = (int.from_bytes(header[i : i + 2], "little") & 0x3FFF for i in (6, 8))
+    check_size(width, height, max_pixels)

@@ -1,0 +1,162 @@
+"""PNG: every chunk's checksum is checked, and only the chunks that make pixels are decoded.
+
+Pillow does not open a PNG whose text or colour profile is large, and OpenCV shows the first frame
+of an animation instead of the image and crashes on some damaged ones. Neither sees such chunks.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
+from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
+from cxr_tfrecords.decoding.result import TRANSPARENT, BadImageError, Decoded, check_size, short
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Colour type (PNG specification, 11.2.1) -> Pillow's name.
+_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PIXELS = (*_CRITICAL, b"tRNS")
+# Where an EXIF orientation can be: its own chunk, or text of these keywords.
+_EXIF_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+_MAX_EXIF = 1 << 20
+_ONE_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(b"\0\0")
+
+
+def decode_png(data: bytes, max_pixels: int) -> Decoded:
+    """Decodes any PNG; of an animation its default image. Transparency is drawn on black.
+
+    Raises:
+      BadImageError: damaged, truncated, or over `max_pixels`.
+    """
+    if data[12:16] != b"IHDR" or len(data) < 33:
+        raise BadImageError("damaged PNG: it does not begin with its header, the chunk IHDR")
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    check_size(width, height, max_pixels)
+    if colour not in _MODES:
+        raise BadImageError(f"damaged PNG: its header has the colour type {colour}")
+    pixels_only, exif, animated = _read_chunks(data)
+    raw = _decode(pixels_only)
+    if raw.shape[:2] != (height, width):
+        raise BadImageError(f"header says {width} x {height}, decoded {raw.shape[1::-1]}")
+    pixels, steps = _to_gray_or_rgb(raw)
+    if animated:
+        steps = ("default image of an animation", *steps)
+    if exif:
+        orientation = _orientation(exif)
+        pixels, steps = turn(pixels, orientation), (*steps, *describe_turn(orientation))
+    mode = {1: "1", 16: "I;16"}.get(bits, "L") if colour == 0 else _MODES[colour]
+    return Decoded(pixels, "PNG", mode, steps)
+
+
+def _read_chunks(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bool]:
+    """Checks all chunks: a wrong checksum or a missing IEND is damage that decoders may ignore.
+
+    Returns:
+      A PNG of the chunks that make the pixels; kind and body of those that may hold an EXIF
+      orientation; whether the file is an animation.
+    """
+    kept: list[bytes | memoryview] = [SIGNATURE]
+    exif, others, animated = [], False, False
+    for kind, start, end in _chunks(data):
+        if kind in _PIXELS:
+            kept.append(memoryview(data)[start:end])
+            continue
+        others = True
+        if not kind[0] & 0x20:  # upper case: a decoder that does not know it must stop (5.4)
+            raise BadImageError(
+                f"damaged PNG: unknown critical chunk {kind.decode('latin-1')!r} at byte {start}"
+            )
+        animated |= kind == b"acTL"
+        may_orient = kind == b"eXIf" or (
+            kind in (b"tEXt", b"zTXt", b"iTXt")
+            and data[start + 8 : start + 40].startswith(_EXIF_TEXTS)
+        )
+        if may_orient and end - start <= _MAX_EXIF:
+            exif.append((kind, data[start + 8 : end - 4]))
+    return (b"".join(kept) if others else data), exif, animated
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, first byte and end of each chunk, its length and checksum included."""
+    position = len(SIGNATURE)
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            break
+        body = memoryview(data)[position + 4 : end - 4]
+        kind = bytes(body[:4])
+        if zlib.crc32(body) != struct.unpack_from(">I", data, end - 4)[0]:
+            name = kind.decode("latin-1")
+            raise BadImageError(f"damaged PNG: wrong checksum in chunk {name!r} at byte {position}")
+        yield kind, position, end
+        if kind == b"IEND":
+            return
+        position = end
+    raise BadImageError(f"truncated PNG: {len(data)} bytes end before the IEND chunk")
+
+
+def _decode(data: bytes) -> np.ndarray:
+    try:
+        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise BadImageError(f"damaged PNG ({short(error)})") from error
+    if raw is None:
+        raise BadImageError("damaged PNG: its image data do not decode")
+    if raw.dtype not in (np.uint8, np.uint16):
+        raise BadImageError(f"PNG of unsupported depth {raw.dtype}")
+    return raw
+
+
+def _to_gray_or_rgb(raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """OpenCV's gray, BGR or BGRA to uint8, and the steps."""
+    steps: tuple[str, ...] = ()
+    if raw.dtype == np.uint16:
+        colour = raw[:, :, :3] if raw.ndim == 3 else raw
+        depth = depth_of(int(colour.max(initial=0)), 16)
+        scaled = to_8_bits(colour, depth)
+        # Alpha is always of the full depth.
+        alpha = (raw[:, :, 3:] // 257).astype(np.uint8) if raw.ndim == 3 else None
+        raw = scaled if alpha is None else np.dstack([scaled, alpha])
+        steps = describe_depth(depth, 16)
+    if raw.ndim == 2:
+        return raw, steps
+    if raw.shape[2] == 4:
+        alpha = raw[:, :, 3:]
+        raw, more = over_black(raw[:, :, :3], alpha)
+        steps += more
+    if raw.shape[2] == 1:
+        return raw[:, :, 0], steps
+    return cv2.cvtColor(raw, cv2.COLOR_BGR2RGB), steps
+
+
+def over_black(colour: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Draws uint8 [height, width, 3] with alpha [height, width, 1] on black; and the steps."""
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(colour), ()
+    drawn = (colour.astype(np.uint16) * alpha.astype(np.uint16) + 127) // 255
+    step = "transparency drawn on black" if alpha.any() else TRANSPARENT
+    return drawn.astype(np.uint8), (step,)
+
+
+def _orientation(exif: list[tuple[bytes, bytes]]) -> int:
+    """Pillow's answer for a PNG of one pixel with the same EXIF chunks."""
+    header, pixel = _ONE_PIXEL
+    chunks = [(b"IHDR", header), *exif, (b"IDAT", pixel), (b"IEND", b"")]
+    whole = SIGNATURE + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    try:
+        with Image.open(io.BytesIO(whole)) as image:
+            return orientation_of(image)
+    except Exception:  # Pillow raises many types for damaged or large text; it says nothing then
+        return 1

@@ -1,0 +1,53 @@
+"""What decoding a file gives: pixels with what was done to them, or the reason why not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+TRANSPARENT = "fully transparent"
+
+
+class BadImageError(Exception):
+    """A source file that cannot be used; the message is the reason that the user reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """A decoded source.
+
+    Attributes:
+      pixels: uint8, [height, width] where the source is gray, else [height, width, 3] RGB.
+      format: "PNG", "JPEG", "DICOM", "WEBP", "BMP", "TIFF" or "GIF", by content and not by file
+        extension.
+      mode: Pillow's name of the source's pixel mode (L, LA, RGB, RGBA, P, I;16, ...), or
+        photometric interpretation and bits of a DICOM file.
+      steps: what was done to the stored values, in words, in this order.
+      patient: ID of the patient, '' if the file has none; to be stored only as a salted hash.
+      issuer: of the patient's ID, which is unique within it only (DICOM PS3.3 C.2.2).
+    """
+
+    pixels: np.ndarray
+    format: str
+    mode: str
+    steps: tuple[str, ...] = ()
+    patient: str = ""
+    issuer: str = ""
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuses a header of too many pixels, before anything is decoded.
+
+    Raises:
+      BadImageError: width × height is 0 or above `max_pixels`.
+    """
+    if width <= 0 or height <= 0:
+        raise BadImageError(f"its header says {width} x {height} pixels")
+    if width * height > max_pixels:
+        raise BadImageError(f"{width} x {height} pixels are more than --max_pixels={max_pixels}")
+
+
+def short(error: BaseException) -> str:
+    """The first line of an error's message, at most 100 characters; its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
