@@ -14,6 +14,8 @@ PICTURES = [
     "training_curves.png",
     "confusion_matrix_validation.png",
     "confusion_matrix_test.png",
+    "roc_test.png",
+    "reliability_test.png",
 ]
 
 

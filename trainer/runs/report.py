@@ -24,6 +24,11 @@ from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 
 Intervals = Mapping[str, Interval]
+_RELIABILITY = (
+    "On the dashed line of a reliability diagram, predicted probabilities and observed shares "
+    "agree; below it the class is predicted too often. Each bin holds about the same number of "
+    "images, with Wilson's 95% interval for independent images."
+)
 # Always shown in the command, even with default values, because readers look for them first.
 _SHOWN = ("data_dir", "run_dir", "backbone", "weights", "sampler", "loss", "seed")
 
@@ -45,6 +50,9 @@ def write_report(run_dir: str) -> str:
         *(f"![Confusion matrix of {s}](confusion_matrix_{s}.png)" for s in reversed(SPLITS)),
         "By class, test split:",
         _class_table(run, "test", *intervals["test"]),
+        "![ROC curves of the test split](roc_test.png)",
+        "![Reliability diagrams of the test split](reliability_test.png)",
+        _RELIABILITY,
         "By class, validation split:",
         _class_table(run, "validation", *intervals["validation"]),
         "## What was run",
@@ -234,10 +242,10 @@ def _describe_data(run: FinishedRun) -> str:
 
 def _notes(run: FinishedRun) -> Iterable[str]:
     yield (
-        f"Unit of the split, never in two of them: {run.dataset['split_unit'] or 'unknown'} "
-        f"(`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). If patients are "
-        "unknown, images of one patient may be in two splits: the figures then hold for images, "
-        "not for patients, and may be too good."
+        f"Unit of the split: {run.dataset['split_unit'] or 'unknown'}. All images of a unit are in "
+        f"the same split (`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). If "
+        "patients are unknown, images of one patient may be in two splits: the figures then hold "
+        "for images, not for patients, and may be too good."
     )
     yield (
         f"The epoch was chosen by {run.config.monitor.replace('_', ' ')}, so the validation "
@@ -258,7 +266,7 @@ def _notes(run: FinishedRun) -> Iterable[str]:
     yield from balancing_notes(run)
     yield (
         "No other hospital, scanner or period was tested. Classes that come from different "
-        "sources can be told apart by their source. This is no medical device."
+        "sources can be told apart by their source. This is not a medical device."
     )
 
 

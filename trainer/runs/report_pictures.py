@@ -37,7 +37,8 @@ _STYLE = {
 
 
 def write_pictures(run_dir: str) -> list[str]:
-    """Writes class_counts.png, training_curves.png and confusion_matrix_{validation,test}.png.
+    """Writes class_counts.png, training_curves.png, confusion_matrix_{validation,test}.png,
+    roc_test.png and reliability_test.png.
 
     Returns:
       The paths written.
@@ -47,6 +48,8 @@ def write_pictures(run_dir: str) -> list[str]:
     """
     import matplotlib
 
+    from trainer.runs.curve_pictures import draw_reliability, draw_roc  # they need scipy
+
     run = read_run(run_dir)
     paths = []
     with matplotlib.rc_context(_STYLE):
@@ -55,6 +58,7 @@ def write_pictures(run_dir: str) -> list[str]:
             "training_curves": draw_training_curves(run),
         }
         figures |= {f"confusion_matrix_{split}": draw_confusion(run, split) for split in SPLITS}
+        figures |= {"roc_test": draw_roc(run), "reliability_test": draw_reliability(run)}
         for name, figure in figures.items():
             paths.append(os.path.join(run_dir, f"{name}.png"))
             with replacing(paths[-1]) as temporary:

@@ -9,6 +9,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from tests.trainer import fake_run
+from tests.trainer.conftest import PICTURES
 from trainer.runs import report
 from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig
@@ -39,6 +40,10 @@ def test_figures_are_those_of_the_metrics(run_dir):
 def test_tables_have_as_many_cells_in_each_row(run_dir):
     for table in re.findall(r"(?:^\|.*\n)+", _text(run_dir), re.MULTILINE):
         assert len({row.count("|") for row in table.splitlines()}) == 1, table
+
+
+def test_every_picture_that_a_run_has_is_in_the_report(run_dir):
+    assert sorted(re.findall(r"\]\(([\w.]+\.png)\)", _text(run_dir))) == sorted(PICTURES)
 
 
 def test_interval_of_the_accuracy_is_wilsons(run_dir):
@@ -84,7 +89,7 @@ def test_unit_of_the_split_and_balanced_splits_are_told(run_dir, tmp_path):
     text = _text(fake_run.write_run(tmp_path / "balanced", dataset=told))
     assert "test images at balanced classes" in text
     assert "Validation is at natural prevalence, test at balanced" in text
-    assert "never in two of them: group of copies; patients" in text
+    assert "Unit of the split: group of copies; patients are not known. All images of" in text
 
 
 def test_counts_of_changing_shares_are_those_of_the_first_and_the_last_epoch(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from cxr_tfrecords.errors import UserError
 from tests.trainer import fake_run
 from tests.trainer.conftest import PICTURES
-from trainer.runs import report_pictures
+from trainer.evaluation.calibration import reliability_curve
+from trainer.runs import curve_pictures, report_pictures
 from trainer.runs.finished_run import read_run
 
 
@@ -17,7 +18,7 @@ def _texts(figure) -> list[str]:
     return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
 
 
-def test_writes_four_pictures_of_a_readable_size(tmp_path):
+def test_writes_pictures_of_a_readable_size(tmp_path):
     paths = report_pictures.write_pictures(fake_run.write_run(tmp_path))
     assert [path.rpartition("/")[2] for path in paths] == PICTURES
     for path in paths:
@@ -76,6 +77,25 @@ def test_curves_mark_the_epoch_whose_weights_were_kept(tmp_path):
     assert mark.xy[0] == best
     drawn = {tuple(line.get_ydata()) for line in loss.lines}
     assert fake_run.LOSSES in drawn
+
+
+def test_roc_and_reliability_are_those_of_the_test_predictions(tmp_path):
+    counts = {**fake_run.COUNTS, "test": [50, 60, 70, 9]}
+    run = read_run(fake_run.write_run(tmp_path, counts=counts))
+    test, by_class = run.predictions("test"), run.metrics["test"]["per_class"]
+    roc = curve_pictures.draw_roc(run)
+    diagrams = curve_pictures.draw_reliability(run)
+    for c, (name, panel, diagram) in enumerate(
+        zip(run.class_names, roc.axes, diagrams.axes, strict=True)
+    ):
+        x, y = panel.lines[1].get_data()
+        assert np.trapezoid(y, x) == pytest.approx(by_class[name]["auroc"])
+        assert f"AUROC {by_class[name]['auroc']:.4f}" in _texts(panel)
+        curve = reliability_curve(test.labels == c, test.probabilities[:, c])
+        (drawn,) = diagram.containers
+        np.testing.assert_allclose(drawn[0].get_ydata(), curve.observed)
+        title = f"{name} *" if name == "Viral Pneumonia" else name
+        assert panel.get_title() == diagram.get_title() == title
 
 
 def test_missing_file_is_named(tmp_path):

@@ -12,6 +12,7 @@ from trainer.comparison.page.charts import method_styles
 from trainer.comparison.text import class_mark
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
+from trainer.runs.curve_pictures import counts_by_threshold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,14 +118,6 @@ def _draw_precision_recall(
     axes.set_ylabel("precision", fontsize=8)
     x, y = _thin(np.r_[0, recall], np.r_[precision[0], precision])
     return axes.plot(x, y, lw=1.3, drawstyle="steps-pre", **style)[0]
-
-
-def counts_by_threshold(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives as the threshold falls over the distinct scores."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.r_[np.diff(scores[order]) != 0, True]
-    ranked = np.asarray(positive, bool)[order]
-    return np.cumsum(ranked)[last], np.cumsum(~ranked)[last]
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
