@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     if not beam_flags.runs_locally(options):
         logging.set_verbosity(logging.INFO)  # a remote runner tells its job's address and state
     call = BuildCall(**flag_values(BuildCall))
-    given = (call.input_dir or call.input_csv.removesuffix(".csv")).rstrip("/")
+    given = (call.input_dir or os.path.splitext(call.input_csv)[0]).rstrip("/")
     output_dir = call.output_dir or (f"{given}-tfrecords" if given else DEFAULT_OUTPUT)
     before = dataset_dir.read_manifest(output_dir) if call.append else {}
     config = _config_from_flags(before.get("config", {}))
@@ -90,6 +90,9 @@ def _find_sources(
 ) -> Sources:
     from beam_pipelines.inputs import input_tables, sources
 
+    for name in ("path_column", "label_column", "label_separator"):
+        if getattr(call, name) and not call.input_csv:
+            raise UserError(f"--{name} needs --input_csv, the list that it is about")
     if call.input_csv:
         listed = input_tables.read_input_csv(
             call.input_csv,
@@ -97,6 +100,10 @@ def _find_sources(
             call.group_salt,
             known_classes=known_classes,
             split_names=config.split_names,
+            path_column=call.path_column,
+            label_column=call.label_column,
+            group_column="" if call.group_csv else call.group_column,
+            label_separator=call.label_separator,
         )
     else:
         if call.input_dir:
@@ -109,8 +116,8 @@ def _find_sources(
         listed = input_tables.group_by_csv(
             listed, call.group_csv, call.group_column, call.group_salt
         )
-    elif FLAGS["group_column"].present:
-        raise UserError("--group_column needs --group_csv, the table that has it")
+    elif call.group_column and not call.input_csv:
+        raise UserError("--group_column needs --group_csv or --input_csv, the table that has it")
     return listed
 
 

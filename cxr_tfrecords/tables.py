@@ -24,6 +24,9 @@ FILE_COLUMNS = (
 # Columns that hold a patient or another group whose images must share a split.
 GROUP_COLUMNS = ("group", "patientid", "subjectid")
 
+# Columns that hold a class. NIH ChestX-ray14 calls it `Finding Labels`.
+LABEL_COLUMNS = ("label", "class", "findinglabels")
+
 _DELIMITERS = ",\t;|"
 _IMAGE_NAME = re.compile(r"\.(png|jpe?g|dcm|dicom|bmp|tiff?|webp|gif)$", re.IGNORECASE)
 # Ids that name nobody, as `column_key` spells them.

@@ -93,6 +93,7 @@ def make_manifest(
             "listing": sources.listed.digest,
             "fingerprint": sources_fingerprint(parts),
             "ignored": list(sources.ignored[:_LISTED]),
+            "left_out": dict(sources.left_out),
             "appended": [],
             **_appended_sources(plan, parts, sources, before),
         },
@@ -111,12 +112,16 @@ def _appended_sources(
     appended = {
         "found": len(parts),
         "written": int((plan.outcome[plan.num_existing :] == WRITTEN).sum()),
+        "left_out": dict(sources.left_out),
         "listing": sources.listed.digest,
         "fingerprint": sources_fingerprint(parts),
     }
-    kept = ("listing", "fingerprint", "ignored")
+    kept = ("listing", "fingerprint", "ignored", "left_out")
     earlier = before["sources"]
-    return {**{name: earlier[name] for name in kept}, "appended": [*earlier["appended"], appended]}
+    return {
+        **{name: earlier[name] for name in kept if name in earlier},
+        "appended": [*earlier["appended"], appended],
+    }
 
 
 def _describe_duplicates(plan: BuildPlan, columns: Columns, config: BuildConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -106,6 +106,7 @@ class Sources:
       ignored: folders, hidden files and files of the system that were passed over (relative
         paths).
       notes: lines for the user.
+      left_out: reason -> number of rows of a list that were left out on the user's wish.
     """
 
     root: str
@@ -113,6 +114,7 @@ class Sources:
     listed: FileList
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.listed)

@@ -190,8 +190,27 @@ class BuildCall:
     input_csv: str = setting(
         "",
         _INPUT,
-        "Instead of folders, a list of images: columns path, label and, if wanted, split (official "
-        "splits are kept), group and mask. Paths are relative to --input_dir, or to the list.",
+        "Instead of folders, a list of images (CSV, XLSX or text): columns path, label and, if "
+        "wanted, split (official splits are kept), group and mask. Relative paths are below "
+        "--input_dir, or the list's folder.",
+    )
+    path_column: str = setting(
+        "",
+        _INPUT,
+        "Column of --input_csv with the files' paths or names; its number, from 1, where there is "
+        "no header. Empty: path, filename, image, Image Index, dicom_id, patientId or the like.",
+    )
+    label_column: str = setting(
+        "",
+        _INPUT,
+        "Column of --input_csv with the classes, or its number. Empty: label, class or Finding "
+        "Labels.",
+    )
+    label_separator: str = setting(
+        "",
+        _INPUT,
+        "Leave out rows of --input_csv whose label holds several findings, separated by this text "
+        "(such as '|'). Empty: each combination is a class, with a warning.",
     )
     group_csv: str = setting(
         "",
@@ -201,9 +220,9 @@ class BuildCall:
     group_column: str = setting(
         "",
         _INPUT,
-        "Column of --group_csv: images with equal values never lie in two splits. Ids that name "
-        "nobody (nan, unknown, anonymous, 0000) unite none. Empty: group, patient_id or "
-        "subject_id.",
+        "Column of --group_csv, or else of --input_csv: images with equal values never lie in two "
+        "splits. Ids that name nobody (nan, unknown, anonymous, 0000) unite none. Empty: group, "
+        "patient_id or subject_id.",
     )
     group_salt: str = setting(
         "",

@@ -149,7 +149,7 @@ def test_a_list_of_images_keeps_its_splits_and_leaks_are_refused(radiographs, tm
     with pytest.raises(UserError, match="line 3: split 'holdout'"):
         write([rows[0], [*rows[-1][:2], "holdout", ""]])
     with pytest.raises(UserError, match=r"line 3: .* is in line 2 already"):
-        write([rows[0], rows[0], rows[-1]])
+        write([rows[0], [*rows[0][:3], "other"], rows[-1]])
 
 
 def test_masks_are_stored_and_shown(radiographs, tmp_path):

@@ -1,0 +1,32 @@
+"""The words by which published data sets call their splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.splits import TEST, TRAIN, VALIDATION
+
+SPLIT_WORDS = {
+    TRAIN: ("train", "training"),
+    VALIDATION: ("validation", "val", "valid", "validate", "dev", "development"),
+    TEST: ("test", "testing"),
+}
+
+
+def split_number(word: str, names: Sequence[str], where: str) -> int:
+    """Index in `names` of the split that a word of `SPLIT_WORDS` means; -1 for an empty word.
+
+    Args:
+      names: the splits that a build makes; folds have their own names alone.
+      where: beginning of the message.
+
+    Raises:
+      UserError: the word means none of them.
+    """
+    name = word.strip().lower()
+    name = next((split for split, words in SPLIT_WORDS.items() if name in words), name)
+    if name and name not in names:
+        words = "; words such as val, dev and training are understood" if TRAIN in names else ""
+        raise UserError(f"{where} {word!r} is not one of {', '.join(names)}{words}")
+    return names.index(name) if name else -1
