@@ -29,6 +29,7 @@ ORDER = [
     "trainer.runs",
     "trainer.training trainer.deployment",
     "trainer.tpu trainer.comparison",
+    "trainer.comparison.subgroups",
     "trainer.comparison.page",
     "trainer",
     "benchmarks",

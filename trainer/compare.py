@@ -30,6 +30,7 @@ from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import TemporaryError, UserError, run_main
 from trainer.comparison import method_grid, study_cells, study_checks, study_runs
 from trainer.comparison.study_progress import announced
+from trainer.comparison.subgroups import membership
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings import table
 
@@ -126,6 +127,24 @@ flags.DEFINE_string(
     "rarest class of the training split.",
 )
 flags.DEFINE_string(
+    "subgroup_csv",
+    "",
+    "CSV or XLSX file that says what each test image is of, such as the patient's sex or the "
+    "hospital. Images are found by path, by file name or by file name without extension.",
+)
+flags.DEFINE_list(
+    "subgroup_column",
+    [],
+    "Columns of --subgroup_csv: results are shown for each of their values too, and subgroups are "
+    "compared. At most 20 values; make ranges of numbers such as ages first.",
+)
+flags.DEFINE_string(
+    "subgroup_key",
+    "",
+    "Column of --subgroup_csv with the files' names. Empty: path, filename, file or image, "
+    "whichever it has.",
+)
+flags.DEFINE_string(
     "paper_tables",
     "",
     "A paper's tables as JSON (see trainer/comparison/published_tables.py), shown beside these "
@@ -136,6 +155,9 @@ flags.DEFINE_integer("resamples", 2000, "Number of bootstrap resamples.", lower_
 
 def main(argv: list[str]) -> int:
     failed: list[str] = []
+    subgroup_table = membership.read_subgroups(
+        FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key
+    )
     if FLAGS.runs:
         if FLAGS.cells:
             raise UserError("--cells trains runs and --runs compares finished ones: give only one")
@@ -168,7 +190,7 @@ def main(argv: list[str]) -> int:
             for cell in study.cells
             if study.is_finished(cell)
         ]
-    _compare(named)
+    _compare(named, subgroup_table)
     for name in failed:
         print(f"left out, its run failed: {name}")
     return 1 if failed else 0
@@ -203,11 +225,15 @@ def _entry_name(cell: method_grid.Cell) -> str:
     return cell.method.name if one_backbone else f"{cell.method.name} ({cell.backbone})"
 
 
-def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
+def _compare(
+    named: Sequence[tuple[str, FinishedRun]], subgroup_table: membership.SubgroupTable | None
+) -> None:
     from trainer.comparison import compare_methods, confusion_matrices
     from trainer.comparison.markdown_text import markdown
     from trainer.comparison.methods import group_runs
     from trainer.comparison.page.page import write_page
+    from trainer.comparison.subgroups import text
+    from trainer.comparison.subgroups.figures import compare_subgroups
     from trainer.comparison.verdict_text import headline, verdict_lines, warnings
     from trainer.deployment import corrected_probabilities
 
@@ -231,12 +257,15 @@ def _compare(named: Sequence[tuple[str, FinishedRun]]) -> None:
             sensitivity=FLAGS.sensitivity,
             benefit_class=FLAGS.benefit_class,
         )
+    if subgroup_table:
+        with announced("comparing subgroups"):
+            content["subgroups"] = compare_subgroups(entries, content, subgroup_table)
     os.makedirs(FLAGS.study_dir, exist_ok=True)
     plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does
     files.write_json(os.path.join(FLAGS.study_dir, "comparison.json"), plain)
     path = os.path.join(FLAGS.study_dir, "comparison.md")
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        file.write(markdown(content))
+        file.write(markdown(content) + text.markdown(content))
     print("\n" + headline(content))
     for line in verdict_lines(content):
         print(f"  {line}")

@@ -107,38 +107,54 @@ def _count(mean: float) -> str:
 
 def recall(content: Mapping[str, Any]) -> Figure:
     """Recall of each class with its interval: a group of rows a class, a dot a method."""
-    names, entries = content["class_names"], content["entries"]
+    rows = {}
+    for class_name, support in zip(content["class_names"], content["test"]["counts"], strict=True):
+        tick = f"{label(class_mark(content, class_name))}\nn = {support:,}"
+        metric = f"recall/{class_name}"
+        rows[tick] = {name: one["metrics"][metric] for name, one in content["entries"].items()}
+    return dots(content, rows, "recall", "recall, test split")
+
+
+def dots(
+    content: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    metric: str,
+    title: str,
+) -> Figure:
+    """Intervals of one metric: a group of rows for each label, a dot a method.
+
+    Args:
+      rows: label -> method -> interval; methods may be missing.
+      metric, title: what the axis shows, and what stands below it.
+    """
     styles = method_styles(content)
-    step = 0.8 / len(entries)
-    figure = new_figure(8.6, 1.4 + len(names) * max(0.5, 0.17 * len(entries)))
+    step = 0.8 / len(styles)
+    figure = new_figure(8.6, 1.4 + len(rows) * max(0.5, 0.17 * len(styles)))
     axes = figure.add_subplot()
     handles = []
-    for number, (name, entry) in enumerate(entries.items()):
-        color = styles[name]["color"]
-        for row, class_name in enumerate(names):
-            one = entry["metrics"][f"recall/{class_name}"]
-            y = row + (number - (len(entries) - 1) / 2) * step
+    for number, (name, style) in enumerate(styles.items()):
+        color = style["color"]
+        # Colours are used again after the reference and this many methods.
+        marker = "os^D"[number // (len(COLORS) + 1) % 4]
+        handles.append(axes.plot([], [], marker, color=color, ms=5, label=label(name))[0])
+        for row, shown in enumerate(rows.values()):
+            one = shown.get(name)
+            if one is None or one["estimate"] is None:
+                continue
+            y = row + (number - (len(styles) - 1) / 2) * step
             if one["low"] is not None:
                 axes.plot([one["low"], one["high"]], [y, y], color=color, lw=1.6)
-            if one["estimate"] is not None:
-                # Colours are used again after the reference and this many methods.
-                marker = "os^D"[number // (len(COLORS) + 1) % 4]
-                handle = axes.plot([one["estimate"]], [y], marker, color=color, ms=5)[0]
-        handle.set_label(label(name))
-        handles.append(handle)
-    support = content["test"]["counts"]
-    ticks = [
-        f"{label(class_mark(content, c))}\nn = {n:,}" for c, n in zip(names, support, strict=True)
-    ]
-    axes.set_yticks(range(len(names)), ticks)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    for row in range(1, len(names)):
+            axes.plot([one["estimate"]], [y], marker, color=color, ms=5)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    for row in range(1, len(rows)):
         axes.axhline(row - 0.5, color="#BBBBBB", lw=0.8)
     axes.grid(visible=False, axis="y")
-    # An interval from few seeds is symmetric and may reach beyond what a share can be.
-    axes.set_xlim(max(0.0, axes.get_xlim()[0]), 1.005)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel("recall, test split")
+    if is_percent(metric):
+        # An interval from few seeds is symmetric and may reach beyond what a share can be.
+        axes.set_xlim(max(0.0, axes.get_xlim()[0]), 1.005)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel(title)
     add_legend(figure, handles)
     return figure
 

@@ -89,7 +89,7 @@ def _tripod(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[
         ("12c Model, hyperparameters, selection", _model(content, entries)),
         ("12e Performance measures", _measures(content)),
         ("12f Model updating (recalibration)", "See item 13; nothing was trained again."),
-        ("14 Fairness", BLANK),
+        ("14 Fairness", _fairness(content)),
         (
             "15 Model output",
             "A probability of each class: raw, corrected for the class shares, and with a "
@@ -140,6 +140,18 @@ def _imbalance(content: Mapping[str, Any]) -> str:
         f"to 1). How: {len(entries)} ways were compared ({handled}), in training only, after the "
         "split. Recalibration: raw probabilities, prior correction to the deployment's class "
         "shares, and a temperature fitted on validation are all reported."
+    )
+
+
+def _fairness(content: Mapping[str, Any]) -> str:
+    if "subgroups" not in content:
+        return BLANK
+    columns = content["subgroups"]["columns"]
+    listed = "; ".join(f"{name} ({', '.join(one['subgroups'])})" for name, one in columns.items())
+    return (
+        f"Section Subgroups: {TITLES[content['primary']]} and recall by {listed}, with intervals, "
+        "and differences between subgroups. Why these subgroups, and what was done about "
+        "differences: to be filled in by the authors."
     )
 
 

@@ -31,6 +31,7 @@ from trainer.comparison.page.results import (
     training,
     verdict,
 )
+from trainer.comparison.page.subgroups import subgroups
 from trainer.comparison.text import design_line
 
 FILE_NAME = "comparison.html"
@@ -149,6 +150,8 @@ def _sections(
     yield "results", "Results", results(content)
     yield "confusion", "Confusion matrices", confusion(content)
     yield "recall", "Recall by class", recall(content)
+    if "subgroups" in content:
+        yield "subgroups", "Subgroups", subgroups(content)
     yield "training", "Training", training(content, entries)
     yield (
         "sampling",
