@@ -18,10 +18,13 @@ One row for each image:
   calibrated_CLASS      the same at a temperature fitted on validation (Guo et al. 2017): use this
                         one as a probability
   above_threshold_CLASS 1 if raw_CLASS reaches the threshold that has --sensitivity on validation
+  in_set_CLASS          1 if the class cannot be excluded: of the images of each class, --coverage
+                        have it in their set, if they are like those of validation
+                        (class-conditional conformal prediction, Vovk 2012)
 
-With several models, --model=RUN1,RUN2, probabilities are their means, above_threshold is that of
-the majority, and a column disagreement gives the largest standard deviation between the models of
-a class's calibrated probability.
+With several models, --model=RUN1,RUN2, probabilities are their means, above_threshold and in_set
+are what most models say, and a column disagreement gives the largest standard deviation between
+the models of a class's calibrated probability.
 
 This is a research tool and not a medical device.
 """
@@ -55,6 +58,13 @@ flags.DEFINE_float(
     "sensitivity",
     0.95,
     "Sensitivity on validation of the thresholds behind above_threshold.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+flags.DEFINE_float(
+    "coverage",
+    0.9,
+    "Share of the images of each class whose set holds it, see in_set.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
@@ -97,7 +107,12 @@ def _load(paths: list[str]) -> list[Classifier]:
     classifiers: list[Classifier] = []
     for path in paths:
         prior = parse_deploy_prior(FLAGS.deploy_prior, read_run(path).class_names)
-        one = Classifier.load(path, deploy_prior=prior, sensitivity=FLAGS.sensitivity)
+        one = Classifier.load(
+            path,
+            deploy_prior=prior,
+            sensitivity=FLAGS.sensitivity,
+            coverage=FLAGS.coverage,
+        )
         first = classifiers[0] if classifiers else one
         if (one.class_names, one.reading) != (first.class_names, first.reading):
             raise UserError(

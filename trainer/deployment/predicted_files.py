@@ -135,6 +135,7 @@ def _settings(classifiers: Sequence[Classifier], source: str) -> dict[str, Any]:
         ],
         "target": [one.deployment.target.tolist() for one in classifiers],
         "thresholds": [one.thresholds.tolist() for one in classifiers],
+        "set_thresholds": [one.set_thresholds.tolist() for one in classifiers],
     }
 
 
@@ -145,6 +146,7 @@ def _header(classifiers: Sequence[Classifier]) -> list[str]:
         columns += [f"logit_{name}" for name in names]
     columns += [f"{variant}_{name}" for variant in _VARIANTS for name in names]
     columns += [f"above_threshold_{name}" for name in names]
+    columns += [f"in_set_{name}" for name in names]
     return columns if len(classifiers) == 1 else [*columns, "disagreement"]
 
 
@@ -204,8 +206,11 @@ def _batches(
 def _write_rows(file: IO[str], names: Sequence[str], answers: Sequence[Answers]) -> None:
     """Appends a batch; floats have as many digits as are needed to read float32 back."""
     means = {v: np.mean([one.probabilities[v] for one in answers], axis=0) for v in _VARIANTS}
-    above = np.mean([one.above_threshold for one in answers], axis=0) > 0.5  # most of the models
-    columns = [*(means[variant].astype(np.float32) for variant in _VARIANTS), above.astype(int)]
+    # Of several models, what most of them say.
+    above = np.mean([one.above_threshold for one in answers], axis=0) > 0.5
+    in_set = np.mean([one.in_set for one in answers], axis=0) > 0.5
+    columns = [means[variant].astype(np.float32) for variant in _VARIANTS]
+    columns += [above.astype(int), in_set.astype(int)]
     classes = means["raw"].argmax(axis=1)
     if len(answers) == 1:
         columns.insert(0, answers[0].logits)

@@ -14,13 +14,14 @@ from cxr_tfrecords import dataset_dir, images
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
-from trainer.evaluation import calibration
+from trainer.evaluation import calibration, conformal
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import run_directory
 from trainer.runs.finished_run import FinishedRun, read_run
 
 SENSITIVITY = 0.95
+COVERAGE = 0.9
 # A pixel is coloured if its channels differ by more than this many levels of 255. Scanned films
 # have a tint, and marks on a radiograph may be coloured: only an image with many such pixels is a
 # photograph.
@@ -39,12 +40,15 @@ class Answers:
         `corrected_probabilities.VARIANTS`; each float64 [n, classes], rows sum to 1.
       above_threshold: bool [n, classes], whether the raw probability of a class reaches the
         threshold that was chosen for it on validation. False for a class without a threshold.
+      in_set: bool [n, classes], the classes that cannot be excluded: for images of each class, the
+        set holds it with the wanted coverage, see `evaluation.conformal`.
     """
 
     class_names: tuple[str, ...]
     logits: np.ndarray
     probabilities: dict[str, np.ndarray]
     above_threshold: np.ndarray
+    in_set: np.ndarray
 
     @property
     def classes(self) -> list[str]:
@@ -61,11 +65,17 @@ class Classifier:
       answers.classes, answers.probabilities["calibrated"]
     """
 
-    def __init__(self, run: FinishedRun, deployment: Deployment, sensitivity: float) -> None:
+    def __init__(
+        self, run: FinishedRun, deployment: Deployment, sensitivity: float, coverage: float
+    ) -> None:
+        validation = run.predictions("validation")
         self.path = run.path
         self.class_names = tuple(run.class_names)
         self.deployment = deployment
-        self.thresholds = _choose_thresholds(run.predictions("validation"), sensitivity)
+        self.thresholds = _choose_thresholds(validation, sensitivity)
+        self.set_thresholds = conformal.choose_thresholds(
+            validation.labels, validation.probabilities, coverage, validation.groups
+        )
         self.reading = _reading(run)
         # Always whole batches of this size: on one CPU, logits are those of the run to the bit.
         self.batch_size = run.config.batch_size
@@ -79,6 +89,7 @@ class Classifier:
         *,
         deploy_prior: Sequence[float] | None = None,
         sensitivity: float = SENSITIVITY,
+        coverage: float = COVERAGE,
     ) -> Classifier:
         """Loads the model of a finished run.
 
@@ -86,6 +97,7 @@ class Classifier:
           deploy_prior: class shares where the model is used, in label order and any scale; None:
             those of the training split before any balancing.
           sensitivity: of the thresholds, which are chosen on the run's validation predictions.
+          coverage: probability with which a set holds the true class, also from validation.
 
         Raises:
           UserError: `run_dir` is not a finished run whose model was kept, the model needs lung
@@ -97,7 +109,7 @@ class Classifier:
                 f"{run.path} was trained with --mask={run.config.mask}, and a single file has no "
                 "lung mask: use a run without --mask"
             )
-        return cls(run, plan_deployment(run, deploy_prior), sensitivity)
+        return cls(run, plan_deployment(run, deploy_prior), sensitivity, coverage)
 
     def read(self, source: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
         """Reads one image as the build of the training data did.
@@ -152,6 +164,7 @@ class Classifier:
             logits=logits,
             probabilities={name: np.exp(values) for name, values in variants.items()},
             above_threshold=log_odds(given.log_probabilities) >= self.thresholds,
+            in_set=conformal.prediction_sets(given.probabilities, self.set_thresholds),
         )
 
     def _batch_logits(self, pixels: np.ndarray) -> np.ndarray:

@@ -127,6 +127,17 @@ def test_thresholds_have_the_wanted_sensitivity_on_validation(trained):
     assert (everything.thresholds >= one.thresholds).all()
 
 
+def test_sets_have_the_wanted_coverage_on_validation(trained):
+    validation = read_predictions(f"{trained.run_dir}/predictions_validation.csv")
+    one = Classifier.load(trained.run_dir, coverage=0.7)
+    for c, count in enumerate(COUNTS["validation"]):
+        own = validation.probabilities[validation.labels == c, c]
+        assert (own >= one.set_thresholds[c]).mean() >= 0.7
+        assert (one.set_thresholds[c] == 0) == (count < 3)
+    everywhere = Classifier.load(trained.run_dir, coverage=0.9)  # too few images for 90%
+    assert everywhere.predict([np.full((9, 9), 77, np.uint8)]).in_set.all()
+
+
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
