@@ -16,7 +16,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.dataset import commit
 from beam_pipelines.dataset.existing_rows import CombinedRows, ExistingRows, read_existing_rows
-from beam_pipelines.dataset.manifest import make_manifest, write_sources
+from beam_pipelines.dataset.manifest import make_manifest
+from beam_pipelines.dataset.source_list import write_sources
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, in_blocks
 from beam_pipelines.job import BuildResult
 from beam_pipelines.planning.plan import BuildPlan, plan_build
@@ -27,6 +28,7 @@ from beam_pipelines.settings.config import BuildConfig, salt_id
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 
 _HASHING_THREADS = 8  # mostly waiting for the disk or the store
@@ -96,6 +98,13 @@ def _refuse_other_settings(output_dir: str, before: dict[str, Any], config: Buil
         raise UserError(
             f"--append: {output_dir} was built with other settings:{lines}\n"
             "leave these flags out, or build a new --output_dir from all data"
+        )
+    changes = rules.changes_since(before.get("pixel_rules", 1))
+    if changes:
+        lines = "".join(f"\n  {line}" for line in changes)
+        raise UserError(
+            f"--append: {output_dir} was built with other rules for pixels, by which its images "
+            f"and the new ones would differ:{lines}\nbuild a new --output_dir from all data"
         )
     if config.balance_splits:
         raise UserError(

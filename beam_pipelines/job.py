@@ -17,8 +17,8 @@ from beam_pipelines.dataset.manifest import (
     sources_fingerprint,
     unexpected_files,
     write_metadata,
-    write_sources,
 )
+from beam_pipelines.dataset.source_list import write_sources
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.planning.plan import plan_build
 from beam_pipelines.running import workdir
@@ -28,6 +28,7 @@ from beam_pipelines.settings.config import BuildConfig, salt_id
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files, tfds_metadata
+from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 
 
@@ -117,7 +118,8 @@ def _earlier_build(
     earlier, state = None, None
     if files.exists(files.join(output_dir, dataset_dir.MANIFEST)):
         earlier = dataset_dir.read_manifest(output_dir)
-        state = {"config": earlier["config"], **earlier["sources"]}
+        made = {"config": earlier["config"], "pixel_rules": earlier.get("pixel_rules", 1)}
+        state = {**made, **earlier["sources"]}
     elif files.exists(scratch.state) and files.names(output_dir) - {workdir.FOLDER}:
         # Until the first shard is written, other settings do no harm: part files are named after
         # their settings.
@@ -135,13 +137,15 @@ def _earlier_build(
 def _start(scratch: Scratch, sources: Sources, config: BuildConfig) -> None:
     """Makes the scratch folder, and writes down what is built, for a later --resume."""
     scratch.make()
-    files.write_json(scratch.state, {"config": config.to_json(), "listing": sources.listed.digest})
+    made = {"config": config.to_json(), "pixel_rules": rules.VERSION}
+    files.write_json(scratch.state, {**made, "listing": sources.listed.digest})
 
 
 def _refuse_other_build(
     output_dir: str, state: dict[str, Any], sources: Sources, config: BuildConfig
 ) -> None:
     differences = config.differences(state["config"])
+    differences += rules.changes_since(state.get("pixel_rules", 1))
     if state.get("appended"):
         differences.append("images were appended since: --append adds more")
     elif state["listing"] != sources.listed.digest:

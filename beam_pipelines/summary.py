@@ -42,6 +42,7 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
         *(f"  {one['file']}: {one['reason']}" for one in rejected[:5]),
         *(["  … all of them are in sources.csv"] if len(rejected) > 5 else []),
         *(f"set aside {n:,}: {reason}" for reason, n in sources["set_aside"].items()),
+        *_describe_warnings(manifest.get("warnings", {})),
         *_describe_duplicates(manifest["duplicates"]),
         *stats.describe(output_dir),
         f"{size / 1e6:,.1f} MB in {len(shards)} shards, in {output_dir}",
@@ -52,6 +53,14 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
     else:
         lines.append("up to date: nothing was written")
     return "\n".join(lines)
+
+
+def _describe_warnings(warnings: dict[str, Any]) -> list[str]:
+    return [
+        f"warning: {text}: {one['files']:,} files ({', '.join(one['first'][:5])}"
+        f"{', …' if one['files'] > 5 else ''}); column warning of sources.csv has all"
+        for text, one in warnings.items()
+    ]
 
 
 def _describe_duplicates(duplicates: dict[str, Any]) -> list[str]:

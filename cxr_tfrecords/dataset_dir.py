@@ -32,12 +32,13 @@ MANIFEST = "manifest.json"
 SOURCES = "sources.csv"
 SCRATCH = ".build"  # folder of a build that is not finished, see beam_pipelines.running.workdir
 # sources.csv has one row for each source file. `shard` is empty if the image was not written, and
-# `reason` says why. `group` is the same for images that must be in one split, and `tied_by` says
-# why. `given_group` (of an input table) and `patient` (of a DICOM file) are salted hashes.
+# `reason` says why. `pixel_steps` is what was done to its pixels, and `warning` why to look at it.
+# `group` is the same for images that must be in one split, and `tied_by` says why. `given_group`
+# (of an input table) and `patient` (of a DICOM file) are salted hashes.
 SOURCE_COLUMNS = (
     *("class", "split", "shard", "filename", "num_bytes", "sha256", "height", "width", "format"),
-    *("mode", "pixel_digest", "stored_digest", "near_hash", "group", "tied_by", "given_group"),
-    *("patient", "reason"),
+    *("mode", "pixel_steps", "pixel_digest", "stored_digest", "near_hash", "group", "tied_by"),
+    *("given_group", "patient", "warning", "reason"),
 )
 
 

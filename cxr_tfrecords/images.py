@@ -18,7 +18,7 @@ import xxhash
 from PIL import Image
 
 from cxr_tfrecords.decoding import dicom, jpeg, other_formats, png
-from cxr_tfrecords.decoding.result import BadImageError, Decoded
+from cxr_tfrecords.decoding.result import TRANSPARENT, BadImageError, Decoded
 from cxr_tfrecords.tables import is_unknown_id
 
 # Our own --max_pixels check replaces Pillow's, which warns on stderr or raises by size class.
@@ -61,6 +61,16 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     if data.startswith(jpeg.START):
         return jpeg.decode_jpeg(data, max_pixels)
     return other_formats.decode_other(data, max_pixels)
+
+
+def warning_of(decoded: Decoded) -> str:
+    """Why somebody should look at an image that can be used; '' if there is no reason."""
+    if TRANSPARENT in decoded.steps:
+        return TRANSPARENT
+    first = decoded.pixels[:1, :1]
+    # Most images differ in their first row: the others are compared only if it is flat.
+    flat = (decoded.pixels[:1] == first).all() and (decoded.pixels == first).all()
+    return "all pixels have one value" if flat else ""
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

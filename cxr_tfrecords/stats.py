@@ -31,7 +31,8 @@ from cxr_tfrecords.statistics.sources import (
 
 FORMAT = "cxr-stats/1"
 NUMBERS, PAGE = "stats.json", "stats.html"
-_SAMPLES = 6
+_SAMPLES = 6  # of each class
+_WARNED = 50  # files that the page names for each warning
 
 _NEEDED = (
     *("class_names", "image", "counts", "prevalence", "pixels", "statistics", "fingerprint"),
@@ -179,6 +180,10 @@ def collect(manifest: Mapping[str, Any], sources: SourceTable) -> dict[str, Any]
             "shown": choose_groups(sources, list(duplicates["label_conflicts"])),
         },
         "rejected": describe_rejected(sources, source_counts["set_aside"]),
+        "warnings": {
+            text: {"files": one["files"], "first": one["first"][:_WARNED]}
+            for text, one in sorted(manifest.get("warnings", {}).items())
+        },
         "shortcut": measure_shortcut(sources),
     }
 

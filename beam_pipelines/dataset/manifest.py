@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from beam_pipelines.dataset.existing_rows import ExistingRows
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.planning.grouping import (
     GROUP_REASONS,
-    OUTCOME_REASONS,
     REJECTED,
     WRITTEN,
     Columns,
@@ -23,15 +20,12 @@ from beam_pipelines.planning.plan import BuildPlan, describe_set_aside
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards.parts import Parts
 from cxr_tfrecords import __version__, dataset_dir, files, splits, stats, tfds_metadata
+from cxr_tfrecords.decoding import rules
 
 # Packages that can change a stored byte.
 _BYTE_SHAPERS = ("opencv-python-headless", "pillow", "simplejpeg", "numpy")
 # The manifest names at most this many groups and rejected files; sources.csv names all.
 _LISTED = 1000
-
-_SOURCE_COLUMNS = ("num_bytes", "sha256", "height", "width", "format", "mode")
-_DIGEST_COLUMNS = ("pixels", "stored", "near")
-_GROUP_COLUMNS = ("tie", "patient")
 
 
 def sources_fingerprint(parts: Parts) -> str:
@@ -73,6 +67,7 @@ def make_manifest(
             "cxr_tfrecords": __version__,
             **{name: importlib.metadata.version(name) for name in _BYTE_SHAPERS},
         },
+        "pixel_rules": rules.VERSION,
         "class_names": list(plan.class_names),
         "class_slugs": list(plan.class_slugs),
         "image": image,
@@ -98,9 +93,21 @@ def make_manifest(
             **_appended_sources(plan, parts, sources, before),
         },
         "rejected": [{"file": n, "reason": r} for n, r in zip(names, reasons, strict=True)],
+        "warnings": _warnings(columns),
         "duplicates": _describe_duplicates(plan, columns, config),
         "split_proof": _split_proof(plan, config),
     }
+
+
+def _warnings(columns: Columns) -> dict[str, Any]:
+    """Warning -> how many files have it, and the names of the first."""
+    texts = columns.strings("warning", np.arange(len(columns)))
+    result = {}
+    for text in sorted(set(texts) - {""}):
+        rows = np.array([row for row, one in enumerate(texts) if one == text])
+        names = columns.strings("filename", rows[:_LISTED])
+        result[text] = {"files": len(rows), "first": names}
+    return result
 
 
 def _appended_sources(
@@ -244,59 +251,6 @@ def write_metadata(output_dir: str, manifest: dict[str, Any], *, page: bool = Tr
     else:
         stats.remove(output_dir)
     files.write_json(files.join(output_dir, dataset_dir.MANIFEST), manifest)
-
-
-def write_sources(
-    path: str,
-    plan: BuildPlan,
-    parts: Parts,
-    existing: ExistingRows | None = None,
-    renamed: Mapping[str, str] | None = None,
-) -> None:
-    """Writes the source list.
-
-    Args:
-      existing: rows of the data set that was appended to; renamed: its shards' new names.
-    """
-    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(dataset_dir.SOURCE_COLUMNS)
-        if existing is not None:
-            writer.writerows(_existing_rows(plan, existing, renamed or {}))
-        writer.writerows(_new_rows(plan, parts))
-
-
-def _existing_rows(
-    plan: BuildPlan, existing: ExistingRows, renamed: Mapping[str, str]
-) -> Iterator[Sequence[str]]:
-    for row, one in enumerate(existing.table.to_pylist()):
-        one |= {"shard": renamed.get(one["shard"], one["shard"]), "tied_by": plan.tied_by(row)}
-        yield [one[column] for column in dataset_dir.SOURCE_COLUMNS]
-
-
-def _new_rows(plan: BuildPlan, parts: Parts) -> Iterator[list[Any]]:
-    shard_of = np.full(len(plan.outcome), -1, np.int64)
-    for number, shard in enumerate(plan.shards):
-        shard_of[shard.rows] = number
-    row = plan.num_existing
-    columns = ["filename", "reason", *_SOURCE_COLUMNS, *_DIGEST_COLUMNS, *_GROUP_COLUMNS]
-    for table in parts.tables(columns):
-        for one in table.to_pylist():
-            target = plan.shards[shard_of[row]] if shard_of[row] >= 0 else None
-            usable = plan.outcome[row] != REJECTED
-            yield [
-                plan.class_names[plan.labels[row]],
-                target.split if target else "",
-                target.file if target else "",
-                one["filename"],
-                *("" if one[c] is None else one[c] for c in _SOURCE_COLUMNS),
-                *(one[c].hex() if usable else "" for c in _DIGEST_COLUMNS),
-                plan.group_id(row) if usable else "",
-                plan.tied_by(row),
-                *(one[c].hex() if any(one[c]) else "" for c in _GROUP_COLUMNS),
-                one["reason"] or OUTCOME_REASONS[plan.outcome[row]],
-            ]
-            row += 1
 
 
 def unexpected_files(output_dir: str) -> list[str]:

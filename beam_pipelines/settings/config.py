@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from cxr_tfrecords import __version__, enhance, images, near_duplicates, settings, splits
+from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.settings import setting
 
@@ -160,8 +161,9 @@ class BuildConfig:
         return {**dataclasses.asdict(self), "balance_splits": list(self.balance_splits)}
 
     def inspection_settings(self) -> dict[str, Any]:
-        """The settings that change the records of the first pass, and the software's version."""
-        return {"version": __version__, **{name: getattr(self, name) for name in _INSPECTION}}
+        """The settings that change the records of the first pass, and the software's versions."""
+        versions = {"version": __version__, "pixel_rules": rules.VERSION}
+        return {**versions, **{name: getattr(self, name) for name in _INSPECTION}}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Lines `--flag: theirs -> ours` for each setting that differs from another build's."""

@@ -81,6 +81,8 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         "pixels": bytes(16),
         "stored": bytes(16),
         "near": bytes(32),
+        "pixel_steps": "",
+        "warning": "",
         "reason": "",
     }
     try:
@@ -89,6 +91,7 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         decoded = images.decode(data, max_pixels=work.config.max_pixels)
         height, width = decoded.pixels.shape[:2]
         row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
+        row |= {"pixel_steps": "; ".join(decoded.steps), "warning": images.warning_of(decoded)}
         if decoded.patient and work.config.patient_ids:
             patient = f"{decoded.issuer}/{decoded.patient}"
             row["patient"] = bytes.fromhex(group_digest(patient, work.salt))

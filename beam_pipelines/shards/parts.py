@@ -37,6 +37,8 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("format", pa.large_string()),
         ("mode", pa.large_string()),
+        ("pixel_steps", pa.large_string()),  # what was done to the pixels, in words
+        ("warning", pa.large_string()),  # why to look at the file; empty: no reason
         ("split", pa.int8()),  # given by the user, index into splits.SPLITS; -1: none
         ("tie", pa.binary(16)),  # digest of a table's patient or the like; zeros: none
         ("patient", pa.binary(16)),  # digest of the patient that the file itself names

@@ -23,6 +23,7 @@ from cxr_tfrecords.pages.html import (
 )
 from cxr_tfrecords.splits import split_names
 from cxr_tfrecords.statistics import shortcut
+from cxr_tfrecords.statistics.page_files import describe_sources, list_not_written, list_warnings
 
 _FEATURES = {
     "format": "file format",
@@ -57,11 +58,12 @@ def render(
         _summarize(numbers),
         _shortcut(numbers["shortcut"], len(names)),
         _counts(numbers),
-        _files(numbers["files"], plots),
+        describe_sources(numbers["files"], plots),
         _intensity(numbers, plots),
         _samples(numbers["samples"], thumbnails),
         _duplicates(numbers["duplicates"], thumbnails),
-        _rejected(numbers),
+        list_warnings(numbers["warnings"]),
+        list_not_written(numbers),
     )
     body = "\n".join(line for section in sections for line in section)
     return document(title, body)
@@ -180,30 +182,6 @@ def _counts(numbers: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def _files(sources: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str]:
-    yield heading("Source files")
-    rows = []
-    for name, one in sources.items():
-        sizes = "; ".join(f"{h} × {w}: {count:,}" for h, w, count in one["sizes"][:5])
-        more = one["num_sizes"] - len(one["sizes"][:5])
-        quartiles = " / ".join(f"{one['bytes'][q] / 1000:,.1f}" for q in ("q1", "median", "q3"))
-        rows.append(
-            [
-                name,
-                _tally(one["formats"]),
-                _tally(one["modes"]),
-                sizes + (f"; {more:,} more sizes" if more else ""),
-                quartiles,
-            ]
-        )
-    header = ["class", "format", "mode", "height × width, most common", "quartiles of kB"]
-    yield table(header, rows, texts=4)
-    yield plot(plots["bytes"], "File sizes by class")
-    if "sizes" in plots:
-        yield plot(plots["sizes"], "Height and width of the sources by class")
-        yield paragraph("The larger a mark, the larger the share of its class.", "quiet")
-
-
 def _intensity(numbers: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str]:
     yield heading("Intensities")
     yield plot(plots["intensity"], "Histograms of the gray values by class")
@@ -275,26 +253,3 @@ def _member(one: Mapping[str, str], thumbnail: Thumbnail | None) -> str:
     state = one["split"] or f"not written: {one['reason']}"
     reasons = ", ".join(_GROUP_REASONS[reason] for reason in one["tied_by"].split("+"))
     return figure(thumbnail, [one["filename"], one["class"], state, reasons])
-
-
-def _rejected(numbers: Mapping[str, Any]) -> Iterable[str]:
-    rejected, aside = numbers["rejected"], numbers["sources"]["set_aside"]
-    yield heading("Files that were not written")
-    if not rejected["files"] and not aside:
-        yield paragraph("None.")
-    rows = [["rejected", one["reason"], f"{one['files']:,}"] for one in rejected["reasons"]]
-    rows += [["set aside", reason, f"{count:,}"] for reason, count in aside.items()]
-    if rows:
-        yield table(["", "reason", "files"], rows, texts=2)
-    if (more := rejected["num_reasons"] - len(rejected["reasons"])) > 0:
-        yield paragraph(f"… and {more:,} more reasons.")
-    if rejected["first"]:
-        listed = [[one["file"], one["reason"]] for one in rejected["first"]]
-        yield table(["rejected file", "reason"], listed, texts=2)
-    if (more := rejected["files"] - len(rejected["first"])) > 0:
-        yield paragraph(f"… and {more:,} more, in sources.csv.")
-
-
-def _tally(counts: Mapping[str, int]) -> str:
-    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-    return "; ".join(f"{value}: {count:,}" for value, count in ordered)
