@@ -65,7 +65,7 @@ def _embed(svg: str, name: str, alt: str) -> str:
     opening = (
         f'<svg class="picture" id="picture-{html.escape(name)}" viewBox="{box[1]}" role="img" '
         f'aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'style="max-width:{width * 4 / 3:.0f}px;min-width:{min(width * 4 / 3, 560):.0f}px">'
+        f'style="max-width:{width * 4 / 3:.0f}px">'
     )
     return f"{opening}<title>{label}</title>{rest.strip()}"
 

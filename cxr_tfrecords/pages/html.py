@@ -32,7 +32,7 @@ tr.total td { font-weight: 600; }
 .amber { background: #fff4e0; border-color: #d98200; }
 .green { background: #e9f5ec; border-color: #2e7d32; }
 .gray { background: #f2f2f2; border-color: #888; }
-.plot { display: block; width: 100%; min-width: 560px; max-width: 860px; margin: 8px 0; }
+.plot { display: block; width: 100%; max-width: 860px; margin: 8px 0; }
 .row, .groups { display: flex; flex-wrap: wrap; gap: 12px; }
 .group { border: 1px solid #ddd; border-radius: 4px; padding: 10px 12px; }
 .conflict { border-color: #c62828; }

@@ -123,6 +123,11 @@ def test_page_needs_nothing_from_outside(page):
     assert "@import" not in page
 
 
+def test_pictures_scale_down_to_the_width_of_a_telephone(page):
+    assert page.count('<svg class="picture"') == 9
+    assert not re.findall(r"min-width:\s*\d{3,}px", page)
+
+
 def test_ids_of_the_page_differ_and_pictures_refer_to_their_own(page):
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))

@@ -49,6 +49,7 @@ small { font-size: .8rem; opacity: .85; }
 th { white-space: normal; vertical-align: bottom; }
 thead th:not(.text) { min-width: 5.5em; overflow-wrap: break-word; }
 th.text:first-child, td.text:first-child { position: sticky; left: 0; background: #fff; }
+td.text:last-child { overflow-wrap: anywhere; }
 details { margin: 10px 0; }
 summary { cursor: pointer; font-weight: 600; }
 .blank { color: #8a5a00; font-style: italic; }
@@ -88,7 +89,6 @@ figure.several img { width: 136px; height: 136px; }
   th.text:first-child, td.text:first-child { position: static; background: none; }
   table { font-size: 8pt; }
   th, td { padding-right: 6px; white-space: normal; border-color: #ddd; }
-  .picture { min-width: 0 !important; }
   .box { print-color-adjust: exact; -webkit-print-color-adjust: exact; color: #222; }
   .red { background: #fdecea; } .green { background: #e9f5ec; } .gray { background: #f2f2f2; }
   .quiet, small { color: #444; }
