@@ -140,4 +140,6 @@ def _synthetic(scale: float) -> str:
 
 
 if __name__ == "__main__":
-    run_main(main, known_only=True)  # what is left goes to Beam
+    # Unknown flags go to Beam.
+    kept = "finished work is kept, run the same command again to go on"
+    run_main(main, known_only=True, interrupted=kept)

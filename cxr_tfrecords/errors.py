@@ -1,9 +1,12 @@
 """Mistakes that a user can mend, and how every command of ours reports them."""
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from absl import app, flags
 
@@ -47,8 +50,35 @@ def first_line(error: BaseException, length: int | None = None) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
 
 
+def _end_on_signals(state: str) -> None:
+    """Lets SIGINT (Ctrl-C) and SIGTERM end the process at once, with a line and an exit code.
+
+    For commands whose files are whole or absent at every moment. An exception would go through
+    the threads of Beam and other libraries, which print it and replace the exit code.
+
+    Args:
+      state: what is kept and what to do, the end of the line.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        name = "interrupted" if number == signal.SIGINT else "SIGTERM"
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        # os.write and not print, because the signal may have interrupted a print.
+        os.write(2, f"\n{name}: {state}\n".encode())
+        os._exit(130 if number == signal.SIGINT else EXIT_TEMPORARY)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, end)
+
+
 def run_main(
-    main: Callable[[list[str]], int | None], *, known_only: bool = False, arguments: bool = False
+    main: Callable[[list[str]], int | None],
+    *,
+    known_only: bool = False,
+    arguments: bool = False,
+    interrupted: str = "",
 ) -> None:
     """Runs an entry point under absl; a user's mistake becomes one line and its exit code.
 
@@ -57,6 +87,7 @@ def run_main(
         code; None is 0.
       known_only: leave unknown flags among main's arguments instead of refusing them.
       arguments: main takes others than flags; without, and without `known_only`, any is refused.
+      interrupted: of a command that may end at any moment: what it says at Ctrl-C and SIGTERM.
     """
 
     def parse_flags(argv: list[str]) -> list[str]:
@@ -77,6 +108,8 @@ def run_main(
     def reported(argv: list[str]) -> int:
         # absl shows what is of interest; that matplotlib lists fonts on its first use is not.
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
+        if interrupted:
+            _end_on_signals(interrupted)
         try:
             if argv[1:] and not (arguments or known_only):
                 raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")

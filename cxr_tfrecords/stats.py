@@ -241,4 +241,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, arguments=True)
+    run_main(main, arguments=True, interrupted="nothing was damaged, run the same command again")

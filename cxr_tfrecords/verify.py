@@ -244,4 +244,4 @@ if __name__ == "__main__":
         "Bits of 256 in which the hashes of near-duplicates may differ. Default: as built. -1: "
         "look for none.",
     )
-    run_main(main, arguments=True)
+    run_main(main, arguments=True, interrupted="nothing was changed, run the same command again")

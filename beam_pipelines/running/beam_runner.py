@@ -109,7 +109,7 @@ def _local_runner(options: PipelineOptions) -> tuple[Any, PipelineOptions]:
     if options.view_as(DirectOptions).direct_running_mode != "multi_processing":
         return fn_runner.FnApiRunner(), options
     # The same processes as Beam would start, but by a command of ours: see `local_worker`.
-    command = f"{shlex.quote(sys.executable)} -m beam_pipelines.running.local_worker"
+    command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.running.local_worker"
     environment = SubprocessSDKEnvironment.from_command_string(command)
     options = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
     options.view_as(DirectOptions).direct_running_mode = "in_memory"  # would replace the command

@@ -38,3 +38,19 @@ def test_the_first_use_of_matplotlib_on_a_machine_logs_nothing(tmp_path):
     assert done.returncode == 0
     assert list(tmp_path.glob("fontlist*.json"))
     assert "font_manager" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75)])
+def test_a_signal_ends_a_command_that_may_end_at_any_moment(name, code):
+    main = f"""
+def main(argv):
+    import os, signal
+    print("begun")
+    try:
+        os.kill(os.getpid(), signal.{name})
+    except BaseException:
+        print("no library may catch it")"""
+    done = _run(main, "run_main(main, interrupted='all is kept')")
+    said = {"SIGINT": "interrupted", "SIGTERM": "SIGTERM"}[name]
+    assert (done.returncode, done.stdout) == (code, "begun\n")
+    assert done.stderr == f"\n{said}: all is kept\n"
