@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -41,10 +40,10 @@ class ShardTask:
 
 
 def save_members(path: str, members: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, members)
+    """Writes the rows without a header: Python 3.11 fails at times when two threads parse the one
+    of `np.load` ("AST constructor recursion depth mismatch")."""
     with files.replacing(path) as temporary, files.open_file(temporary, "wb") as file:
-        file.write(buffer.getvalue())
+        file.write(members.astype(MEMBER).tobytes())
 
 
 class WriteShard(beam.DoFn):
@@ -66,7 +65,7 @@ class WriteShard(beam.DoFn):
         yield element.shard_path
 
     def _write(self, task: ShardTask) -> dict[str, Any]:
-        members = np.load(io.BytesIO(files.read_bytes(task.plan_path)))
+        members = np.frombuffer(files.read_bytes(task.plan_path), MEMBER)
         digest = hashlib.sha256()
 
         def serialized() -> Iterator[bytes]:
