@@ -12,7 +12,8 @@ may work on one study, on one machine or on a shared disk: no run is trained twi
 
   python -m trainer.compare --runs='runs/*' --study_dir=STUDY
 
-compares finished runs instead, also ones made on several machines. Exit codes: 0 done, 1 some runs
+compares finished runs instead, also ones made on several machines. Runs of several test folds are
+compared on the images of all folds, as with --folds. Exit codes: 0 done, 1 some runs
 failed and are left out, 2 a mistake to correct, 75 stopped by SIGTERM or not all runs finished,
 130 stopped by Ctrl-C.
 """
@@ -26,7 +27,7 @@ from typing import Any
 
 from absl import flags
 
-from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import TemporaryError, UserError, run_main
 from trainer.comparison import method_grid, study_cells, study_checks, study_runs
 from trainer.comparison.study_progress import announced
@@ -42,6 +43,13 @@ flags.DEFINE_integer(
     None,
     "For a data set that was built with --folds: the fold that is the test split of all runs.",
     lower_bound=0,
+)
+flags.DEFINE_bool(
+    "folds",
+    False,
+    "For a data set that was built with --folds: every method and seed is trained once with each "
+    "fold as the test split, and the test images of all folds are compared together, each once a "
+    "seed.",
 )
 flags.DEFINE_string(
     "study_dir", "runs/study", "Folder for the results; runs go to its subfolder runs."
@@ -155,6 +163,7 @@ flags.DEFINE_integer("resamples", 2000, "Number of bootstrap resamples.", lower_
 
 def main(argv: list[str]) -> int:
     failed: list[str] = []
+    left_out: list[method_grid.Cell] = []
     subgroup_table = membership.read_subgroups(
         FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key
     )
@@ -166,6 +175,11 @@ def main(argv: list[str]) -> int:
                 f"unknown flag {argv[1]!r}: with --runs nothing is trained, so leave it out"
             )
         named = method_grid.find_runs(FLAGS.runs)
+        if FLAGS.folds and len({run.config.fold for _, run in named}) < 2:
+            raise UserError(
+                "--folds compares the images of all folds, but all runs of --runs have the same "
+                "test fold or none: name runs of the other folds too, or leave --folds out"
+            )
     else:
         study = _make_study(argv[1:])
         cells = study.part(*study_cells.parse_part(FLAGS.cells))
@@ -185,14 +199,14 @@ def main(argv: list[str]) -> int:
                 f"nothing is compared yet, another process trains {', '.join(elsewhere)}"
             )
         study_checks.check_same_study(study)  # another process may have added runs meanwhile
-        named = [
-            (_entry_name(cell), read_run(study.run_dir(cell)))
-            for cell in study.cells
-            if study.is_finished(cell)
-        ]
+        compared = study.comparable()
+        left_out = [c for c in study.cells if c not in compared and study.is_finished(c)]
+        named = [(_entry_name(cell), read_run(study.run_dir(cell))) for cell in compared]
     _compare(named, subgroup_table)
     for name in failed:
         print(f"left out, its run failed: {name}")
+    for cell in left_out:
+        print(f"left out, another fold of this method and seed is not finished: {cell.name}")
     return 1 if failed else 0
 
 
@@ -201,10 +215,11 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
     own defaults."""
     if not FLAGS.data_dir:
         raise UserError("name the data set with --data_dir, or finished runs with --runs")
-    cells = method_grid.parse_grid(FLAGS.methods, FLAGS.seeds, FLAGS.backbones)
+    data = study_cells.load_data(FLAGS.data_dir, FLAGS.fold, FLAGS.folds)
+    cells = method_grid.parse_grid(FLAGS.methods, FLAGS.seeds, FLAGS.backbones, data)
     study_cells.check_shared_flags(extra)
-    data = dataset_dir.load(FLAGS.data_dir, FLAGS.fold)
-    study_checks.check_classes(data, FLAGS.benefit_class, FLAGS.deploy_prior)
+    first = next(iter(data.values()))
+    study_checks.check_classes(first, FLAGS.benefit_class, FLAGS.deploy_prior)
     common = [
         f"--data_dir={FLAGS.data_dir}",
         f"--epochs={FLAGS.epochs}",
@@ -212,12 +227,11 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
         f"--monitor={FLAGS.monitor}",
         "--reduce_lr_patience=0",
     ]
+    steps: dict[int | None, int] = {}
     if FLAGS.budget == "steps":
-        steps = data.num_examples("train") // FLAGS.batch_size
-        common += [f"--steps_per_epoch={steps}", "--early_stopping_patience=0"]
-    if FLAGS.fold is not None:
-        common.append(f"--fold={FLAGS.fold}")
-    return study_cells.Study(FLAGS.study_dir, data, [*common, *extra], cells)
+        steps = {k: one.num_examples("train") // FLAGS.batch_size for k, one in data.items()}
+        common.append("--early_stopping_patience=0")
+    return study_cells.Study(FLAGS.study_dir, data, [*common, *extra], cells, steps)
 
 
 def _entry_name(cell: method_grid.Cell) -> str:

@@ -56,7 +56,8 @@ def finish_cell(study: study_cells.Study, cell: method_grid.Cell, **written) -> 
     config = dataclasses.asdict(study.config(cell))
     del config["data_dir"]
     config["run_dir"] = study.run_dir(cell)
-    dataset = {"fingerprint": study.data.fingerprint, "path": study.data.path}
+    data = study.data[cell.fold]
+    dataset = {"fingerprint": data.fingerprint, "path": data.path, "folds": data.folds}
     options = {"counts": COUNTS, "planned": COUNTS["train"], "dataset": dataset, **config}
     return fake_run.write_run(study.run_dir(cell), **{**options, **written})
 

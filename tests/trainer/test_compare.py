@@ -324,7 +324,7 @@ def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch, capsys):
         return [*command(study, cell), *rate]
 
     monkeypatch.setattr(Study, "command", diverging)
-    outcome = study_runs.run_study(Study(study_dir, data, common, cells), cells, jobs=1)
+    outcome = study_runs.run_study(Study(study_dir, {None: data}, common, cells), cells, jobs=1)
     assert outcome.failed == ["tiny-none-seed0", "tiny-posthoc_logit_adjusted-seed0"]
     printed = capsys.readouterr().out
     assert "tiny-none-seed0: failed with exit code 3" in printed

@@ -1,4 +1,4 @@
-"""trainer.main --fold: over all folds every image is tested exactly once."""
+"""--fold of trainer.main and --folds of trainer.compare: every image is tested exactly once."""
 
 import json
 
@@ -29,6 +29,8 @@ def test_every_image_is_tested_once_over_the_folds(data, tmp_path):
         run_dir = tmp_path / f"run{fold}"
         result = _train(data, run_dir, f"--fold={fold}", "--batch_size=6")
         assert result.returncode == 0, result.stderr
+        assert f"gray; test fold {fold} of 3; train 18" in result.stdout
+        assert f", test fold {fold} of 3, seed 0\n" in (run_dir / "report.md").read_text()
         content = json.loads((run_dir / "config.json").read_text())
         assert (content["config"]["fold"], content["dataset"]["folds"]) == (fold, 3)
         assert content["dataset"]["counts"]["train"] == [4, 5, 6, 3]
@@ -48,3 +50,52 @@ def test_a_missing_fold_is_refused_by_name(data, tmp_path):
     assert result.returncode == 2
     assert "choose the test fold with --fold" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def _compare(*flags):
+    return processes.run("trainer.compare", *map(str, flags))
+
+
+@pytest.mark.slow
+def test_a_study_pools_the_folds_of_each_method_and_seed(data, tmp_path):
+    study = tmp_path / "study"
+    flags = [f"--data_dir={data.path}", f"--study_dir={study}", "--epochs=1", "--batch_size=6"]
+    flags += ["--seeds=0", "--resamples=100"]
+    methods = "--methods=none,posthoc_logit_adjusted"
+    one = _compare(*flags, methods, "--fold=1")
+    assert one.returncode == 0, one.stderr
+    assert "test fold 1 of 3" in (study / "comparison.md").read_text()
+    all_folds = _compare(*flags, methods, "--folds")
+    assert all_folds.returncode == 0, all_folds.stderr
+    assert "6 runs, 2 of them finished already" in all_folds.stdout
+    content = json.loads((study / "comparison.json").read_text())
+    assert (content["folds"], content["test"]["images"]) == (3, 3 * 18)
+    assert content["test"]["counts"] == [12, 15, 18, 9]
+    for name, entry in content["entries"].items():
+        paths = [f"{study}/runs/tiny-{name}-fold{k}-seed0" for k in range(3)]
+        assert entry["runs"] == paths
+    assert all(entry["updates"] == [3, 3, 3] for entry in content["entries"].values())
+    other_dir = f"--study_dir={tmp_path / 'other'}"
+    gathered = _compare(f"--runs={study}/runs/*", other_dir, "--resamples=100", "--folds")
+    assert gathered.returncode == 0, gathered.stderr
+    other = json.loads((tmp_path / "other" / "comparison.json").read_text())
+    for name, entry in content["entries"].items():
+        assert other["entries"][name]["metrics"] == entry["metrics"]
+    (study / "runs" / "tiny-none-fold1-seed0" / "report.md").unlink()
+    refused = _compare(f"--runs={study}/runs/*", other_dir)
+    assert refused.returncode == 2
+    assert "(none seed 0: fold 1)" in refused.stderr
+
+
+def test_folds_that_do_not_fit_are_refused(data, tmp_path):
+    plain = helpers.write_dataset(tmp_path / "plain")
+    for path, flags, message in (
+        (data.path, ["--fold=0", "--folds"], "give only one"),
+        (data.path, [], "choose the test fold with --fold"),
+        (data.path, ["--fold=3"], "--fold=3 is not one of them"),
+        (plain.path, ["--folds"], "--folds: "),
+    ):
+        result = _compare(f"--data_dir={path}", f"--study_dir={tmp_path / 'study'}", *flags)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert not (tmp_path / "study").exists()

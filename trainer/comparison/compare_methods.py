@@ -16,7 +16,7 @@ import numpy as np
 
 from cxr_tfrecords.errors import UserError
 from trainer.comparison import decision_curves, operating_points, verdicts
-from trainer.comparison.entry_details import describe_entry, newest_run
+from trainer.comparison.entry_details import count_folds, describe_entry, newest_run
 from trainer.comparison.image_tests import add_tests
 from trainer.comparison.methods import Entry, Scored, score_entry
 from trainer.deployment.corrected_probabilities import VARIANTS, deployment_weights
@@ -52,7 +52,7 @@ def compare(
     sensitivity: float = operating_points.SENSITIVITY,
     benefit_class: str = "",
 ) -> dict[str, Any]:
-    """Compares all entries with the reference on the test split.
+    """Compares all entries with the reference on the test split or, pooled, on all test folds.
 
     Args:
       reference: name of the entry that the others are compared with.
@@ -130,6 +130,7 @@ def compare(
         "class_names": list(class_names),
         "dataset": entries[0].runs[0].dataset,
         "newest_run": newest_run(entries),
+        "folds": count_folds(entries),
         "test": {
             "images": len(test.labels),
             "groups": len(np.unique(groups)),
@@ -166,10 +167,11 @@ def _deployment_weights(
 
 
 def _check_same_images(entry: Entry, scored: Scored, test: Predictions) -> None:
-    for run, predictions in zip(entry.runs, scored.predictions, strict=True):
+    for runs, predictions in zip(entry.by_seed, scored.predictions, strict=True):
         if predictions.ids != test.ids or not np.array_equal(predictions.labels, test.labels):
             raise UserError(
-                f"{run.path} was tested on other images than the first run: leave it out of --runs"
+                f"{runs[0].path} was tested on other images than the first run: leave it out of "
+                "--runs"
             )
 
 

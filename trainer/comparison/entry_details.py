@@ -25,6 +25,12 @@ def newest_run(entries: Sequence[Entry]) -> str:
     return datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat()
 
 
+def count_folds(entries: Sequence[Entry]) -> int:
+    """Number of test folds that the comparison pools; 0: one test split, or one fold."""
+    count = len(entries[0].by_seed[0])
+    return count if count > 1 else 0
+
+
 def describe_entry(
     entry: Entry,
     scored: Scored,
@@ -34,17 +40,20 @@ def describe_entry(
 ) -> dict[str, Any]:
     """What is known of an entry without resampling, as JSON values.
 
-    `samples` and `config` are those of the first seed; lists have one item a seed.
+    `samples` and `config` are those of the first run. `seeds` has one item a seed; `runs`,
+    `updates`, `epochs`, `best_epochs`, `minutes` and `temperatures` have one a run: where folds are
+    pooled, those of the first seed's folds come first.
 
     Args:
       sample_weights: variant -> float [n], how much each test image counts.
     """
     run = entry.runs[0]
-    confusion = np.mean([r.metrics["test"]["confusion_matrix"] for r in entry.runs], axis=0)
+    confusion = np.sum([r.metrics["test"]["confusion_matrix"] for r in entry.runs], axis=0)
+    differing = ("run_dir", "seed", *(("fold",) if count_folds([entry]) else ()))
     return {
         "seeds": list(entry.seeds),
         "runs": [r.path for r in entry.runs],
-        "config": {k: v for k, v in run.config.to_json().items() if k not in ("run_dir", "seed")},
+        "config": {k: v for k, v in run.config.to_json().items() if k not in differing},
         "samples": run.samples,
         "planned_last": planned_in_last_epoch(run),
         "training_priors": np.mean([training_priors(r) for r in entry.runs], axis=0).tolist(),
@@ -52,9 +61,9 @@ def describe_entry(
         "epochs": [int(r.history[-1]["epoch"]) for r in entry.runs],
         "best_epochs": [int(r.best["epoch"]) for r in entry.runs],
         "minutes": [round(sum(row["seconds"] for row in r.history) / 60, 2) for r in entry.runs],
-        "confusion_matrix": confusion.tolist(),
+        "confusion_matrix": (confusion / len(entry.seeds)).tolist(),
         "temperatures": list(scored.temperatures),
-        "operating_points": operating_points.of_runs(entry.runs, sensitivity),
+        "operating_points": operating_points.of_seeds(entry.by_seed, sensitivity),
         "reliability": {
             v: _reliability(scored, v, class_names, sample_weights[v]) for v in VARIANTS
         },

@@ -17,6 +17,7 @@ from trainer.comparison.text import (
     design_line,
     is_percent,
     p_text,
+    tested,
     tests_header,
     tests_note,
     tests_rows,
@@ -39,9 +40,9 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"**{headline(content)}**",
         "\n".join(f"- {line}" for line in verdict_lines(content)),
         *warnings(content),
-        f"Test split: {test['images']:,} images in {test['groups']:,} groups ({counts}). Figures "
-        f"are means over seeds. Their {settings['level']:.0%} intervals hold for other seeds and "
-        "other test images (Obuchowski and Rockette 1995; Hillis 2007), with "
+        f"{tested(content)}: {test['images']:,} images in {test['groups']:,} groups ({counts}). "
+        f"Figures are means over seeds. Their {settings['level']:.0%} intervals hold for other "
+        "seeds and other test images (Obuchowski and Rockette 1995; Hillis 2007), with "
         f"{settings['resamples']:,} resamples of groups; differences are paired. Only the verdicts "
         "on the primary metric and the Brier score answer a question that was set before; "
         "everything else is exploratory.",

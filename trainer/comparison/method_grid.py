@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
@@ -49,10 +49,12 @@ class Cell:
     backbone: str
     method: Method
     seed: int
+    fold: int | None = None  # test fold of a data set with folds
 
     @property
     def name(self) -> str:
-        return f"{self.backbone}-{self.method.name}-seed{self.seed}"
+        fold = "" if self.fold is None else f"-fold{self.fold}"
+        return f"{self.backbone}-{self.method.name}{fold}-seed{self.seed}"
 
 
 def parse_method(name: str) -> Method:
@@ -91,16 +93,30 @@ def _part_flags(part: str, name: str) -> dict[str, str]:
 
 
 def make_grid(
-    methods: Sequence[Method], seeds: Sequence[int], backbones: Sequence[str]
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    backbones: Sequence[str],
+    folds: Iterable[int | None] = (None,),
 ) -> list[Cell]:
-    """All cells, ordered by seed: all methods have their first seed before the second begins."""
-    return [Cell(b, m, s) for s in seeds for b in backbones for m in methods]
+    """All cells, ordered by seed: all methods have their first seed before the second begins.
+
+    Args:
+      folds: test folds, each of which makes runs of its own; None: a data set without folds.
+    """
+    ordered = list(folds)
+    return [Cell(b, m, s, k) for s in seeds for k in ordered for b in backbones for m in methods]
 
 
 def parse_grid(
-    methods: Sequence[str], seeds: Sequence[str], backbones: Sequence[str]
+    methods: Sequence[str],
+    seeds: Sequence[str],
+    backbones: Sequence[str],
+    folds: Iterable[int | None] = (None,),
 ) -> list[Cell]:
     """The grid that the flags --methods, --seeds and --backbones of `trainer.compare` name.
+
+    Args:
+      folds: as in `make_grid`.
 
     Raises:
       UserError: a value is unknown, comes twice or needs another one.
@@ -120,7 +136,7 @@ def parse_grid(
     for backbone in backbones:
         if backbone not in table.BACKBONES:
             raise UserError(f"--backbones: {backbone!r} is not one of {', '.join(table.BACKBONES)}")
-    return make_grid(parsed, numbers, backbones)
+    return make_grid(parsed, numbers, backbones, folds)
 
 
 def describe_method(run: FinishedRun) -> str:

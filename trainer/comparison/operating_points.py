@@ -1,56 +1,68 @@
-"""Thresholds chosen on validation and reported on test, class by class, for every run."""
+"""Thresholds chosen on validation and reported on test, class by class, for every seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from scipy.special import expit
 
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.comparison.text import class_mark
 from trainer.evaluation import calibration
 from trainer.evaluation.metrics import log_odds
-from trainer.evaluation.predictions import Predictions
 from trainer.runs.finished_run import FinishedRun
 
 SENSITIVITY = 0.95
 
 
-def of_runs(
-    runs: Sequence[FinishedRun], sensitivity: float = SENSITIVITY
+def of_seeds(
+    by_seed: Sequence[Sequence[FinishedRun]], sensitivity: float = SENSITIVITY
 ) -> dict[str, list[dict[str, Any]]]:
-    """Class name -> one operating point for each run, as JSON values.
+    """Class name -> one operating point for each seed, as JSON values.
 
     The threshold is the highest with this sensitivity on validation; test images are not used to
-    choose it. Each of sensitivity, specificity, ppv and npv has estimate, low and high (a 95% score
-    interval over the groups of test images). A class without validation images has no threshold,
-    and an empty list.
+    choose it. With folds, each run's threshold is applied to its own test fold, and the answers to
+    all folds are counted together. Each of sensitivity, specificity, ppv and npv has estimate, low
+    and high (a 95% score interval over the groups of test images). A class without validation
+    images has no threshold, and an empty list.
+
+    Args:
+      by_seed: the runs of each seed: one, or one for each test fold.
     """
-    points: dict[str, list[dict[str, Any]]] = {name: [] for name in runs[0].class_names}
-    for run in runs:
-        validation, test = run.predictions("validation"), run.predictions("test")
-        for c, name in enumerate(run.class_names):
-            point = _point(validation, test, c, sensitivity)
+    points: dict[str, list[dict[str, Any]]] = {name: [] for name in by_seed[0][0].class_names}
+    for runs in by_seed:
+        for c, name in enumerate(points):
+            point = _point(runs, c, sensitivity)
             if point is not None:
-                points[name].append({"seed": run.config.seed, **point})
+                points[name].append({"seed": runs[0].config.seed, **point})
     return points
 
 
-def _point(
-    validation: Predictions, test: Predictions, c: int, sensitivity: float
-) -> dict[str, Any] | None:
-    # Log-odds have the order of probabilities, and still differ where those round to 1.
-    chosen, tested = (log_odds(p.log_probabilities)[:, c] for p in (validation, test))
-    threshold = calibration.choose_threshold(validation.labels == c, chosen, sensitivity)
-    if threshold is None:
-        return None
-    measured = calibration.operating_point(test.labels == c, tested, threshold, test.groups or None)
+def _point(runs: Sequence[FinishedRun], c: int, sensitivity: float) -> dict[str, Any] | None:
+    thresholds: list[float] = []
+    called, labels, groups = [], [], []  # of the test images of all runs
+    for run in runs:
+        validation, test = run.predictions("validation"), run.predictions("test")
+        # Log-odds have the order of probabilities, and still differ where those round to 1.
+        chosen, tested = (log_odds(p.log_probabilities)[:, c] for p in (validation, test))
+        threshold = calibration.choose_threshold(validation.labels == c, chosen, sensitivity)
+        if threshold is None:
+            return None
+        thresholds.append(threshold)
+        called.append(tested >= threshold)
+        labels.append(test.labels == c)
+        groups += test.groups or test.ids
+    # Scores 0 and 1, because thresholds differ between folds.
+    measured = calibration.operating_point(
+        np.concatenate(labels), np.concatenate(called).astype(float), 0.5, groups
+    )
     measures = {
         name: {key: getattr(getattr(measured, name), key) for key in ("estimate", "low", "high")}
         for name in ("sensitivity", "specificity", "ppv", "npv")
     }
-    return {"wanted": sensitivity, "threshold": float(expit(threshold)), **measures}
+    return {"wanted": sensitivity, "thresholds": expit(thresholds).tolist(), **measures}
 
 
 def rarest_first(content: Mapping[str, Any]) -> list[str]:
@@ -72,7 +84,7 @@ def rows(content: Mapping[str, Any], class_name: str) -> list[list[str]]:
         result.append(
             [
                 name,
-                _threshold(first["threshold"]),
+                _thresholds(first["thresholds"]),
                 *(_share(first[share]) for share in shares),
                 ", ".join(f"{one['sensitivity']['estimate']:.1%}" for one in others) or "–",
             ]
@@ -94,12 +106,17 @@ HEADER = (
 def explain(content: Mapping[str, Any]) -> str:
     """One paragraph on how thresholds were found and what PPV and NPV hold for."""
     wanted = f"{100 * content['settings']['sensitivity']:.4g}%"
+    folds = (
+        " Each fold has a threshold of its own, and figures are of the images of all folds."
+        if content["folds"]
+        else ""
+    )
     return (
         "One class against all others. The threshold on the raw probability is the highest "
         f"with a sensitivity of at least {wanted} on validation; it is then applied unchanged to "
-        "the test images. Figures are of each method's first seed, with 95% score intervals "
-        "over groups of test images, which do not cover other seeds. PPV and NPV hold at the "
-        "test split's class shares only."
+        f"the test images.{folds} Figures are of each method's first seed, with 95% score "
+        "intervals over groups of test images, which do not cover other seeds. PPV and NPV hold at "
+        "the test split's class shares only."
     )
 
 
@@ -114,8 +131,10 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _threshold(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.001 else f"{value:.1e}"
+def _thresholds(values: Sequence[float]) -> str:
+    """`0.1234`, or `0.1234 to 0.2345` of several folds."""
+    ends = [min(values), max(values)][: len(values)]
+    return " to ".join(f"{value:.4f}" if value >= 0.001 else f"{value:.1e}" for value in ends)
 
 
 def _share(one: Mapping[str, float | None]) -> str:

@@ -6,10 +6,11 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
+from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.settings import define_flags, flag_values
@@ -27,15 +28,18 @@ class Study:
 
     Attributes:
       folder: --study_dir; each cell has a run directory below `runs`, and a log beside it.
-      data: the data set of all runs.
+      data: test fold -> the data set with this fold; one item, of key None, without folds.
       common: flags of `trainer.main` that all cells share.
       cells: the grid.
+      steps: test fold -> --steps_per_epoch of its runs, unless `common` has another; empty: that of
+        `trainer.main`.
     """
 
     folder: str
-    data: DatasetDir
+    data: Mapping[int | None, DatasetDir]
     common: Sequence[str]
     cells: Sequence[Cell]
+    steps: Mapping[int | None, int] = dataclasses.field(default_factory=dict)
 
     def run_dir(self, cell: Cell) -> str:
         return os.path.join(self.folder, "runs", cell.name)
@@ -81,12 +85,45 @@ class Study:
         """Whether the cell's run is finished, see `run_files`; its model may have been deleted."""
         return run_files.is_finished(self.run_dir(cell), with_model=False)
 
+    def comparable(self) -> list[Cell]:
+        """The cells that are finished, and whose method and seed are finished in all folds."""
+        unfinished = {
+            dataclasses.replace(c, fold=None) for c in self.cells if not self.is_finished(c)
+        }
+        return [c for c in self.cells if dataclasses.replace(c, fold=None) not in unfinished]
+
     def _arguments(self, cell: Cell) -> list[str]:
         own = [f"--{name}={value}" for name, value in cell.method.flags.items()]
         own += [f"--backbone={cell.backbone}", f"--seed={cell.seed}"]
+        if cell.fold is not None:
+            own.append(f"--fold={cell.fold}")
         # Runs on a frozen backbone share its features; the user's flags come later and override.
-        features = f"--features_dir={os.path.join(self.folder, 'features')}"
-        return [features, *self.common, *own, f"--run_dir={self.run_dir(cell)}"]
+        first = [f"--features_dir={os.path.join(self.folder, 'features')}"]
+        if cell.fold in self.steps:
+            first.append(f"--steps_per_epoch={self.steps[cell.fold]}")
+        return [*first, *self.common, *own, f"--run_dir={self.run_dir(cell)}"]
+
+
+def load_data(path: str, fold: int | None, folds: bool) -> dict[int | None, DatasetDir]:
+    """`Study.data`: the data set with one test fold or, for --folds, with each of its folds.
+
+    Args:
+      fold: None for a data set without folds.
+
+    Raises:
+      UserError: the data set cannot be loaded, or the flags do not fit it or each other.
+    """
+    if not folds:
+        return {fold: dataset_dir.load(path, fold)}
+    if fold is not None:
+        raise UserError(f"--fold={fold} tests one fold and --folds tests all: give only one")
+    count = dataset_dir.read_manifest(path)["config"].get("folds", 0)
+    if not count:
+        raise UserError(
+            f"--folds: {path} has no folds: leave the flag out, or build a data set with "
+            "beam_pipelines.build --folds=K"
+        )
+    return {number: dataset_dir.load(path, number) for number in range(count)}
 
 
 def check_shared_flags(arguments: Sequence[str]) -> None:

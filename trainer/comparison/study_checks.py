@@ -65,7 +65,7 @@ def _differences(study: Study, cell: Cell) -> Iterator[str]:
             if decoupled:
                 yield from _base_differences(study, cell, decoupled)
                 content = {**content, "config": decoupled["from_config"]}
-            yield from same_run.differences(study.config(cell), study.data, content)
+            yield from same_run.differences(study.config(cell), study.data[cell.fold], content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"{run_files.CONFIG} is damaged ({error})"
 
@@ -131,7 +131,7 @@ def _problems(study: Study, cell: Cell) -> Iterator[str]:
     else:
         try:
             config = study.config(cell)
-            data = config.shown(study.data)
+            data = config.shown(study.data[cell.fold])
             EpochPlanner(config, data.class_names, data.counts["train"]).plan(0)
             # `_network_problems` reads the file, after all that is quick to check.
             if config.weights not in ("none", "imagenet") and not os.path.isfile(config.weights):
@@ -164,7 +164,8 @@ def _network_problems(study: Study, todo: Sequence[Cell]) -> Iterator[Problem]:
     """Runs whose network or weights do not fit, and a disk without room for the runs."""
     configs = {cell: study.config(cell) for cell in todo if not cell.method.decoupled}
     networks = {_network(c): c for c in configs.values() if _network(c)[:4] != _SMALL}
-    results = _build_in_other_process(list(networks.values()), study.data) if networks else []
+    data = next(iter(study.data.values()))  # all folds have images of one size
+    results = _build_in_other_process(list(networks.values()), data) if networks else []
     built = dict(zip(networks, results, strict=True))
     needed = 0
     for cell, config in configs.items():

@@ -167,7 +167,7 @@ def announced(step: str) -> Iterator[None]:
 
 def _epoch_steps(study: Study, cell: Cell) -> int:
     config = study.config(cell)
-    data = study.data
+    data = study.data[cell.fold]
     planner = EpochPlanner(config, data.class_names, data.counts["train"])
     return config.steps_per_epoch or planner.plan(0).steps
 

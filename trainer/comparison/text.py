@@ -6,7 +6,7 @@ Every number is from comparison.json.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TITLES = {
@@ -101,10 +101,11 @@ def tests_note(content: Mapping[str, Any]) -> str:
             "McNemar's and DeLong's tests assume independent images, but groups of this test split "
             "hold several images: use the intervals above."
         )
+    models = f"the models of all {content['folds']} folds" if content["folds"] else "trained models"
     return (
-        "Each row compares two trained models with the same seed, image by image: McNemar's mid-p "
-        "test of the accuracy and DeLong's test of the AUROC. p-values are not corrected, and not "
-        "joined over seeds, because seeds may point in different directions."
+        f"Each row compares {models} of two methods with the same seed, image by image: McNemar's "
+        "mid-p test of the accuracy and DeLong's test of the AUROC. p-values are not corrected, "
+        "and not joined over seeds, because seeds may point in different directions."
     )
 
 
@@ -122,9 +123,34 @@ def design_line(content: Mapping[str, Any]) -> str:
         f"{_range(n for entry in entries for n in entry['epochs'])} epochs",
         f"{_range(n for entry in entries for n in entry['updates'])} updates a run",
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        *folds_line(content),
         f"newest run {content['newest_run']}",
     )
     return " · ".join(parts)
+
+
+def folds_line(content: Mapping[str, Any]) -> list[str]:
+    """How many folds are pooled, or which one is tested; empty for a data set without folds."""
+    if content["folds"]:
+        return [f"{content['folds']} folds, pooled"]
+    fold = next(iter(content["entries"].values()))["config"]["fold"]
+    return [] if fold is None else [f"test fold {fold} of {content['dataset']['folds']}"]
+
+
+def tested(content: Mapping[str, Any]) -> str:
+    """What the figures are of, to begin a sentence: the test split, or all folds."""
+    return f"All {content['folds']} folds, pooled" if content["folds"] else "Test split"
+
+
+def first_run(content: Mapping[str, Any]) -> str:
+    """Which run of each method is shown where one is enough."""
+    return "first seed, fold 0" if content["folds"] else "first seed"
+
+
+def run_titles(content: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """`seed 0`, or `seed 0 fold 2` where folds are pooled: each run of an entry."""
+    folds = [f" fold {k}" for k in range(content["folds"])] or [""]
+    return [f"seed {seed}{fold}" for seed in entry["seeds"] for fold in folds]
 
 
 def _range(numbers: Iterable[int]) -> str:
@@ -138,13 +164,18 @@ BUDGET_HEADER = ("method", "seeds", "updates", "epochs", "minutes in all")
 
 
 def budget_rows(content: Mapping[str, Any]) -> list[list[str]]:
-    """What each method's runs cost, under `BUDGET_HEADER`."""
+    """What each method's runs cost, under `BUDGET_HEADER`: one number a run, or their range where
+    folds are pooled."""
+
+    def by_run(numbers: Sequence[int]) -> str:
+        return _range(numbers) if content["folds"] else ", ".join(f"{n:,}" for n in numbers)
+
     return [
         [
             name,
             ", ".join(map(str, entry["seeds"])),
-            ", ".join(f"{n:,}" for n in entry["updates"]),
-            ", ".join(map(str, entry["epochs"])),
+            by_run(entry["updates"]),
+            by_run(entry["epochs"]),
             f"{sum(entry['minutes']):.1f}",
         ]
         for name, entry in content["entries"].items()

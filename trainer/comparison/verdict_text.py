@@ -79,7 +79,7 @@ def _still_improving(content: Mapping[str, Any]) -> Iterator[str]:
     total, late = 0, {}
     for name, entry in content["entries"].items():
         ends = zip(entry["best_epochs"], entry["epochs"], strict=True)
-        total += len(entry["seeds"])
+        total += len(entry["epochs"])
         if count := sum(best == last for best, last in ends):
             late[name] = count
     if late:

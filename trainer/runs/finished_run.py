@@ -69,6 +69,12 @@ class FinishedRun:
         return self.dataset["class_names"]
 
     @property
+    def fold(self) -> list[str]:
+        """`["test fold 1 of 5"]`; empty for a data set without folds."""
+        fold = self.config.fold
+        return [] if fold is None else [f"test fold {fold} of {self.dataset['folds']}"]
+
+    @property
     def updates(self) -> int:
         """Updates of the weights: all steps of training, those of both stages of `crt`."""
         first_stage = (self.decoupled or {}).get("first_stage_updates", 0)

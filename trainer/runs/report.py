@@ -103,7 +103,7 @@ def _title(run: FinishedRun) -> str:
         parts.append(f"{config.mixup} mixup")
     if run.decoupled:
         parts.append(f"decoupled by {run.decoupled['method']}")
-    return f"# {', '.join([*parts, f'seed {config.seed}'])}"
+    return f"# {', '.join([*parts, *run.fold, f'seed {config.seed}'])}"
 
 
 def _command(run: FinishedRun) -> str:
@@ -233,8 +233,9 @@ def _describe_decoupling(run: FinishedRun) -> str:
 
 def _describe_data(run: FinishedRun) -> str:
     data = run.dataset
+    of = ", ".join([f"`{data['path']}`", f"{data['image_size']} px", *run.fold])
     return (
-        f"`{data['path']}`, {data['image_size']} px, fingerprint `{data['fingerprint'][:16]}`. "
+        f"{of}, fingerprint `{data['fingerprint'][:16]}`. "
         f"Validation is at {_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler "
         "acts on the training images alone, after the split."
     )

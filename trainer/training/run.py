@@ -101,9 +101,10 @@ def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, 
             data.class_names, samples["natural"], samples["planned"], strict=True
         )
     )
+    fold = "" if data.fold is None else f"test fold {data.fold} of {data.folds}; "
     return (
         f"data: {data.path}, {data.image_size} px, {'gray' if data.channels == 1 else 'RGB'}; "
-        f"{splits} images\n"
+        f"{fold}{splits} images\n"
         f"sampler {config.sampler}: {changes}; "
         f"{steps:,} step{'s' if steps != 1 else ''} of {config.batch_size} an epoch\n"
         f"loss {balance_summary.describe_loss(config)}"

@@ -67,7 +67,7 @@ def test_operating_points_have_the_sensitivity_that_the_user_wants(study):
         validation = entries[0].runs[0].predictions("validation")
         label = content["class_names"].index(name)
         own = validation.probabilities[validation.labels == label, label]
-        called = (own >= points[0]["threshold"] - 1e-12).mean()
+        called = (own >= points[0]["thresholds"][0] - 1e-12).mean()
         assert 0.6 <= called < 0.6 + 1 / len(own)
         assert points[0]["wanted"] == 0.6
     assert content["settings"]["sensitivity"] == 0.6

@@ -182,7 +182,7 @@ def test_operating_points_are_chosen_on_validation_and_measured_on_test(study, p
     assert run.config.sampler == "oversample"
     for split, key in (("validation", None), ("test", "sensitivity")):
         own = run.predictions(split)
-        called = own.probabilities[own.labels == 0, 0] >= point["threshold"] - 1e-12
+        called = own.probabilities[own.labels == 0, 0] >= point["thresholds"][0] - 1e-12
         if key is None:
             assert 0.95 <= called.mean() < 0.95 + 1 / len(called)
         else:
@@ -417,8 +417,7 @@ def test_other_data_at_the_same_place_are_not_shown(pictured, monkeypatch):
     content, entries = pictured
     for entry in entries:
         monkeypatch.setitem(entry.runs[0].dataset, "fingerprint", "other")
-    predictions = {entry.name: entry.runs[0].predictions("test") for entry in entries}
-    lines = "".join(mistakes(content, entries, predictions))
+    lines = "".join(mistakes(content, entries))
     assert "holds another data set now" in lines
     assert "data:image" not in lines
 

@@ -10,7 +10,7 @@ from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
 from tests.trainer import processes
 from tests.trainer.fake_study import decouple_cell, finish_cell
-from trainer.comparison import method_grid, study_checks
+from trainer.comparison import method_grid, study_cells, study_checks
 from trainer.comparison.study_cells import Study
 
 METHODS = ("none", "oversample", "posthoc_logit_adjusted")
@@ -25,7 +25,7 @@ def make_study(folder, data, *flags, methods=METHODS):
     methods = [method_grid.parse_method(name) for name in methods]
     common = [f"--data_dir={data.path}", "--batch_size=8", *flags]
     cells = method_grid.make_grid(methods, [0], ["tiny"])
-    return Study(str(folder / "study"), data, common, cells)
+    return Study(str(folder / "study"), {None: data}, common, cells)
 
 
 @pytest.fixture
@@ -172,7 +172,9 @@ def test_paths_and_disk_are_checked(finished, tmp_path, data, monkeypatch):
     file = tmp_path / "file"
     file.write_text("")
     assert f"{file} is not a folder (tiny-" in untrainable(make_study(file, data))
-    remote = Study("gs://bucket/study", data, [f"--data_dir={data.path}"], finished.cells[:1])
+    remote = Study(
+        "gs://bucket/study", {None: data}, [f"--data_dir={data.path}"], finished.cells[:1]
+    )
     assert "name a --study_dir there" in untrainable(remote)
 
     new = make_study(tmp_path / "new", data)
@@ -193,3 +195,24 @@ def test_weights_that_do_not_fit_are_told_before_training(tmp_path, data):
     wrong.write_text("no weights")
     study = make_study(tmp_path, data, f"--weights={wrong}")
     assert "does not fit --backbone=tiny" in untrainable(study)
+
+
+def test_a_method_and_seed_is_compared_once_all_its_folds_are_finished(tmp_path):
+    counts = {f"fold{k}": (4, 5, 6, 3) for k in range(3)}
+    path = write_dataset(tmp_path / "data", counts, image_size=24).path
+    folds = study_cells.load_data(path, None, folds=True)
+    grid = method_grid.parse_grid(["none", "oversample"], ["0"], ["tiny"], folds)
+    flags = [f"--data_dir={path}", "--batch_size=6", "--epochs=2"]
+    study = Study(str(tmp_path / "study"), folds, flags, grid, {k: 3 + k for k in folds})
+    assert [study.config(cell).fold for cell in grid] == [0, 0, 1, 1, 2, 2]
+    assert [study.config(cell).steps_per_epoch for cell in grid] == [3, 3, 4, 4, 5, 5]
+    assert "tiny-none-fold2-seed0" in [cell.name for cell in grid]
+    for cell in grid[:-1]:
+        finish_cell(study, cell)
+    study_checks.check_same_study(study)
+    study_checks.check_trainable(study, study.cells)
+    assert [cell.name for cell in study.comparable()] == [f"tiny-none-fold{k}-seed0" for k in folds]
+    finish_cell(study, grid[-1])
+    assert study.comparable() == grid
+    finish_cell(study, grid[-1], fold=1)
+    assert "--fold: 1 there, 2 here (tiny-oversample-fold2-seed0)" in refusal(study)

@@ -52,7 +52,7 @@ def make_study(folder, data, methods=METHODS, seeds=(0,)):
     methods = [method_grid.parse_method(name) for name in methods]
     common = [f"--data_dir={data.path}", "--batch_size=8", "--epochs=4"]
     cells = method_grid.make_grid(methods, seeds, ["tiny"])
-    return CheapStudy(str(folder / "study"), data, common, cells)
+    return CheapStudy(str(folder / "study"), {None: data}, common, cells)
 
 
 class CheapStudy(Study):

@@ -18,7 +18,7 @@ from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.pages.html import Thumbnail, box, escaped, figure, paragraph, row
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.comparison.methods import Entry
-from trainer.comparison.text import class_mark
+from trainer.comparison.text import class_mark, first_run
 from trainer.evaluation.inference import better
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import run_files
@@ -47,26 +47,21 @@ class Mistake:
     probability: float
 
 
-def mistakes(
-    content: Mapping[str, Any], entries: Sequence[Entry], predictions: Mapping[str, Predictions]
-) -> Iterator[str]:
-    """The section's HTML.
-
-    Args:
-      predictions: entry -> predictions of its first run on the test split.
-    """
+def mistakes(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
+    """The section's HTML."""
     yield paragraph(
-        "Two methods, first seed: the test images that the model classified wrongly with the "
-        f"highest probability, at most {MOST} of each method. Left: the image as the model gets "
-        "it. Right: Grad-CAM (Selvaraju et al. 2017) of the predicted class, bright where the last "
-        "feature map raises the logit of that class. Grad-CAM is coarse: it shows which parts of "
-        "the image a model uses, and not why. Look first for letters, markers and borders, which "
-        "say nothing of the disease."
+        f"Two methods, {first_run(content)}: the test images that the model classified wrongly "
+        f"with the highest probability, at most {MOST} of each method. Left: the image as the "
+        "model gets it. Right: Grad-CAM (Selvaraju et al. 2017) of the predicted class, bright "
+        "where the last feature map raises the logit of that class. Grad-CAM is coarse: it shows "
+        "which parts of the image a model uses, and not why. Look first for letters, markers and "
+        "borders, which say nothing of the disease."
     )
     for name in chosen_methods(content):
         entry = next(entry for entry in entries if entry.name == name)
         yield f"<h3>{escaped(name)}</h3>"
-        yield from _show(content, entry.runs[0], worst(predictions[name]))
+        run = entry.runs[0]
+        yield from _show(content, run, worst(run.predictions("test")))
 
 
 def chosen_methods(content: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,13 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
         "names the patient, several images of one patient may be in two splits or count as "
         "independent test images; figures may then be too good and intervals too narrow."
     )
+    if content["folds"]:
+        yield (
+            "The trainings of a seed share most of their images. Intervals hold for other images "
+            "and other seeds; how much a training set with other images would change the figures "
+            "is not in them, and cannot be estimated from one cross-validation (Bengio and "
+            "Grandvalet 2004)."
+        )
     yield (
         "No epoch, threshold or temperature was chosen on the test split; validation was used for "
         "all of these, so that only test figures are shown. Choosing a method by this page and "
@@ -179,16 +186,28 @@ def _outcome(content: Mapping[str, Any]) -> str:
 
 def _sizes(content: Mapping[str, Any]) -> str:
     names = content["class_names"]
-    return " ".join(
+    counts_of = dict(content["dataset"]["counts"])
+    start = ""
+    if content["folds"]:
+        start = f"{content['folds']} folds, each tested once; training and validation of fold 0. "
+        counts_of["test"] = content["test"]["counts"]
+    return start + " ".join(
         f"{split}: {sum(counts):,} ("
         + ", ".join(f"{n} {c:,}" for n, c in zip(names, counts, strict=True))
         + ")."
-        for split, counts in content["dataset"]["counts"].items()
+        for split, counts in counts_of.items()
     )
 
 
 def _split(content: Mapping[str, Any]) -> str:
     unit = content["dataset"]["split_unit"] or "unknown"
+    if content["folds"]:
+        return (
+            f"Cross-validation with {content['folds']} folds, each image in one; unit of the "
+            f"folds: {unit}. Each fold was the test split of one training a seed and method; the "
+            "next fold was validation, and chose epochs, temperatures and thresholds; the others "
+            "were training. Test images of all folds are pooled."
+        )
     return (
         f"Training, validation and test, each image in one; unit of the split: {unit}. Validation "
         "chose epochs, temperatures and thresholds; test was read once a run."

@@ -16,7 +16,7 @@ from typing import Any
 from cxr_tfrecords import files
 from cxr_tfrecords.pages.html import document, escaped, heading, paragraph
 from trainer.comparison.confusion_matrices import Matrices
-from trainer.comparison.methods import Entry
+from trainer.comparison.methods import Entry, pool
 from trainer.comparison.page.benefit import benefit
 from trainer.comparison.page.gallery import mistakes
 from trainer.comparison.page.limits import checklists, limits
@@ -144,7 +144,7 @@ def _sections(
     content: Mapping[str, Any], entries: Sequence[Entry], paper: Matrices | None, gallery: bool
 ) -> Iterator[tuple[str, str, Iterable[str]]]:
     """(anchor, heading, HTML) in the order of the page."""
-    predictions = {entry.name: entry.runs[0].predictions("test") for entry in entries}
+    predictions = {entry.name: pool(entry.by_seed[0]) for entry in entries}
     yield "differences", "Differences at a glance", forest(content)
     yield "verdict", "Verdict", verdict(content)
     yield "results", "Results", results(content)
@@ -167,7 +167,7 @@ def _sections(
     yield "thresholds", "Operating points", thresholds(content)
     yield "benefit", "Net benefit", benefit(content)
     if gallery:
-        yield "mistakes", "Most confident mistakes", mistakes(content, entries, predictions)
+        yield "mistakes", "Most confident mistakes", mistakes(content, entries)
     if paper is not None:
         yield "paper", "A paper's tables beside these", paper_tables(content, paper)
     yield "limits", "Limits", limits(content)

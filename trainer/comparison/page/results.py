@@ -21,8 +21,10 @@ from trainer.comparison.text import (
     budget_rows,
     change,
     class_mark,
+    first_run,
     number,
     p_equals,
+    tested,
     tests_header,
     tests_note,
     tests_rows,
@@ -58,8 +60,8 @@ def verdict(content: Mapping[str, Any]) -> Iterator[str]:
 def results(content: Mapping[str, Any]) -> Iterator[str]:
     test, settings = content["test"], content["settings"]
     yield paragraph(
-        f"Test split: {test['images']:,} images in {test['groups']:,} groups. Means over seeds "
-        f"with {settings['level']:.0%} intervals for other seeds and other images, from "
+        f"{tested(content)}: {test['images']:,} images in {test['groups']:,} groups. Means over "
+        f"seeds with {settings['level']:.0%} intervals for other seeds and other images, from "
         f"{settings['resamples']:,} resamples of groups. Bold: the best of its row, where it is "
         f"judged better than the reference ({content['reference']})."
     )
@@ -178,7 +180,8 @@ def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
 def _seeds(content: Mapping[str, Any]) -> str:
     counts = sorted({len(entry["seeds"]) for entry in content["entries"].values()})
     text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{text} seed{'s' if counts[-1] > 1 else ''} a method"
+    text += f" seed{'s' if counts[-1] > 1 else ''} a method"
+    return text + (f" and {content['folds']} folds a seed" if content["folds"] else "")
 
 
 def sampling(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
@@ -188,7 +191,7 @@ def sampling(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
         "Only the training stream is resampled, after the split; validation and test keep their "
         "class shares. Methods that change the loss alone keep the training split's counts. Bars "
         "are of the last epoch, which differs from the others with progressive sampling alone; "
-        "methods of the same counts share bars."
+        f"methods of the same counts share bars. Counts are of the {first_run(content)}."
     )
     rows = [row for entry in entries if (row := _audit_row(entry))]
     if not rows:
@@ -206,7 +209,7 @@ def sampling(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
         ],
         rows,
     )
-    yield paragraph("What each sampler delivered, first seed.", "quiet")
+    yield paragraph(f"What each sampler delivered, {first_run(content)}.", "quiet")
 
 
 def _audit_row(entry: Entry) -> list[str] | None:

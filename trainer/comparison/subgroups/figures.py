@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.comparison.methods import Entry
+from trainer.comparison.methods import Entry, pool
 from trainer.comparison.subgroups.membership import NO_VALUE, SubgroupTable
 from trainer.evaluation import bootstrap
 from trainer.evaluation.crossed_seeds import CrossedSeeds
@@ -62,7 +62,7 @@ def compare_subgroups(
     Raises:
       UserError: images and table do not fit, see `SubgroupTable`.
     """
-    test = entries[0].runs[0].predictions("test")
+    test = pool(entries[0].by_seed[0])
     groups, settings = test.groups or test.ids, content["settings"]
     weights = bootstrap.group_weights(groups, settings["resamples"], settings["seed"])
     names = table.find(test.ids)
@@ -101,7 +101,7 @@ def _describe(
 ) -> _Subgroup:
     """member: bool [n], the images of the subgroup; weights: [1 + resamples, n]."""
     names, primary = content["class_names"], content["primary"]
-    part = _restrict(entries[0].runs[0].predictions("test"), member)
+    part = _restrict(pool(entries[0].by_seed[0]), member)
     counts = np.bincount(part.labels, minlength=len(names)).tolist()
     total = len(set(part.groups))
     described: dict[str, Any] = {
@@ -153,8 +153,8 @@ def _resample(
     metrics: Sequence[str],
 ) -> dict[str, np.ndarray]:
     rows = []
-    for run in entry.runs:
-        part = _restrict(run.predictions("test"), member)
+    for runs in entry.by_seed:
+        part = _restrict(pool(runs), member)
         arrays = weighted_metrics(
             part.labels, part.log_probabilities, weights[:, member], lines=False
         )
