@@ -252,7 +252,7 @@ def test_workers_start_where_the_path_of_python_has_a_space(radiographs, tmp_pat
         "Write", ["x"], write_shards.WriteShard("parts.json"), options
     )
     environment = graph.runner._default_environment
-    assert environment.command_string == f"'{python}' -m beam_pipelines.running.local_worker"
+    assert environment.command_string == f"exec '{python}' -m beam_pipelines.running.local_worker"
     # The options of the caller are those of the next pass too.
     assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
