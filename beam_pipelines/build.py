@@ -14,6 +14,7 @@ are not listed here go to Apache Beam: --runner=DataflowRunner --project=… --s
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from beam_pipelines.settings.config import BuildCall, BuildConfig
-from cxr_tfrecords import dataset_dir
+from beam_pipelines.settings.config import BuildCall, BuildConfig, salt_id
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.settings import define_flags, flag_values
 
@@ -37,18 +38,20 @@ define_flags(BuildConfig)
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Beam's import notes which optional parts are absent
-    # Imported late: they load Beam, and --help or a mistyped flag should answer at once.
+    call = BuildCall(**flag_values(BuildCall))
+    given = (call.input_dir or os.path.splitext(call.input_csv)[0]).rstrip("/")
+    output_dir = call.output_dir or (f"{given}-tfrecords" if given else DEFAULT_OUTPUT)
+    print(f"building into {output_dir}", flush=True)
+    before = dataset_dir.read_manifest(output_dir) if call.append else {}
+    config = _config_from_flags(before.get("config", {}))
+    _check_paths(call, config, output_dir)
+    # Imported late: they load Beam, and --help or a wrong path should be answered at once.
     from beam_pipelines import append, job, summary
     from beam_pipelines.settings import beam_flags
 
     options = beam_flags.parse(argv[1:], list(FLAGS))
     if not beam_flags.runs_locally(options):
         logging.set_verbosity(logging.INFO)  # a remote runner tells its job's address and state
-    call = BuildCall(**flag_values(BuildCall))
-    given = (call.input_dir or os.path.splitext(call.input_csv)[0]).rstrip("/")
-    output_dir = call.output_dir or (f"{given}-tfrecords" if given else DEFAULT_OUTPUT)
-    before = dataset_dir.read_manifest(output_dir) if call.append else {}
-    config = _config_from_flags(before.get("config", {}))
     sources = _find_sources(call, config, output_dir, before.get("class_names", ()))
     print(summary.describe_sources(sources), flush=True)
     started = time.monotonic()
@@ -71,6 +74,25 @@ def main(argv: list[str]) -> None:
             **common,
         )
     print(summary.describe_build(result, output_dir, time.monotonic() - started))
+
+
+def _check_paths(call: BuildCall, config: BuildConfig, output_dir: str) -> None:
+    """Refuses what names and the output directory alone tell, before Beam is imported."""
+    from beam_pipelines.dataset import earlier_build
+
+    for name in ("input_dir", "input_csv", "group_csv"):
+        path = getattr(call, name)
+        if path and files.is_local(path) and not os.path.exists(path):
+            raise UserError(f"--{name}={path} does not exist: check the path")
+    if call.input_dir and files.is_local(call.input_dir) and not os.path.isdir(call.input_dir):
+        raise UserError(f"--input_dir={call.input_dir} is not a folder")
+    if files.is_local(output_dir):
+        if not call.append:
+            salted = dataclasses.replace(config, salt_id=salt_id(call.group_salt))
+            earlier_build.check_settings(output_dir, salted, call.overwrite, call.resume)
+        reason = files.why_unwritable(output_dir)
+        if reason:
+            raise UserError(f"cannot write to --output_dir={output_dir}: {reason}: name another")
 
 
 def _config_from_flags(built_with: Mapping[str, Any]) -> BuildConfig:

@@ -12,10 +12,10 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.dataset import commit
+from beam_pipelines.dataset.earlier_build import find_earlier_build
 from beam_pipelines.dataset.manifest import (
     make_manifest,
     sources_fingerprint,
-    unexpected_files,
     write_metadata,
 )
 from beam_pipelines.dataset.source_list import write_sources
@@ -72,7 +72,7 @@ def build(
     with workdir.locked(output_dir), files.explained_writes(f"to --output_dir={output_dir}"):
         files.remove_temporary(output_dir)
         commit.finish_interrupted(output_dir, scratch)
-        earlier = _earlier_build(output_dir, scratch, sources, config, overwrite, resume)
+        earlier = find_earlier_build(output_dir, config, overwrite, resume, sources)
         if earlier and _is_current(output_dir, sources):
             return BuildResult(earlier, 0, 0)
         _start(scratch, sources, config)
@@ -97,65 +97,11 @@ def build(
         return BuildResult(manifest, todo, written)
 
 
-def _earlier_build(
-    output_dir: str,
-    scratch: Scratch,
-    sources: Sources,
-    config: BuildConfig,
-    overwrite: bool,
-    resume: bool,
-) -> dict[str, Any] | None:
-    """Checks that the directory may be built into; returns its finished manifest, if any."""
-    with files.explained(output_dir, "output_dir"):
-        foreign = unexpected_files(output_dir)
-    if foreign:
-        raise UserError(
-            f"--output_dir={output_dir} holds files that are not a build's "
-            f"({', '.join(foreign[:3])}): name an empty or new directory"
-        )
-    if overwrite:
-        return None
-    earlier, state = None, None
-    if files.exists(files.join(output_dir, dataset_dir.MANIFEST)):
-        earlier = dataset_dir.read_manifest(output_dir)
-        made = {"config": earlier["config"], "pixel_rules": earlier.get("pixel_rules", 1)}
-        state = {**made, **earlier["sources"]}
-    elif files.exists(scratch.state) and files.names(output_dir) - {workdir.FOLDER}:
-        # Until the first shard is written, other settings do no harm: part files are named after
-        # their settings.
-        state = files.read_json(scratch.state)
-    if state and not resume:
-        raise UserError(
-            f"--output_dir={output_dir} holds a build: --resume goes on with it, "
-            "--overwrite starts again"
-        )
-    if state:
-        _refuse_other_build(output_dir, state, sources, config)
-    return earlier
-
-
 def _start(scratch: Scratch, sources: Sources, config: BuildConfig) -> None:
     """Makes the scratch folder, and writes down what is built, for a later --resume."""
     scratch.make()
     made = {"config": config.to_json(), "pixel_rules": rules.VERSION}
     files.write_json(scratch.state, {**made, "listing": sources.listed.digest})
-
-
-def _refuse_other_build(
-    output_dir: str, state: dict[str, Any], sources: Sources, config: BuildConfig
-) -> None:
-    differences = config.differences(state["config"])
-    differences += rules.changes_since(state.get("pixel_rules", 1))
-    if state.get("appended"):
-        differences.append("images were appended since: --append adds more")
-    elif state["listing"] != sources.listed.digest:
-        differences.append(f"the files in --input_dir={sources.root} are not those it was made of")
-    if differences:
-        lines = "".join(f"\n  {line}" for line in differences)
-        raise UserError(
-            f"--output_dir={output_dir} holds another build:{lines}\n"
-            "name another --output_dir, or start again with --overwrite"
-        )
 
 
 def _is_current(output_dir: str, sources: Sources) -> bool:

@@ -163,6 +163,21 @@ def makedirs(folder: str) -> None:
         filesystem(folder)
 
 
+def nearest_existing(path: str) -> str:
+    """A local path, or the nearest folder above it that exists."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path.rstrip("/")) or "."
+    return path
+
+
+def why_unwritable(path: str) -> str:
+    """Why a local folder cannot be made or written to, seen without writing; empty if it can."""
+    path = nearest_existing(path)
+    if not os.path.isdir(path):
+        return f"{path} is not a folder"
+    return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written to"
+
+
 def rename(source: str, target: str) -> None:
     """Renames a file, replacing the target; atomic on local disk, a copy on object stores."""
     if is_local(target):

@@ -147,17 +147,7 @@ def _unwritable(path: str) -> str:
     """Why a folder cannot be made or written to; empty if it can."""
     if not files.is_local(path):
         return f"{path}: runs are written to a local disk, name a --study_dir there"
-    path = _existing(path)
-    if not os.path.isdir(path):
-        return f"{path} is not a folder"
-    return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written to"
-
-
-def _existing(path: str) -> str:
-    """The path, or the nearest folder above it that exists."""
-    while not os.path.lexists(path):
-        path = os.path.dirname(path) or "."
-    return path
+    return files.why_unwritable(path)
 
 
 def _network_problems(study: Study, todo: Sequence[Cell]) -> Iterator[Problem]:
@@ -174,7 +164,7 @@ def _network_problems(study: Study, todo: Sequence[Cell]) -> Iterator[Problem]:
             yield cell, result
         else:
             needed += _run_bytes(config, *result)
-    free = shutil.disk_usage(_existing(study.folder)).free
+    free = shutil.disk_usage(files.nearest_existing(study.folder)).free
     if free < needed:
         text = f"{study.folder}: {free / 1e9:.1f} GB are free, about {needed / 1e9:.1f} are needed"
         yield from ((cell, text) for cell in configs)

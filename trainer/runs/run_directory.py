@@ -30,53 +30,6 @@ from trainer.runs import run_files, same_run
 from trainer.settings.config import TrainConfig
 
 
-def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
-    """Refuses a run directory whose checkpoints or results come from other settings or data.
-
-    A run without a checkpoint may be started again with other settings: `start_run` replaces them.
-
-    Raises:
-      UserError: it names each flag that differs, with both values.
-    """
-    path = os.path.join(config.run_dir, run_files.CONFIG)
-    if not os.path.exists(path):
-        return
-    if _is_decoupled(path):
-        raise UserError(
-            f"--run_dir={config.run_dir} holds a run of trainer.decouple: name another --run_dir"
-        )
-    if not run_files.has_checkpoint(config.run_dir):
-        return
-    try:
-        differing = same_run.differences(config, data, files.read_json(path))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): use another --run_dir") from error
-    if differing:
-        raise UserError(
-            f"--run_dir={config.run_dir} holds another run: name another --run_dir, or give that "
-            f"run's flags ({'; '.join(differing)})"
-        )
-
-
-def check_decoupled_run(run_dir: str) -> None:
-    """Refuses a directory that holds a run, unless it is an unfinished run of trainer.decouple,
-    which takes little time to repeat.
-
-    Raises:
-      UserError: the directory holds a run.
-    """
-    path = os.path.join(run_dir, run_files.CONFIG)
-    if run_files.is_finished(run_dir) or (os.path.exists(path) and not _is_decoupled(path)):
-        raise UserError(f"--run_dir={run_dir} holds a run already: name another --run_dir")
-
-
-def _is_decoupled(config_path: str) -> bool:
-    try:
-        return "decoupled" in files.read_json(config_path)
-    except (ValueError, TypeError):
-        return False
-
-
 def start_run(
     config: TrainConfig,
     data: DatasetDir,

@@ -14,7 +14,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches
-from trainer.runs import report, report_pictures, run_directory, run_files
+from trainer.runs import report, report_pictures, run_directory, run_files, same_run
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
@@ -35,7 +35,7 @@ def run(
     """
     data = config.shown(data)
     with run_directory.explained_failures(config), split_batches.explained_reads(data):
-        run_directory.check_same_run(config, data)
+        same_run.check_same_run(config, data)
         if run_files.is_finished(config.run_dir):
             print(f"{config.run_dir} is finished: nothing to train", flush=True)
         else:

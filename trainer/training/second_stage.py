@@ -98,7 +98,7 @@ def decouple(
         raise UserError(f"--method={method} is not one of {', '.join(METHODS)}")
     if tau is not None and not 0 <= tau < float("inf"):
         raise UserError(f"--tau={tau} must be a finite number of 0 or more")
-    run_directory.check_decoupled_run(run_dir)
+    same_run.check_decoupled_run(run_dir)
     source = _open_run(from_run, data_dir)
     config = dataclasses.replace(source.run.config, run_dir=run_dir, data_dir=source.data.path)
     origin: dict[str, Any] = {

@@ -7,10 +7,11 @@ import dataclasses
 import os
 from typing import Any
 
-from cxr_tfrecords import dataset_dir
+from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.distribution import tpu_versions
+from trainer.runs import run_files, same_run
 from trainer.settings.config import TrainConfig
 
 
@@ -27,6 +28,8 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
     Raises:
       UserError: see its message. TemporaryError: the run was interrupted and can go on.
     """
+    _check_paths(config)
+    print(f"loading TensorFlow, to train on {config.data_dir}", flush=True)
     if config.strategy in ("tpu", "auto"):
         tpu_versions.check_libtpu(tpu_versions.installed_versions())
     quiet_tensorflow()
@@ -55,15 +58,31 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
         return run(config, dataset_dir.load(config.data_dir, config.fold), strategy)
 
 
-def _check_file_systems(config: TrainConfig) -> None:
-    """Refuses paths that the data set's build (fsspec) can use, but TensorFlow cannot."""
-    import tensorflow as tf
-
+def _check_paths(config: TrainConfig) -> None:
+    """Refuses what the disk alone tells, before seconds go into importing TensorFlow."""
     if "://" in config.run_dir:
         raise UserError(
             f"--run_dir={config.run_dir}: a run is written to a local disk: name a folder there, "
             "and copy it when it is finished"
         )
+    if files.is_local(config.data_dir):
+        data = config.shown(dataset_dir.load(config.data_dir, config.fold))
+        same_run.check_same_run(config, data)
+    if run_files.is_finished(config.run_dir):
+        return
+    if config.weights not in ("none", "imagenet") and not os.path.isfile(config.weights):
+        raise UserError(
+            f"--weights={config.weights}: no such file: give a file that exists, imagenet or none"
+        )
+    reason = files.why_unwritable(config.run_dir)
+    if reason and config.strategy != "multi_worker":  # of which only the chief writes
+        raise UserError(f"--run_dir={config.run_dir}: {reason}: name another --run_dir")
+
+
+def _check_file_systems(config: TrainConfig) -> None:
+    """Refuses paths that the data set's build (fsspec) can use, but TensorFlow cannot."""
+    import tensorflow as tf
+
     scheme, separator, _ = config.data_dir.partition("://")
     if separator and scheme not in tf.io.gfile.get_registered_schemes():
         raise UserError(

@@ -1,0 +1,58 @@
+"""What paths alone tell is refused before TensorFlow or Beam are imported, which takes seconds."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.beam_pipelines import commands
+from tests.helpers import write_dataset
+
+SITE = "import sys\nsys.modules |= dict.fromkeys(('tensorflow', 'keras', 'apache_beam'))\n"
+BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "message"),
+    [
+        (BUILD, "--input_dir=nowhere", "--input_dir=nowhere does not exist"),
+        (BUILD, "--input_dir=file", "--input_dir=file is not a folder"),
+        (BUILD, "--input_csv=nowhere.csv", "--input_csv=nowhere.csv does not exist"),
+        (BUILD, "--input_dir=in --output_dir=in", "holds files that are not a build's (image.png)"),
+        (BUILD, "--input_dir=in --output_dir=data", "holds another build:\n  --"),
+        (BUILD, "--input_dir=in --output_dir=file/out", "--output_dir=file/out: file is not a"),
+        (MAIN, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
+        (MAIN, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
+        (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
+        (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),
+        (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
+        (COMPARE, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
+        (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),
+    ],
+)
+def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, message):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    for folder, file, text in [
+        ("in", "image.png", ""),
+        ("run", "config.json", '{"decoupled": {}}'),
+    ]:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text(text)
+    (tmp_path / "file").touch()
+    write_dataset(tmp_path / "data")
+    with open(tmp_path / "data" / "manifest.json", encoding="utf-8") as file:
+        content = file.read()
+    listing = '"sources": {"listing": ""},\n "split_proof"'
+    (tmp_path / "data" / "manifest.json").write_text(content.replace('"split_proof"', listing))
+    done = subprocess.run(
+        [sys.executable, "-m", module, *flags.split(" ")],
+        env=commands.environment(PYTHONPATH=f"{tmp_path / 'site'}:{commands.ROOT}"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "is not installed" not in done.stderr
