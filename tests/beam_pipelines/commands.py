@@ -8,10 +8,11 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.shared import ROOT
+from tests.trainer import processes
 
 BUILD = (sys.executable, "-m", "beam_pipelines.build")
 SECONDS = 90  # a runner that cannot start its workers waits for ever
@@ -77,16 +78,30 @@ def kill(started: subprocess.Popen[str]) -> None:
     started.wait()
 
 
-def finish(
-    started: subprocess.Popen[str], seconds: float = SECONDS
-) -> subprocess.CompletedProcess[str]:
+@contextlib.contextmanager
+def forked_build(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """The build in a process of its own that need not import Beam; it must start no other.
+
+    Yields what `process` does.
+    """
+    started = processes.Process("beam_pipelines.build", *arguments, env=env or environment())
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def finish(started: Any, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
     output, errors = started.communicate(timeout=seconds)
     return subprocess.CompletedProcess(started.args, started.returncode, output, errors)
 
 
-def build(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
-    """Runs the build to its end."""
-    with process(*BUILD, *arguments, **how) as started:
+def build(
+    *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the build to its end, as `forked_build` does."""
+    with forked_build(*arguments, env=env) as started:
         return finish(started)
 
 

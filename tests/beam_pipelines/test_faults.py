@@ -125,7 +125,7 @@ def test_a_second_build_at_the_same_time_is_refused_and_does_no_harm(many, meddl
     out = tmp_path / "out"
     arguments = [f"--input_dir={root}", f"--output_dir={out}", *FLAGS]
     held = meddling("hold", "/out/cxr-", 3)
-    with commands.process(*commands.BUILD, *arguments, env=held) as first:
+    with commands.forked_build(*arguments, env=held) as first:
         end = time.monotonic() + 60
         while not any(name.startswith("cxr-") for name in files.names(str(out))):
             assert first.poll() is None

@@ -198,8 +198,13 @@ def test_every_runner_leaves_the_same_bytes(
 ):
     out = tmp_path / "out"
     arguments = [f"--input_dir={radiographs}", f"--output_dir={out}", *FLAGS]
-    command = [*commands.BUILD, *arguments, *beam_flags_of(runner)]
-    with commands.process(*command, env=renames.environment) as started:
+    command = [*arguments, *beam_flags_of(runner)]
+    alone = runner in ("in_memory", "multi_threading")
+    with (
+        commands.forked_build(*command, env=renames.environment)
+        if alone
+        else commands.process(*commands.BUILD, *command, env=renames.environment)
+    ) as started:
         done = commands.finish(started)
     assert done.returncode == 0, done.stderr
     assert "wrote 18 shards" in done.stdout
@@ -208,7 +213,7 @@ def test_every_runner_leaves_the_same_bytes(
     writers = renames.processes(out, ".tfrecord-")
     assert inspectors
     assert writers
-    if runner in ("in_memory", "multi_threading"):
+    if alone:
         assert inspectors | writers == {started.pid}
     else:
         assert started.pid not in inspectors | writers
@@ -230,7 +235,9 @@ def test_a_failure_in_a_worker_is_one_line(
     damaged[len(damaged) // 2] ^= 1
     part.write_bytes(damaged)
     arguments = [f"--input_dir={radiographs}", f"--output_dir={out}", *FLAGS]
-    done = commands.build(*arguments, *beam_flags_of(runner), env=renames.environment)
+    command = [*commands.BUILD, *arguments, *beam_flags_of(runner)]
+    with commands.process(*command, env=renames.environment) as started:
+        done = commands.finish(started)
     assert done.returncode == 2
     lines = commands.said(done.stderr)
     message = f"error: {part} is damaged: remove it and its .parquet, then run the same command"
