@@ -15,7 +15,7 @@ import sklearn.tree  # noqa: E402, F401
 import tensorflow_datasets  # noqa: E402, F401
 
 import beam_pipelines.append  # noqa: E402
-import beam_pipelines.summary  # noqa: E402
+import beam_pipelines.summary  # noqa: E402, F401
 import trainer.comparison.page.page  # noqa: E402
 import trainer.training.run  # noqa: E402, F401
 

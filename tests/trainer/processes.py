@@ -22,7 +22,11 @@ _CONTEXT.set_forkserver_preload(["tests.trainer.preloaded"])
 
 
 class Process:
-    """A running command; the methods and attributes are those of `subprocess.Popen`."""
+    """A running command; the methods and attributes are those of `subprocess.Popen`.
+
+    Args:
+      module: its name, or `-c` with Python code as the first of the flags.
+    """
 
     def __init__(self, module: str, *flags: str, env: Mapping[str, str] | None = None):
         self.args = [module, *flags]
@@ -85,5 +89,9 @@ def _run(command: list[str], env: dict[str, str], cwd: str, output: str) -> None
         sys.path[:0] = env["PYTHONPATH"].split(os.pathsep)
         with contextlib.suppress(ImportError):
             import sitecustomize  # noqa: F401
+    if command[0] == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+        return
     sys.argv = list(command)
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)

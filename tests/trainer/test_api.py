@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -12,20 +10,14 @@ import cxr_tfrecords
 import trainer
 from tests.helpers import write_dataset
 from tests.shared import ROOT
-from tests.trainer import fake_study
+from tests.trainer import fake_study, processes
 
 
-def test_the_example_of_the_page_runs(tmp_path):
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", example],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=300,
-    )
+    monkeypatch.chdir(tmp_path)
+    done = processes.run("-c", example, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"^oversample 0\.\d+ 2 epochs$", done.stdout, re.MULTILINE)
     assert re.search(r"^[+-]\d\.\d{3} \[[+-]\d\.\d{3}, [+-]\d\.\d{3}\]$", done.stdout, re.MULTILINE)
@@ -54,10 +46,9 @@ def test_train_raises_mistakes(tmp_path):
 def test_compare_runs_gives_what_the_command_writes(tmp_path):
     paths = sorted(fake_study.write_study(tmp_path))  # as the command sorts them
     content = trainer.compare_runs(paths, resamples=100)
-    command = [sys.executable, "-m", "trainer.compare", "--resamples=100"]
-    subprocess.run(
-        [*command, f"--runs={tmp_path}/runs/*", f"--study_dir={tmp_path}"], check=True, cwd=ROOT
-    )
+    flags = ["--resamples=100", f"--runs={tmp_path}/runs/*", f"--study_dir={tmp_path}"]
+    done = processes.run("trainer.compare", *flags)
+    assert done.returncode == 0, done.stderr
     with open(tmp_path / "comparison.json", encoding="utf-8") as file:
         written = json.load(file)
     assert content.pop("reference") == written.pop("reference") == "none"

@@ -182,7 +182,8 @@ def test_every_kill_point_of_a_mixed_up_or_streamed_run_ends_the_same(data, tmp_
         assert_same_run(run_dir, whole)
 
 
-def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path):
+def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for flags, words in (
         (["--data_dir=/no/such"], "beam_pipelines.build --output_dir=/no/such"),
         (
@@ -192,14 +193,7 @@ def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path):
         (["stray"], "stray"),
         ([], "`python -m beam_pipelines.build`"),
     ):
-        result = subprocess.run(
-            [sys.executable, "-m", "trainer.main", *flags],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": os.getcwd()},
-        )
+        result = processes.run("trainer.main", *flags)
         assert result.returncode == 2
         assert result.stdout == ""
         assert result.stderr.startswith("error: ")

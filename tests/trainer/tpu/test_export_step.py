@@ -1,14 +1,12 @@
 """What is exported is the step that trains, and holds nothing that a TPU lacks."""
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer import toy
+from tests.trainer import processes, toy
 from trainer.distribution import strategies
 from trainer.settings.config import TrainConfig
 from trainer.settings.table import BATCH_NORMS, LOSSES, OPTIMIZERS
@@ -57,7 +55,7 @@ def test_max_pooling_is_exported_with_its_gradient():
         "config = TrainConfig('', backbone='alexnet', weights='none');"
         "print(export_step.Exporter(config, data, 4).export('train', 2).stablehlo is not None)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = processes.run("-c", code)
     assert done.stdout.strip() == "True", done.stderr[-2000:]
 
 

@@ -260,16 +260,18 @@ def test_post_hoc_adjustment_refuses_priors_that_do_not_fit(priors):
         ({"sampler": "oversample", "loss": "focal"}, None),
         ({"sampler": "oversample", "mixup_alpha": 0.2}, None),
         (
-            {"sampler": "progressive", "epochs": 2, "loss": "balanced_softmax"},
-            "--sampler=progressive.*--loss=balanced_softmax",
-        ),
-        (
             {"sampler": "oversample", "loss": "logit_adjusted"},
             "--sampler=oversample.*--loss=logit_adjusted",
         ),
-        (
+        pytest.param(
+            {"sampler": "progressive", "epochs": 2, "loss": "balanced_softmax"},
+            "--sampler=progressive.*--loss=balanced_softmax",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {"loss": "ldam_drw", "mixup": "balanced", "mixup_alpha": 0.2},
             "--loss=ldam_drw.*--mixup=balanced",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -341,7 +343,14 @@ def test_runs_that_differ_in_loss_have_different_directories():
     assert "runs/tiny-none-seed0" in names
 
 
-@pytest.mark.parametrize("name", LOSSES)
+# One for each kind of term: by image, by class, added to the logits. Those of ldam_drw train above.
+QUICK_LOSSES = ("cross_entropy", "class_balanced_focal", "balanced_softmax")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK_LOSSES else pytest.param(n, marks=pytest.mark.slow) for n in LOSSES],
+)
 def test_every_loss_trains_and_is_validated_by_cross_entropy(name, data, strategy, tmp_path):
     config = TrainConfig(
         data.path, str(tmp_path), loss=name, epochs=2, batch_size=16, flip=False, seed=1
