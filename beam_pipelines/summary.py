@@ -44,6 +44,7 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
         *(f"set aside {n:,}: {reason}" for reason, n in sources["set_aside"].items()),
         *_describe_warnings(manifest.get("warnings", {})),
         *_describe_duplicates(manifest["duplicates"]),
+        *manifest.get("notes", []),
         *stats.describe(output_dir),
         f"{size / 1e6:,.1f} MB in {len(shards)} shards, in {output_dir}",
     ]

@@ -22,6 +22,7 @@ from cxr_tfrecords.statistics import shortcut
 from cxr_tfrecords.statistics.sources import (
     SourceTable,
     choose_groups,
+    choose_leaks,
     describe_files,
     describe_rejected,
     measure_shortcut,
@@ -67,7 +68,7 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
     numbers = collect(manifest, sources)
     leading = _leading(manifest)
     named: dict[str, set[str]] = {}
-    for group in numbers["duplicates"]["shown"]:
+    for group in numbers["duplicates"]["shown"] + numbers["given_leaks"]["shown"]:
         for member in group["shown"]:
             if member["shard"]:
                 named.setdefault(member["shard"], set()).add(member["filename"])
@@ -179,6 +180,8 @@ def collect(manifest: Mapping[str, Any], sources: SourceTable) -> dict[str, Any]
             **{key: duplicates[key] for key in copied},
             "shown": choose_groups(sources, list(duplicates["label_conflicts"])),
         },
+        "given_leaks": choose_leaks(sources),
+        "notes": list(manifest.get("notes", [])),
         "rejected": describe_rejected(sources, source_counts["set_aside"]),
         "warnings": {
             text: {"files": one["files"], "first": one["first"][:_WARNED]}

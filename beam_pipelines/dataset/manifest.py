@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from beam_pipelines.dataset.given_splits import describe_given_splits
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.planning.grouping import (
     GROUP_REASONS,
@@ -96,6 +97,8 @@ def make_manifest(
         "warnings": _warnings(columns),
         "duplicates": _describe_duplicates(plan, columns, config),
         "split_proof": _split_proof(plan, config),
+        "given_splits": describe_given_splits(plan, columns, config),
+        "notes": list(dict.fromkeys([*(before or {}).get("notes", []), *plan.notes])),
     }
 
 

@@ -18,9 +18,10 @@ from cxr_tfrecords.errors import UserError
 
 # Why an image shares a group with others, one bit for each reason.
 GROUP_REASONS = {"pixels": 1, "near": 2, "group": 4}
+LARGE_GROUP = 0.1  # share of all images in one group above which a warning says so
 # What became of an image, index into `OUTCOME_REASONS`, the texts in sources.csv.
-WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED, JOINS_SPLITS = range(6)
-SET_ASIDE = (COPY, CONFLICT, UNBALANCED, JOINS_SPLITS)
+WRITTEN, REJECTED, COPY, CONFLICT, UNBALANCED, JOINS_SPLITS, LEAKS = range(7)
+SET_ASIDE = (COPY, CONFLICT, UNBALANCED, JOINS_SPLITS, LEAKS)
 OUTCOME_REASONS = (
     "",
     "",  # the inspection's own reason
@@ -28,6 +29,8 @@ OUTCOME_REASONS = (
     "copies of it lie in other classes (--label_conflicts=drop)",
     "left out to balance its split (--balance_splits)",
     "it ties images of two splits together (--append)",
+    "a copy of it, or its patient, is in the given test or validation split "
+    "(--given_leaks=drop_from_train)",
 )
 
 
@@ -139,6 +142,82 @@ def apply_label_conflicts(
             "do with --label_conflicts=keep or drop; nothing was written"
         )
     outcome[involved] = CONFLICT
+
+
+def apply_given_leaks(
+    columns: Columns,
+    groups: np.ndarray,
+    given: np.ndarray,
+    outcome: np.ndarray,
+    new: np.ndarray,
+    config: BuildConfig,
+) -> np.ndarray:
+    """Applies --given_leaks to the groups that lie in two given splits.
+
+    Of such a group, the new images of the last split (test before validation before train) stay,
+    and those of the others are set aside, so that the published test split stays whole.
+
+    Args:
+      given: int8 [rows], index of the given split, or -1.
+      new: bool [rows], images that no data set holds yet.
+
+    Returns:
+      `given`, with -1 for the images that are set aside now.
+
+    Raises:
+      UserError: --given_leaks is `refuse`, there is such a group, and all images are new.
+    """
+    placed = np.flatnonzero((given >= 0) & (outcome == WRITTEN))
+    last = np.full(len(groups), -1, given.dtype)
+    np.maximum.at(last, groups[placed], given[placed])
+    leaks = placed[(given[placed] < last[groups[placed]]) & new[placed]]
+    if not len(leaks):
+        return given
+    if config.given_leaks == "drop_from_train":
+        outcome[leaks] = LEAKS
+        given = given.copy()
+        given[leaks] = -1
+    elif new.all():
+        torn = np.unique(groups[leaks])
+        members = placed[groups[placed] == torn[0]][:4]
+        drop = "leave the training ones out with --given_leaks=drop_from_train, "
+        raise UserError(
+            f"the given splits leak: {len(torn)} groups of copies or of one patient lie in two of "
+            f"them, first {', '.join(columns.strings('filename', members))}. "
+            f"{'' if config.folds else drop}correct the column `split`, or ignore the groups with "
+            "--dedup=off; nothing was written"
+        )
+    return given
+
+
+def set_aside_copies(copies: np.ndarray, outcome: np.ndarray, new: np.ndarray) -> None:
+    """--dedup=drop: of the copies of an image, only the first that is written stays."""
+    written = np.flatnonzero(outcome == WRITTEN)
+    first = written[np.unique(copies[written], return_index=True)[1]]
+    later = new & (outcome == WRITTEN)
+    later[first] = False
+    outcome[later] = COPY
+
+
+def warn_of_large_groups(columns: Columns, usable: np.ndarray) -> list[str]:
+    """Warnings of patients or given groups that unite more than `LARGE_GROUP` of all images."""
+    warnings = []
+    for name, source in (("tie", "given group"), ("patient", "PatientID of DICOM files")):
+        values = columns.digests(name)
+        rows = np.flatnonzero(values.any(axis=1) & usable)
+        if not len(rows):
+            continue
+        _, inverse, counts = np.unique(values[rows, 0], return_inverse=True, return_counts=True)
+        largest = int(counts.argmax())
+        count, total = int(counts[largest]), int(usable.sum())
+        if count > max(LARGE_GROUP * total, 2):
+            first = columns.strings("filename", rows[inverse == largest][:2])
+            warnings.append(
+                f"warning: one {source} unites {count:,} of {total:,} images (more than "
+                f"{LARGE_GROUP:.0%}), such as {' and '.join(first)}: if it names nobody, empty it "
+                "in the table, or use --nopatient_ids for DICOM files"
+            )
+    return warnings
 
 
 def set_aside_joining_splits(

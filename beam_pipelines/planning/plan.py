@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from beam_pipelines.planning import grouping
 from beam_pipelines.planning.grouping import (
-    COPY,
     GROUP_REASONS,
     NO_EXISTING_PLAN,
     OUTCOME_REASONS,
@@ -54,6 +54,8 @@ class BuildPlan:
       group_keys: uint64 [rows, 2], the group's id.
       conflicts: int64, groups whose copies lie in several classes.
       shards: to be written, by split, label, number.
+      published: int8 [rows], index of the given split, or -1.
+      notes: what the user should know of the plan.
       num_existing: number of leading rows that a data set had before, see `ExistingPlan`.
     """
 
@@ -68,6 +70,8 @@ class BuildPlan:
     group_keys: np.ndarray
     conflicts: np.ndarray
     shards: tuple[Shard, ...]
+    published: np.ndarray
+    notes: tuple[str, ...] = ()
     num_existing: int = 0
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -112,23 +116,28 @@ def plan_build(
     outcome = np.where(columns.numbers("length") > 0, WRITTEN, REJECTED).astype(np.uint8)
     _check_rejected(columns, outcome, max_bad_fraction, len(existing))
     copies, groups, reasons = grouping.find_groups(columns, outcome == WRITTEN, config)
+    notes = (
+        [] if config.dedup == "off" else grouping.warn_of_large_groups(columns, outcome == WRITTEN)
+    )
     outcome[: len(existing)] = existing.outcome
     new = np.ones(len(outcome), bool)
     new[: len(existing)] = False
     conflicts = grouping.find_label_conflicts(copies, labels, outcome != REJECTED)
     grouping.apply_label_conflicts(columns, copies, conflicts, outcome, new, config)
+    published = columns.numbers("split")
+    given = grouping.apply_given_leaks(columns, groups, published, outcome, new, config)
     if config.dedup == "drop":
-        outcome[new & (outcome == WRITTEN) & (copies != np.arange(len(outcome)))] = COPY
-    given = columns.numbers("split")
+        grouping.set_aside_copies(copies, outcome, new)
     if len(existing):
         groups = grouping.set_aside_joining_splits(
             groups, given, outcome, existing, len(config.split_names)
         )
     keys = columns.digests("pixels")
-    split = _split(columns, groups, keys, labels, outcome, given, config)
+    split, more = _split(groups, keys, labels, outcome, given, config)
+    notes += more
     _balance(split, labels, keys, outcome, config)
     class_slugs = tfds_metadata.slugs(class_names)
-    _check_splits(class_names, labels, split, outcome, config)
+    _check_splits(class_names, labels, split, outcome, given, config, notes)
     to_write = new & (outcome == WRITTEN)
     shards = tuple(
         _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, existing)
@@ -145,49 +154,60 @@ def plan_build(
         group_keys=grouping.make_group_keys(groups, keys, existing),
         conflicts=conflicts,
         shards=shards,
+        published=published,
+        notes=tuple(notes),
         num_existing=len(existing),
     )
 
 
 def _split(
-    columns: Columns,
     groups: np.ndarray,
     keys: np.ndarray,
     labels: np.ndarray,
     outcome: np.ndarray,
     given: np.ndarray,
     config: BuildConfig,
-) -> np.ndarray:
-    """uint8 [rows], index into config.split_names, valid where the outcome is WRITTEN."""
+) -> tuple[np.ndarray, list[str]]:
+    """uint8 [rows], index into config.split_names, valid where the outcome is WRITTEN; and notes.
+
+    Where all images have a given split and none has validation, it is taken from train.
+    """
     rows = np.flatnonzero(outcome == WRITTEN)
     if len(rows) < len(outcome):
         # Groups are numbered again: a group's first row may have been set aside.
         _, first, inverse = np.unique(groups[rows], return_index=True, return_inverse=True)
         groups, keys, labels = first[inverse], keys[rows], labels[rows]
         given = given[rows]
-    try:
-        assigned = splits.assign_splits(
-            groups,
-            keys,
-            labels,
-            method=config.split,
-            test_fraction=config.test_fraction,
-            validation_fraction=config.validation_fraction,
-            seed=config.seed,
-            fixed=given if (given >= 0).any() else None,
-            folds=config.folds,
+    draw: dict[str, Any] = {
+        "method": config.split,
+        "validation_fraction": config.validation_fraction,
+        "seed": config.seed,
+    }
+    fixed = given if (given >= 0).any() else None
+    assigned = splits.assign_splits(
+        groups,
+        keys,
+        labels,
+        test_fraction=config.test_fraction,
+        fixed=fixed,
+        folds=config.folds,
+        **draw,
+    )
+    notes = []
+    train, validation = (splits.SPLITS.index(name) for name in (splits.TRAIN, splits.VALIDATION))
+    if not config.folds and (given >= 0).all() and not (given == validation).any():
+        part = np.flatnonzero(assigned == train)
+        assigned[part] = splits.assign_splits(
+            groups[part], keys[part], labels[part], test_fraction=0.0, **draw
         )
-    except splits.ContradictoryGroupsError as error:
-        members = rows[groups == error.groups[0]][:4]
-        raise UserError(
-            f"the given splits leak: {len(error.groups)} groups of copies or of one patient lie in "
-            f"two of them, first {', '.join(columns.strings('filename', members))}. Correct the "
-            "column `split`, or ignore the groups with --dedup=off; nothing was "
-            "written"
-        ) from error
+        count = int((assigned == validation).sum())
+        notes.append(
+            f"the given splits have no validation: {count:,} of {len(part):,} training images, "
+            f"whole groups, became validation (--validation_fraction={config.validation_fraction})"
+        )
     split = np.zeros(len(outcome), np.uint8)
     split[rows] = assigned
-    return split
+    return split, notes
 
 
 def _balance(
@@ -254,19 +274,23 @@ def _check_splits(
     labels: np.ndarray,
     split: np.ndarray,
     outcome: np.ndarray,
+    given: np.ndarray,
     config: BuildConfig,
+    notes: Sequence[str],
 ) -> None:
     written = outcome == WRITTEN
+    flags = "--folds" if config.folds else "--test_fraction, --validation_fraction"
+    remedy = f"add images, remove the class, or change {flags} or --seed"
+    if (given[written] >= 0).all():
+        remedy = "the given splits decide: correct the column `split`, or leave it out"
     for label, name in enumerate(class_names):
         for number, split_name in enumerate(config.split_names):
             of_class = labels == label
             if not (written & of_class & (split == number)).any():
-                flags = "--test_fraction, --validation_fraction"
                 raise UserError(
                     f"class {name!r} has no image in the {split_name} split "
-                    f"({(written & of_class).sum()} usable of {of_class.sum()} files): add images, "
-                    f"remove the folder, or change {'--folds' if config.folds else flags} or "
-                    "--seed; nothing was written"
+                    f"({(written & of_class).sum()} usable of {of_class.sum()} files): {remedy}; "
+                    + "\n".join(["nothing was written", *notes])
                 )
 
 

@@ -102,6 +102,14 @@ class BuildConfig:
         "them. error: stop.",
         choices=("keep", "drop", "error"),
     )
+    given_leaks: str = setting(
+        "refuse",
+        _SPLIT,
+        "Copies, or images of one patient, that lie in two of the splits that are given. refuse: "
+        "stop. drop_from_train: leave them out of train (out of validation, where test has them), "
+        "so that the test split stays as published.",
+        choices=("refuse", "drop_from_train"),
+    )
     balance_splits: tuple[str, ...] = setting(
         (),
         _SPLIT,
@@ -146,7 +154,7 @@ class BuildConfig:
                 f"--folds={self.folds}: at least 3 are needed, one to test, one to validate and "
                 "one to train on"
             )
-        for name in ("test_fraction", "validation_fraction", "balance_splits"):
+        for name in ("test_fraction", "validation_fraction", "balance_splits", "given_leaks"):
             if getattr(self, name) != getattr(BuildConfig, name):
                 raise UserError(
                     f"--{name} shapes splits that --folds={self.folds} does not make (all folds "
@@ -168,7 +176,7 @@ class BuildConfig:
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Lines `--flag: theirs -> ours` for each setting that differs from another build's."""
         ours = self.to_json()
-        other = {"folds": 0, **other}  # older builds do not name it
+        other = {"folds": 0, "given_leaks": "refuse", **other}  # older builds do not name them
         shown = {"salt_id": "group_salt"}
         return [
             f"--{shown.get(name, name)}: {other.get(name, 'absent')} -> {ours.get(name, 'absent')}"

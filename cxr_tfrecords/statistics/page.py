@@ -22,7 +22,7 @@ from cxr_tfrecords.pages.html import (
     table,
 )
 from cxr_tfrecords.splits import split_names
-from cxr_tfrecords.statistics import shortcut
+from cxr_tfrecords.statistics import groups_page, shortcut
 from cxr_tfrecords.statistics.page_files import describe_sources, list_not_written, list_warnings
 
 _FEATURES = {
@@ -32,13 +32,6 @@ _FEATURES = {
     "width": "image width",
     "aspect_ratio": "aspect ratio",
     "file_size": "file size",
-}
-# Why an image is in its group: words of the column `tied_by` of sources.csv.
-_GROUP_REASONS = {
-    "": "alone in its group",
-    "pixels": "identical pixels",
-    "near": "near-duplicate",
-    "group": "same patient or given group",
 }
 
 
@@ -61,7 +54,8 @@ def render(
         describe_sources(numbers["files"], plots),
         _intensity(numbers, plots),
         _samples(numbers["samples"], thumbnails),
-        _duplicates(numbers["duplicates"], thumbnails),
+        groups_page.leaks(numbers["given_leaks"], thumbnails),
+        groups_page.duplicates(numbers["duplicates"], thumbnails),
         list_warnings(numbers["warnings"]),
         list_not_written(numbers),
     )
@@ -80,6 +74,8 @@ def _summarize(numbers: Mapping[str, Any]) -> Iterable[str]:
         f"{sources['found']:,} files found, {sources['written']:,} were written, "
         f"{sources['rejected']:,} rejected and {aside:,} set aside."
     )
+    if numbers["notes"]:
+        yield box("amber", *numbers["notes"])
     yield paragraph(f"Fingerprint of the data set: {numbers['fingerprint'][:16]}", "quiet")
 
 
@@ -210,46 +206,3 @@ def _samples(
     for name, chosen in samples.items():
         yield f"<h3>{escaped(name)}</h3>"
         yield row(figure(thumbnails[one], [one.rpartition("/")[2]]) for one in chosen)
-
-
-def _duplicates(copies: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> Iterable[str]:
-    yield heading("Copies and groups")
-    reasons, shown = copies["tied_by"], copies["shown"]
-    yield paragraph(f"The build looked for: {copies['level']}.")
-    yield table(
-        ["", "number"],
-        [
-            ["groups of more than one image", f"{copies['num_groups']:,}"],
-            ["images of these groups, the first of each not counted", f"{copies['images']:,}"],
-            ["images with identical pixels", f"{reasons['pixels']:,}"],
-            ["near-duplicates", f"{reasons['near']:,}"],
-            ["images grouped by patient or given column", f"{reasons['group']:,}"],
-            ["images whose copies lie in several classes", f"{copies['num_label_conflicts']:,}"],
-        ],
-    )
-    if copies["num_groups"] > len(shown):
-        yield paragraph(f"The first {len(shown)} groups, those with label conflicts before others:")
-    if shown:
-        yield '<div class="groups">'
-        yield from _groups(shown, thumbnails)
-        yield "</div>"
-
-
-def _groups(
-    shown: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, Thumbnail]
-) -> Iterable[str]:
-    for group in shown:
-        conflict = group["label_conflict"]
-        title = "Label conflict: " if conflict else ""
-        title += f"{group['images']:,} images"
-        if group["images"] > len(group["shown"]):
-            title += f", {len(group['shown'])} of them shown"
-        yield f'<div class="group{" conflict" if conflict else ""}"><h3>{title}</h3>'
-        yield row(_member(one, thumbnails.get(one["filename"])) for one in group["shown"])
-        yield "</div>"
-
-
-def _member(one: Mapping[str, str], thumbnail: Thumbnail | None) -> str:
-    state = one["split"] or f"not written: {one['reason']}"
-    reasons = ", ".join(_GROUP_REASONS[reason] for reason in one["tied_by"].split("+"))
-    return figure(thumbnail, [one["filename"], one["class"], state, reasons])

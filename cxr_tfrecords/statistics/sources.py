@@ -202,7 +202,26 @@ def choose_groups(sources: SourceTable, conflicts: list[str]) -> list[dict[str, 
             more = pc.unique(ids.filter(pa.array(rows)))
             more = more.filter(pc.invert(pc.is_in(more, pa.array(chosen, pa.string()))))
             chosen += more[: _GROUPS_SHOWN - len(chosen)].to_pylist()
-    shown = pc.is_in(ids, pa.array(chosen, pa.string())).to_numpy()
+    return _show_groups(sources, chosen, conflicts)
+
+
+def choose_leaks(sources: SourceTable) -> dict[str, Any]:
+    """Images that left a given split (--given_leaks), their groups, and some of these to show."""
+    codes, values = sources.codes("reason")
+    left = np.array(["--given_leaks" in value for value in values], bool)[codes]
+    groups = pc.unique(sources.table["group"].filter(pa.array(left)))
+    return {
+        "images": int(left.sum()),
+        "groups": len(groups),
+        "shown": _show_groups(sources, groups[:_GROUPS_SHOWN].to_pylist(), []),
+    }
+
+
+def _show_groups(
+    sources: SourceTable, chosen: list[str], conflicts: list[str]
+) -> list[dict[str, Any]]:
+    """The groups of these ids, each with a few of its images."""
+    shown = pc.is_in(sources.table["group"], pa.array(chosen, pa.string())).to_numpy()
     members: dict[str, list[dict[str, Any]]] = {group: [] for group in chosen}
     for row in sources.rows(np.flatnonzero(shown)):
         members[row["group"]].append(row)
