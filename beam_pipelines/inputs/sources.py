@@ -141,12 +141,13 @@ def find_sources(
     """
     ignored: list[str] = []
     classes: list[str] = []
+    entries = list(list_entries(root))  # first, so that a store's errors name the folder
     if dataset_dir.is_data_set(root):
         raise UserError(
             f"--input_dir={root} is a data set that a build has made: name the folder of its "
             "images. To train on it: python -m trainer.main --data_dir=" + root
         )
-    for entry in list_entries(root):
+    for entry in entries:
         if not entry.is_folder:
             continue
         if is_junk(entry.name) or entry.name.startswith("_"):

@@ -14,7 +14,9 @@ from trainer.comparison.page.page import render
 from trainer.comparison.subgroups import figures, text
 from trainer.comparison.subgroups.membership import NO_VALUE, read_subgroups
 from trainer.evaluation import bootstrap
+from trainer.evaluation.crossed_seeds import CrossedSeeds
 from trainer.evaluation.inference import Inference
+from trainer.evaluation.metrics import weighted_metrics
 from trainer.evaluation.predictions import Predictions, compute_metrics
 
 COUNTS = {**fake_study.COUNTS, "test": [40, 60, 80, 20]}  # 200 images, test-0.png by class
@@ -92,7 +94,19 @@ def test_other_subgroups_are_compared_with_the_largest(study):
     assert gap["estimate"] == pytest.approx(values["F"] - values["M"])
     assert gap["low"] < gap["estimate"] < gap["high"]
     assert gap["p_holm"] == gap["p_value"]
-    assert gap["df"] <= 6  # the smallest class of the women has 7 images
+    runs = [run.predictions("test") for run in study[1][0].runs]
+    weights = bootstrap.group_weights(runs[0].ids, 40, 0)
+    pair = []
+    for value in "FM":
+        at = [i for i in range(2, 200) if "FMM"[i % 3] == value]
+        rows_by_seed = [
+            weighted_metrics(run.labels[at], run.log_probabilities[at], weights[:, at], lines=False)
+            for run in runs
+        ]
+        pair.append(np.stack([one.overall["balanced_accuracy"] for one in rows_by_seed]))
+    # The smallest class of the women has 7 images.
+    expected = CrossedSeeds(pair, [(0, 1, 2)] * 2, groups=7).difference(0, 1).interval()
+    assert (gap["low"], gap["high"]) == pytest.approx((expected.low, expected.high))
     assert sex["M"]["to_largest"] is None
 
 
