@@ -185,7 +185,10 @@ def test_every_kill_point_of_a_mixed_up_or_streamed_run_ends_the_same(data, tmp_
 def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for flags, words in (
-        (["--data_dir=/no/such"], "beam_pipelines.build --output_dir=/no/such"),
+        (
+            ["--data_dir=/no/such"],
+            "/no/such does not exist: name the --output_dir of a finished build",
+        ),
         (
             ["--sampler=smote"],
             "none|undersample|oversample|oversample_exact|rejection|weighted|progressive",
