@@ -242,7 +242,7 @@ def group_by_csv(sources: Sources, path: str, column: str, salt: str) -> Sources
             f"{table.where}: name the column that groups images with --group_column; "
             f"{table.describe()}"
         )
-    column = table.columns[group_index]
+    column = column.strip() or table.columns[group_index]
     root = os.path.abspath(sources.root) if files.is_local(sources.root) else sources.root
 
     def rows() -> Iterator[tuple[int, str, str]]:

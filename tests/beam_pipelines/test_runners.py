@@ -188,7 +188,8 @@ def stop_before_writing(root, output, monkeypatch):
 @pytest.mark.parametrize(
     "runner",
     [
-        *("in_memory", "multi_threading", "multi_processing"),
+        *("in_memory", "multi_threading"),
+        pytest.param("multi_processing", marks=pytest.mark.slow),
         pytest.param("external", marks=pytest.mark.slow),
         pytest.param("dask", marks=pytest.mark.slow),
     ],
