@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from cxr_tfrecords.dataset_dir import DatasetDir
     from cxr_tfrecords.dataset_dir import load as load_dataset
     from cxr_tfrecords.errors import UserError
+    from cxr_tfrecords.tfds_metadata import tfds_builder
 
-__all__ = ["DatasetDir", "UserError", "load_dataset"]
+__all__ = ["DatasetDir", "UserError", "load_dataset", "tfds_builder"]
 __version__ = "0.1.0"
 
 
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from cxr_tfrecords import errors
 
         return errors.UserError
+    if name == "tfds_builder":
+        from cxr_tfrecords import tfds_metadata
+
+        return tfds_metadata.tfds_builder
     from cxr_tfrecords import dataset_dir
 
     return dataset_dir.load if name == "load_dataset" else dataset_dir.DatasetDir

@@ -7,12 +7,15 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 
 def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -46,6 +49,40 @@ def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(result)
 
 
+def tfds_builder(path: str, fold: int | None = None) -> tfds.core.DatasetBuilder:
+    """A TFDS builder of a dataset directory, whose splits are `train`, `validation` and `test`.
+
+    `tfds.builder_from_directory(path)` has a split for each class of them, such as `test_covid`:
+    shards hold one class, and TFDS cannot store a split of several file names. Images of a split
+    come class by class, up to the interleaving of files: a slice such as `train[:10%]` holds few
+    classes, and `shuffle_files=True` does not mix all of them.
+
+    Args:
+      fold: for a data set with folds, and only there: as of `load_dataset`.
+
+    Raises:
+      UserError: as `load_dataset`.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.splits import MultiSplitInfo
+
+    members: dict[str, dict[str, None]] = {}
+    for shard in dataset_dir.load(path, fold).shards:
+        members.setdefault(shard.split, {})[_tfds_split(shard.path)] = None
+    builder = tfds.builder_from_directory(path)
+    by_class = builder.info.splits
+    united = [
+        MultiSplitInfo(split, [by_class[n] for n in names]) for split, names in members.items()
+    ]
+    builder.info.set_splits(tfds.core.SplitDict(united))
+    return builder
+
+
+def _tfds_split(shard_path: str) -> str:
+    """TFDS' name of the split that a shard belongs to, `train_covid`."""
+    return files.base_name(shard_path).split(".")[0].removeprefix(f"{dataset_dir.NAME}-")
+
+
 def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
     """Writes the files that `tfds.builder_from_directory(path)` needs, beside the shards."""
     if files.is_local(path):
@@ -73,8 +110,7 @@ def _write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
     )
     by_split: dict[str, list[Mapping[str, Any]]] = {}
     for shard in manifest["shards"]:
-        name = shard["file"].split(".")[0].removeprefix(f"{dataset_dir.NAME}-")
-        by_split.setdefault(name, []).append(shard)
+        by_split.setdefault(_tfds_split(shard["file"]), []).append(shard)
     tfds.folder_dataset.write_metadata(
         data_dir=path,
         features=_tfds_features(manifest),

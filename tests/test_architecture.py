@@ -41,7 +41,7 @@ APART = {"beam_pipelines", "trainer"}
 GROUND_COMMANDS = {"cxr_tfrecords.stats"}
 # What a package gives to `import` beside its modules; docs/api.md has the same names.
 PUBLIC = {
-    "cxr_tfrecords": ["DatasetDir", "UserError", "load_dataset"],
+    "cxr_tfrecords": ["DatasetDir", "UserError", "load_dataset", "tfds_builder"],
     "trainer": ["Classifier", "FinishedRun", "TrainConfig", "compare_runs", "read_run", "train"],
 }
 MOST_FILES = 20
