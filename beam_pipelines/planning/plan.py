@@ -7,6 +7,8 @@ millions of objects would take ten times the memory.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -262,10 +264,13 @@ def _check_rejected(
     names, reasons = (columns.strings(c, rejected[:5]) for c in ("filename", "reason"))
     shown = "".join(f"\n  {n}: {r}" for n, r in zip(names, reasons, strict=True))
     more = f"\n  … and {len(rejected) - 5} more" if len(rejected) > 5 else ""
+    remedy = "correct or remove them"
+    if all(os.strerror(errno.ENOENT) in reason for reason in reasons):
+        remedy = "the paths in a list of images start at --input_dir: correct it or the list"
     raise UserError(
         f"{len(rejected)} of {count} files cannot be used, more than "
         f"--max_bad_fraction={max_bad_fraction}:{shown}{more}\n"
-        "correct or remove them, or allow more with --max_bad_fraction; nothing was written"
+        f"{remedy}, or allow more with --max_bad_fraction; nothing was written"
     )
 
 

@@ -4,8 +4,11 @@ import os
 
 import pytest
 
+from beam_pipelines import job
 from beam_pipelines.inputs import input_tables, listed_paths
 from beam_pipelines.inputs.split_words import split_number
+from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import splits
 from cxr_tfrecords.errors import UserError
 
@@ -189,3 +192,13 @@ def test_a_path_list_is_relative_to_its_own_folder(root):
     found = read(root, table([("in/A/1.png", "A"), ("in/B/1.png", "B")]), "")
     assert found.root == os.path.dirname(root)
     assert names(found) == ["in/A/1.png", "in/B/1.png"]
+
+
+def test_a_list_whose_files_all_are_missing_is_pointed_at_the_folder(root):
+    found = read(root, table([(f"elsewhere/{name}", label) for name, label in plain(root)]))
+    options = beam_flags.parse(["--runner=DirectRunner"], [])
+    with pytest.raises(UserError, match=r"paths in a list of images start at --input_dir"):
+        job.build(
+            *(found, str(root.parent / "out"), BuildConfig(image_size=24), options),
+            **{"overwrite": False, "resume": True, "max_bad_fraction": 0.5},
+        )
