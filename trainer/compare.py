@@ -20,20 +20,20 @@ failed and are left out, 2 a mistake to correct, 75 stopped by SIGTERM or not al
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cxr_tfrecords import files
 from cxr_tfrecords.errors import TemporaryError, UserError, run_main
 from trainer.comparison import method_grid, study_cells, study_checks, study_runs
 from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups import membership
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings import table
+
+if TYPE_CHECKING:
+    from trainer.comparison.confusion_matrices import Matrices
 
 FLAGS = flags.FLAGS
 
@@ -167,6 +167,11 @@ def main(argv: list[str]) -> int:
     subgroup_table = membership.read_subgroups(
         FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key
     )
+    paper = None
+    if FLAGS.paper_tables:  # imported here: it needs NumPy and scipy, which --help must not
+        from trainer.comparison.page.paper import read_paper
+
+        paper = read_paper(FLAGS.paper_tables)
     if FLAGS.runs:
         if FLAGS.cells:
             raise UserError("--cells trains runs and --runs compares finished ones: give only one")
@@ -202,7 +207,7 @@ def main(argv: list[str]) -> int:
         compared = study.comparable()
         left_out = [c for c in study.cells if c not in compared and study.is_finished(c)]
         named = [(_entry_name(cell), read_run(study.run_dir(cell))) for cell in compared]
-    _compare(named, subgroup_table)
+    _compare(named, subgroup_table, paper)
     for name in failed:
         print(f"left out, its run failed: {name}")
     for cell in left_out:
@@ -218,6 +223,8 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
     data = study_cells.load_data(FLAGS.data_dir, FLAGS.fold, FLAGS.folds)
     cells = method_grid.parse_grid(FLAGS.methods, FLAGS.seeds, FLAGS.backbones, data)
     study_cells.check_shared_flags(extra)
+    if not FLAGS.cells:
+        study_checks.check_names([_entry_name(cell) for cell in cells], FLAGS.reference)
     first = next(iter(data.values()))
     study_checks.check_classes(first, FLAGS.benefit_class, FLAGS.deploy_prior)
     common = [
@@ -240,22 +247,20 @@ def _entry_name(cell: method_grid.Cell) -> str:
 
 
 def _compare(
-    named: Sequence[tuple[str, FinishedRun]], subgroup_table: membership.SubgroupTable | None
+    named: Sequence[tuple[str, FinishedRun]],
+    subgroup_table: membership.SubgroupTable | None,
+    paper: Matrices | None,
 ) -> None:
-    from trainer.comparison import compare_methods, confusion_matrices
-    from trainer.comparison.markdown_text import markdown
+    from trainer.comparison import compare_methods
     from trainer.comparison.methods import group_runs
-    from trainer.comparison.page.page import write_page
-    from trainer.comparison.subgroups import text
+    from trainer.comparison.page.write_comparison import write_comparison
     from trainer.comparison.subgroups.figures import compare_subgroups
-    from trainer.comparison.verdict_text import headline, verdict_lines, warnings
     from trainer.deployment import corrected_probabilities
 
     with announced(f"reading the predictions of {len(named)} runs"):
         entries = group_runs(named)
-    if len(entries) < 2:
-        raise UserError(f"{len(entries)} method: at least 2 are needed for a comparison, add one")
     names = [entry.name for entry in entries]
+    study_checks.check_names(names, FLAGS.reference)
     reference = FLAGS.reference or method_grid.default_reference(names)
     deploy_prior = corrected_probabilities.parse_deploy_prior(
         FLAGS.deploy_prior, entries[0].runs[0].class_names
@@ -274,22 +279,7 @@ def _compare(
     if subgroup_table:
         with announced("comparing subgroups"):
             content["subgroups"] = compare_subgroups(entries, content, subgroup_table)
-    os.makedirs(FLAGS.study_dir, exist_ok=True)
-    plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does
-    files.write_json(os.path.join(FLAGS.study_dir, "comparison.json"), plain)
-    path = os.path.join(FLAGS.study_dir, "comparison.md")
-    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        file.write(markdown(content) + text.markdown(content))
-    print("\n" + headline(content))
-    for line in verdict_lines(content):
-        print(f"  {line}")
-    for line in warnings(content):
-        print(f"note: {line}")
-    paper = confusion_matrices.read_matrices(FLAGS.paper_tables) if FLAGS.paper_tables else None
-    print()
-    with announced("drawing the page"):
-        page = write_page(FLAGS.study_dir, content, entries, paper=paper)
-    print(f"{page} shows everything, {path} its tables")
+    write_comparison(FLAGS.study_dir, content, entries, paper)
 
 
 if __name__ == "__main__":

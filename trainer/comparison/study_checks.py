@@ -98,6 +98,23 @@ def check_classes(data: DatasetDir, benefit_class: str, deploy_prior: Sequence[s
     parse_deploy_prior(deploy_prior, data.class_names)
 
 
+def check_names(names: Sequence[str], reference: str) -> None:
+    """Refuses a comparison of too few methods, or with a reference that is not one of them.
+
+    Args:
+      names: of the methods, with their backbones where there are several; some may come twice.
+      reference: the flag of `trainer.compare`; empty: one is chosen.
+
+    Raises:
+      UserError: it lists the names.
+    """
+    names = list(dict.fromkeys(names))
+    if len(names) < 2:
+        raise UserError(f"{len(names)} method: at least 2 are needed for a comparison, add one")
+    if reference and reference not in names:
+        raise UserError(f"--reference={reference} is not one of {', '.join(names)}")
+
+
 def check_trainable(study: Study, cells: Sequence[Cell]) -> None:
     """Refuses a study with runs that could not be trained, before the first of them is.
 

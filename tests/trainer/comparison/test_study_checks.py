@@ -1,5 +1,6 @@
 """A study reuses a run only if it would train the same run again."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -11,6 +12,7 @@ from tests.helpers import COUNTS, write_dataset
 from tests.trainer import processes
 from tests.trainer.fake_study import decouple_cell, finish_cell
 from trainer.comparison import method_grid, study_cells, study_checks
+from trainer.comparison.page.paper import read_paper
 from trainer.comparison.study_cells import Study
 
 METHODS = ("none", "oversample", "posthoc_logit_adjusted")
@@ -116,9 +118,16 @@ def test_the_command_refuses_other_settings_and_reuses_the_same(tmp_path, data):
         refused = processes.run("trainer.compare", *flags, other)
         assert (refused.returncode, refused.stdout) == (2, ""), refused.stdout
         assert "holds runs that this command would not make" in refused.stderr
-    unknown = processes.run("trainer.compare", *flags, "--benefit_class=Covid")
-    assert (unknown.returncode, unknown.stdout) == (2, ""), unknown.stdout
-    assert f"name one of {', '.join(data.class_names)}\n" in unknown.stderr
+    missing = tmp_path / "missing.json"
+    for flag, text in (
+        ("--benefit_class=Covid", f"name one of {', '.join(data.class_names)}"),
+        ("--reference=focal", "--reference=focal is not one of none, oversample"),
+        (f"--paper_tables={missing}", f"--paper_tables={missing}: {missing}: No such file"),
+    ):
+        unknown = processes.run("trainer.compare", *flags, flag, "--seeds=7")
+        assert (unknown.returncode, unknown.stdout) == (2, ""), unknown.stdout
+        assert text in unknown.stderr
+        assert unknown.stderr.count("\n") == 1
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*")}
     assert after == before
     same = processes.run("trainer.compare", *flags)
@@ -134,6 +143,36 @@ def test_flags_of_the_comparison_must_fit_the_classes(data):
     for flag, *given in (("benefit_class", "Covid", []), ("deploy_prior", "", shares)):
         with pytest.raises(UserError, match=f"--{flag}=.*{first}, {others[0]}"):
             study_checks.check_classes(data, *given)
+
+
+def test_names_must_be_methods_of_the_comparison():
+    study_checks.check_names(["none", "none", "focal"], "focal")
+    with pytest.raises(UserError, match=r"^1 method: at least 2 are needed"):
+        study_checks.check_names(["none", "none"], "")
+    with pytest.raises(UserError, match=r"^--reference=focal is not one of a \(x\), a \(y\)$"):
+        study_checks.check_names(["a (x)", "a (y)"], "focal")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({}, "must hold class_names and models"),
+        ({"table_XIII_recall_percent": []}, "another layout .*AttributeError"),
+        ({"table_V_train_after_sampling": {"none": 3}}, "another layout"),
+    ],
+)
+def test_a_papers_tables_are_read_before_training(tmp_path, content, text):
+    path = tmp_path / "tables.json"
+    tables = {
+        "class_order": ["a", "b"],
+        "confusion_matrices_rows_actual": {"A": [[3, 1], [0, 4]]},
+        "table_I_class_counts": {"a": 9, "b": 9},
+    }
+    path.write_text(json.dumps(tables))
+    assert list(read_paper(str(path)).models) == ["A"]
+    path.write_text(json.dumps(content and {**tables, **content}))
+    with pytest.raises(UserError, match=f"^--paper_tables={path}: .*{text}"):
+        read_paper(str(path))
 
 
 def untrainable(study):

@@ -109,7 +109,7 @@ def write_page(
 
     Args:
       content: what `compare_methods.compare` gives for these entries.
-      paper: a paper's tables to show beside, as `confusion_matrices.read_matrices` reads them.
+      paper: a paper's tables to show beside, as `paper.read_paper` reads them.
       gallery: False leaves the gallery out, and with it all use of images and models.
 
     Raises:

@@ -9,12 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.html import paragraph, stacked, table
 from trainer.comparison import published_leak, published_tables
-from trainer.comparison.confusion_matrices import Matrices, summarize
+from trainer.comparison.confusion_matrices import Matrices, read_matrices, summarize
 from trainer.comparison.text import class_mark
 
 _TITLES = {"recall": "Recall", "precision": "Precision", "f1": "F1"}
+
+
+def read_paper(path: str) -> Matrices | None:
+    """Reads --paper_tables, and sees that the page can show it; None if the path is empty.
+
+    Raises:
+      UserError: it cannot be read, or a table of it has another layout.
+    """
+    if not path:
+        return None
+    try:
+        matrices = read_matrices(path)
+        list(paper_tables({"entries": {}, "test": {"rare_classes": {}}}, matrices))
+    except UserError as error:
+        raise UserError(f"--paper_tables={path}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--paper_tables={path}: a table has another layout than "
+            f"trainer/comparison/published_tables.json says ({type(error).__name__}: {error}): "
+            "correct it, or remove its key"
+        ) from error
+    return matrices
 
 
 def paper_tables(content: Mapping[str, Any], matrices: Matrices) -> Iterator[str]:

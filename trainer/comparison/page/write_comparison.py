@@ -1,0 +1,43 @@
+"""Writes comparison.json, comparison.md and comparison.html, and prints the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_tfrecords import files
+from trainer.comparison.confusion_matrices import Matrices
+from trainer.comparison.markdown_text import markdown
+from trainer.comparison.methods import Entry
+from trainer.comparison.page.page import write_page
+from trainer.comparison.study_progress import announced
+from trainer.comparison.subgroups import text
+from trainer.comparison.verdict_text import headline, verdict_lines, warnings
+
+
+def write_comparison(
+    study_dir: str, content: Mapping[str, Any], entries: Sequence[Entry], paper: Matrices | None
+) -> None:
+    """Writes the three files into a folder, which is made if it is missing.
+
+    Args:
+      content: what `compare_methods.compare` gives for these entries.
+      paper: a paper's tables to show beside, as `paper.read_paper` reads them.
+    """
+    os.makedirs(study_dir, exist_ok=True)
+    plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does
+    files.write_json(os.path.join(study_dir, "comparison.json"), plain)
+    path = os.path.join(study_dir, "comparison.md")
+    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
+        file.write(markdown(content) + text.markdown(content))
+    print("\n" + headline(content))
+    for line in verdict_lines(content):
+        print(f"  {line}")
+    for line in warnings(content):
+        print(f"note: {line}")
+    print()
+    with announced("drawing the page"):
+        page = write_page(study_dir, content, entries, paper=paper)
+    print(f"{page} shows everything, {path} its tables")
