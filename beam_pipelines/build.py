@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from beam_pipelines.settings.config import BuildCall, BuildConfig, salt_id
+from beam_pipelines.settings.call import BuildCall
+from beam_pipelines.settings.config import BuildConfig, salt_id
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.settings import define_flags, flag_values
@@ -121,6 +122,7 @@ def _find_sources(
             call.input_dir,
             call.group_salt,
             known_classes=known_classes,
+            splits_choice=config.splits,
             split_names=config.split_names,
             path_column=call.path_column,
             label_column=call.label_column,
@@ -132,7 +134,11 @@ def _find_sources(
             sources.check_outside(call.input_dir, output_dir)
         folder = call.input_dir or _synthetic(call.synthetic_scale)
         listed = sources.find_sources(
-            folder, with_masks=config.with_masks, known_classes=known_classes
+            folder,
+            with_masks=config.with_masks,
+            known_classes=known_classes,
+            splits_choice=config.splits,
+            split_names=config.split_names,
         )
     if call.group_csv:
         listed = input_tables.group_by_csv(

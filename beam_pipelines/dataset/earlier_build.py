@@ -80,7 +80,10 @@ def _refuse_other_build(
     if state.get("appended"):
         differences.append("images were appended since: --append adds more")
     elif sources and state["listing"] != sources.listed.digest:
-        differences.append(f"the files in --input_dir={sources.root} are not those it was made of")
+        differences.append(
+            f"the files in --input_dir={sources.root}, or what a table or --splits says of them, "
+            "are not those it was made of"
+        )
     if differences:
         lines = "".join(f"\n  {line}" for line in differences)
         raise UserError(

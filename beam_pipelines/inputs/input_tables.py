@@ -42,6 +42,7 @@ def read_input_csv(
     salt: str,
     *,
     known_classes: Sequence[str] = (),
+    splits_choice: str = "",
     split_names: Sequence[str] = splits.SPLITS,
     path_column: str = "",
     label_column: str = "",
@@ -55,6 +56,7 @@ def read_input_csv(
         the table's folder if that is ''.
       salt: of groups, see `group_digest`.
       known_classes: as in `sources.find_sources`.
+      splits_choice: `given`: there must be a column `split`; `own`: it is ignored; or ''.
       split_names: what the column `split` can hold.
       path_column, label_column, group_column: '': the first known column, see `_rows`.
       label_separator: rows whose label names several findings, separated by it, are left out.
@@ -65,7 +67,7 @@ def read_input_csv(
     """
     root = root or path.rpartition("/")[0] or "."
     table = tables.read_table(path, "input_csv")
-    rows, notes = _rows(table, path_column, label_column, group_column)
+    rows, notes = _rows(table, path_column, label_column, group_column, splits_choice)
     for row in rows:
         if not row.path or not row.label:
             raise UserError(f"{table.where}, line {row.line}: path or label is empty: fill it in")
@@ -104,7 +106,7 @@ def read_input_csv(
 
 
 def _rows(
-    table: tables.Table, path_column: str, label_column: str, group_column: str
+    table: tables.Table, path_column: str, label_column: str, group_column: str, splits_choice: str
 ) -> tuple[list[_Row], list[str]]:
     """The rows, and notes that say which columns were taken."""
     path = table.column(path_column, "path_column", tables.FILE_COLUMNS)
@@ -115,15 +117,20 @@ def _rows(
             f"{table.describe()}"
         )
     known = [key for key in tables.GROUP_COLUMNS if key != _key(table, path)]
+    split_column = table.column("", "", ["split"])
+    if splits_choice == "given" and split_column is None:
+        raise UserError(f"--splits=given: {table.where} has no column split; {table.describe()}")
     indices = {
         "path": path,
         "label": label,
-        "split": table.column("", "", ["split"]),
+        "split": None if splits_choice == "own" else split_column,
         "group": table.column(group_column, "group_column", known),
         "mask": table.column("", "", ["mask"]),
     }
     taken = {role: index for role, index in indices.items() if index is not None}
     notes = []
+    if split_column is not None and "split" not in taken:
+        notes.append("the column split is ignored (--splits=own)")
     if any(table.columns[index] != role for role, index in taken.items()):
         shown = ", ".join(f"{role} from {table.columns[index]!r}" for role, index in taken.items())
         notes.append(f"columns: {shown}")

@@ -1,4 +1,4 @@
-"""Finds the radiographs below a folder; both common layouts, without a flag.
+"""Finds the radiographs below a folder, in the common layouts of folders, without a flag.
 
 Twenty million paths would take gigabytes in memory, so a list of files lies on disk and is read
 from front to end.
@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from beam_pipelines.inputs.class_folders import ClassFolder, find_class_folders
 from beam_pipelines.inputs.listing import is_junk, list_entries
-from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
 
 IMAGES, MASKS = "images", "masks"
@@ -121,9 +122,15 @@ class Sources:
 
 
 def find_sources(
-    root: str, *, with_masks: bool = False, known_classes: Sequence[str] = ()
+    root: str,
+    *,
+    with_masks: bool = False,
+    known_classes: Sequence[str] = (),
+    splits_choice: str = "",
+    split_names: Sequence[str] = splits.SPLITS,
 ) -> Sources:
-    """Lists `<root>/<Class>/images/*` (or `<root>/<Class>/*` where there is no `images`).
+    """Lists `<root>/<Class>/images/*` (or `<root>/<Class>/*` where there is no `images`), or the
+    same below folders of splits (`<root>/train/<Class>/*`), see `class_folders`.
 
     Every file in an image folder is a candidate, whatever its extension: one that is not an image
     is reported as rejected, not lost. Only hidden files and those that systems make by themselves
@@ -131,31 +138,18 @@ def find_sources(
 
     Args:
       root: local folder, gs:// or s3:// address.
-      with_masks: expect for each image a file of the same name in `<Class>/masks`; otherwise
-        `masks` beside `images` is skipped.
+      with_masks: expect for each image a file of the same name in `masks` of its class folder;
+        otherwise `masks` beside `images` is skipped.
       known_classes: those of the data set that is appended to: labels are indices into them.
+      splits_choice: `given`, `own` or '', see `--splits`.
+      split_names: those that the build makes.
 
     Raises:
       UserError: no such folder, fewer than two classes (or a class that is not one of the known
-        ones), a class without any file.
+        ones), a class without any file, or what `class_folders.find_class_folders` raises.
     """
-    ignored: list[str] = []
-    classes: list[str] = []
-    entries = list(list_entries(root))  # first, so that a store's errors name the folder
-    if dataset_dir.is_data_set(root):
-        raise UserError(
-            f"--input_dir={root} is a data set that a build has made: name the folder of its "
-            "images. To train on it: python -m trainer.main --data_dir=" + root
-        )
-    for entry in entries:
-        if not entry.is_folder:
-            continue
-        if is_junk(entry.name) or entry.name.startswith("_"):
-            ignored.append(entry.name)
-        elif dataset_dir.is_data_set(files.join(root, entry.name)):
-            ignored.append(f"{entry.name} (a data set that a build has made)")
-        else:
-            classes.append(entry.name)
+    layout = find_class_folders(root, splits_choice, split_names)
+    classes = sorted({folder.class_name for folder in layout.folders})
     if len(classes) < (1 if known_classes else 2):
         raise UserError(
             f"--input_dir={root} holds {', '.join(classes) or 'no class folder'}: at least 2 class "
@@ -163,30 +157,31 @@ def find_sources(
         )
     check_known(classes, known_classes, f"--input_dir={root}")
     names = tuple(known_classes or classes)
-    listed = FileList(_list_classes(root, classes, names, with_masks, ignored))
-    return Sources(root, names, listed, tuple(sorted(ignored)))
+    ignored = list(layout.ignored)
+    listed = FileList(_list_classes(root, layout.folders, names, with_masks, ignored))
+    return Sources(root, names, listed, tuple(sorted(ignored)), layout.notes)
 
 
 def _list_classes(
     root: str,
-    classes: Sequence[str],
+    folders: Iterable[ClassFolder],
     names: Sequence[str],
     with_masks: bool,
     ignored: list[str],
 ) -> Iterator[SourceFile]:
-    """Each class's files by name; what is skipped is added to `ignored`."""
-    for name in classes:
-        label = names.index(name)
-        folder, beside = _image_folder(root, name)
-        ignored += [path for path in beside if not (with_masks and path == f"{name}/{MASKS}")]
+    """Each class's files by folder and name; what is skipped is added to `ignored`."""
+    for one in folders:
+        label = names.index(one.class_name)
+        folder, beside = _image_folder(root, one.path)
+        ignored += [path for path in beside if not (with_masks and path == f"{one.path}/{MASKS}")]
         count = 0
         for entry in list_entries(files.join(root, folder)):
             path = f"{folder}/{entry.name}"
             if entry.is_folder or is_junk(entry.name):
                 ignored.append(path)
                 continue
-            mask = f"{name}/{MASKS}/{entry.name}" if with_masks else ""
-            yield SourceFile(path, label, entry.num_bytes, entry.mtime_ns, mask=mask)
+            mask = f"{one.path}/{MASKS}/{entry.name}" if with_masks else ""
+            yield SourceFile(path, label, entry.num_bytes, entry.mtime_ns, one.split, mask=mask)
             count += 1
         if not count:
             raise UserError(f"class folder {files.join(root, folder)} holds no file")
@@ -219,10 +214,10 @@ def check_known(classes: Sequence[str], known: Sequence[str], where: str) -> Non
             )
 
 
-def _image_folder(root: str, class_name: str) -> tuple[str, Sequence[str]]:
-    """The folder that holds a class's images, and what is skipped beside it."""
-    entries = list(list_entries(files.join(root, class_name)))
+def _image_folder(root: str, folder: str) -> tuple[str, Sequence[str]]:
+    """The folder that holds a class folder's images, and what is skipped beside it."""
+    entries = list(list_entries(files.join(root, folder)))
     if not any(entry.name == IMAGES and entry.is_folder for entry in entries):
-        return class_name, ()
+        return folder, ()
     beside = [entry.name for entry in entries if entry.name != IMAGES]
-    return f"{class_name}/{IMAGES}", [f"{class_name}/{name}" for name in beside]
+    return f"{folder}/{IMAGES}", [f"{folder}/{name}" for name in beside]

@@ -14,6 +14,12 @@ SPLIT_WORDS = {
 }
 
 
+def canonical_name(word: str) -> str:
+    """`validation` for `Val`, and so on; other words stay, in lower case and without blanks."""
+    name = word.strip().lower()
+    return next((split for split, words in SPLIT_WORDS.items() if name in words), name)
+
+
 def split_number(word: str, names: Sequence[str], where: str) -> int:
     """Index in `names` of the split that a word of `SPLIT_WORDS` means; -1 for an empty word.
 
@@ -24,9 +30,9 @@ def split_number(word: str, names: Sequence[str], where: str) -> int:
     Raises:
       UserError: the word means none of them.
     """
-    name = word.strip().lower()
-    name = next((split for split, words in SPLIT_WORDS.items() if name in words), name)
+    name = canonical_name(word)
     if name and name not in names:
-        words = "; words such as val, dev and training are understood" if TRAIN in names else ""
-        raise UserError(f"{where} {word!r} is not one of {', '.join(names)}{words}")
+        words = "words such as val, dev and training are understood"
+        remedy = words if TRAIN in names else "--splits=own ignores given splits"
+        raise UserError(f"{where} {word!r} is not one of {', '.join(names)}; {remedy}")
     return names.index(name) if name else -1

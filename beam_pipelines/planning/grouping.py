@@ -184,8 +184,8 @@ def apply_given_leaks(
         raise UserError(
             f"the given splits leak: {len(torn)} groups of copies or of one patient lie in two of "
             f"them, first {', '.join(columns.strings('filename', members))}. "
-            f"{'' if config.folds else drop}correct the column `split`, or ignore the groups with "
-            "--dedup=off; nothing was written"
+            f"{'' if config.folds else drop}correct the given splits, ignore them with "
+            "--splits=own, or ignore the groups with --dedup=off; nothing was written"
         )
     return given
 

@@ -287,7 +287,7 @@ def _check_splits(
     flags = "--folds" if config.folds else "--test_fraction, --validation_fraction"
     remedy = f"add images, remove the class, or change {flags} or --seed"
     if (given[written] >= 0).all():
-        remedy = "the given splits decide: correct the column `split`, or leave it out"
+        remedy = "the given splits decide: correct them, or ignore them with --splits=own"
     for label, name in enumerate(class_names):
         for number, split_name in enumerate(config.split_names):
             of_class = labels == label

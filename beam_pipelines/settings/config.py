@@ -1,4 +1,4 @@
-"""The settings of a build: what shapes its bytes, and what a call of the command asks for."""
+"""The settings that shape the bytes of a build; `call` has the others."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _INSPECTION = (
     *("image_size", "encoding", "channels", "enhance", "max_pixels", "with_masks"),
     *("patient_ids", "salt_id"),
 )
-_INPUT = "Input"
-_STORED = "What is stored"
+INPUT = "Input"
+STORED = "What is stored"
 _SPLIT = "The split"
-_RUNS = "How it runs"
-_GROUPS = (_INPUT, _STORED, _SPLIT, _RUNS)
+RUNS = "How it runs"
+GROUPS = (INPUT, STORED, _SPLIT, RUNS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,28 +37,28 @@ class BuildConfig:
       UserError: a value is not allowed; it names flag and value.
     """
 
-    groups: ClassVar = _GROUPS
+    groups: ClassVar = GROUPS
 
     image_size: int = setting(
-        224, _STORED, "Side of the stored images, in pixels. They are square.", within="[1, inf)"
+        224, STORED, "Side of the stored images, in pixels. They are square.", within="[1, inf)"
     )
     encoding: str = setting(
         "png",
-        _STORED,
+        STORED,
         "png: lossless, small. raw: uncompressed bytes, fastest to read. jpeg: quality 95, lossy.",
         choices=("png", "raw", "jpeg"),
     )
-    channels: int = setting(1, _STORED, "1: gray. 3: RGB.", choices=(1, 3))
+    channels: int = setting(1, STORED, "1: gray. 3: RGB.", choices=(1, 3))
     enhance: str = setting(
         "none",
-        _STORED,
+        STORED,
         "Contrast enhancement after resizing (Rahman et al. 2021). clahe: adaptive histogram "
         "equalisation. histogram: the global one. gamma: 0.5, lifts dark regions. complement: "
         "255 - x.",
         choices=enhance.METHODS,
     )
     with_masks: bool = setting(
-        False, _INPUT, "Store each image's lung mask, the file of its name in <Class>/masks."
+        False, INPUT, "Store each image's lung mask, the file of its name in <Class>/masks."
     )
     test_fraction: float = setting(
         0.2, _SPLIT, "Share of all images for the test split.", within="(0, 1)"
@@ -110,6 +110,15 @@ class BuildConfig:
         "so that the test split stays as published.",
         choices=("refuse", "drop_from_train"),
     )
+    splits: str = setting(
+        "",
+        _SPLIT,
+        "given: the splits that folders (train/<Class>/*, val/<Class>/*, test/<Class>/*) or the "
+        "column split of --input_csv give. own: ignore them, take all images together and split "
+        "them anew. Empty: given, where all folders are called as splits are, or the list has the "
+        "column.",
+        choices=("", "given", "own"),
+    )
     balance_splits: tuple[str, ...] = setting(
         (),
         _SPLIT,
@@ -119,20 +128,20 @@ class BuildConfig:
     )
     patient_ids: bool = setting(
         True,
-        _INPUT,
+        INPUT,
         "Unite DICOM images of one PatientID, which is stored as a salted hash only.",
     )
     salt_id: str = ""
     num_shards: int = setting(
         0,
-        _STORED,
+        STORED,
         "Shards of each split and class. 0: as many as --shard_size asks.",
         within="[0, inf)",
     )
-    shard_size: int = setting(1024, _STORED, "Images in a shard, at most.", within="[1, inf)")
+    shard_size: int = setting(1024, STORED, "Images in a shard, at most.", within="[1, inf)")
     max_pixels: int = setting(
         images.DEFAULT_MAX_PIXELS,
-        _INPUT,
+        INPUT,
         "Larger sources are rejected before decoding.",
         within="[1, inf)",
     )
@@ -174,123 +183,18 @@ class BuildConfig:
         return {**versions, **{name: getattr(self, name) for name in _INSPECTION}}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Lines `--flag: theirs -> ours` for each setting that differs from another build's."""
+        """Lines `--flag: theirs -> ours` for each setting that differs from another build's.
+
+        Not `splits`: what it makes of the sources is compared with their list.
+        """
         ours = self.to_json()
         other = {"folds": 0, "given_leaks": "refuse", **other}  # older builds do not name them
         shown = {"salt_id": "group_salt"}
         return [
             f"--{shown.get(name, name)}: {other.get(name, 'absent')} -> {ours.get(name, 'absent')}"
-            for name in sorted(ours.keys() | other.keys())
+            for name in sorted((ours.keys() | other.keys()) - {"splits"})
             if ours.get(name) != other.get(name)
         ]
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildCall:
-    """What one call of the command asks for, besides the settings that shape bytes."""
-
-    groups: ClassVar = _GROUPS
-
-    input_dir: str = setting(
-        "",
-        _INPUT,
-        "Folder with one sub-folder a class (<Class>/images/* or <Class>/*). Empty: make and use "
-        "the synthetic radiographs.",
-    )
-    input_csv: str = setting(
-        "",
-        _INPUT,
-        "Instead of folders, a list of images (CSV, XLSX or text): columns path, label and, if "
-        "wanted, split (official splits are kept), group and mask. Relative paths are below "
-        "--input_dir, or the list's folder.",
-    )
-    path_column: str = setting(
-        "",
-        _INPUT,
-        "Column of --input_csv with the files' paths or names; its number, from 1, where there is "
-        "no header. Empty: path, filename, image, Image Index, dicom_id, patientId or the like.",
-    )
-    label_column: str = setting(
-        "",
-        _INPUT,
-        "Column of --input_csv with the classes, or its number. Empty: label, class or Finding "
-        "Labels.",
-    )
-    label_separator: str = setting(
-        "",
-        _INPUT,
-        "Leave out rows of --input_csv whose label holds several findings, separated by this text "
-        "(such as '|'). Empty: each combination is a class, with a warning.",
-    )
-    group_csv: str = setting(
-        "",
-        _INPUT,
-        "CSV or XLSX file that tells which images belong together; see --group_column.",
-    )
-    group_column: str = setting(
-        "",
-        _INPUT,
-        "Column of --group_csv, or else of --input_csv: images with equal values never lie in two "
-        "splits. Ids that name nobody (nan, unknown, anonymous, 0000) unite none. Empty: group, "
-        "patient_id or subject_id.",
-    )
-    group_salt: str = setting(
-        "",
-        _INPUT,
-        "Secret that patient ids are hashed with; only the hash is stored. Without one, whoever "
-        "knows all possible ids can find them again.",
-    )
-    max_bad_fraction: float = setting(
-        0.01,
-        _INPUT,
-        "Stop when more than this share of the files cannot be used (each is listed with its "
-        "reason in sources.csv either way). 1: never stop.",
-        within="[0, 1]",
-    )
-    synthetic_scale: float = setting(
-        0.05,
-        _INPUT,
-        "Without --input_dir: size of the synthetic set. 1.0 is the public data set's "
-        "3616/6012/10192/1345 images.",
-        within="[0.001, inf)",
-    )
-    output_dir: str = setting(
-        "",
-        _STORED,
-        "Where shards and metadata go. Empty: <input_dir>-tfrecords, or data/synthetic-tfrecords.",
-    )
-    append: bool = setting(
-        False,
-        _RUNS,
-        "Add the files of --input_dir or --input_csv that the data set in --output_dir does not "
-        "hold yet. Old images keep their splits and bytes, copies and patients follow them; "
-        "settings that are not given are those it was built with.",
-    )
-    overwrite: bool = setting(False, _RUNS, "Start again, replacing the build in --output_dir.")
-    resume: bool = setting(
-        True,
-        _RUNS,
-        "Go on with an unfinished build of the same flags; --noresume refuses one.",
-    )
-    stats: bool = setting(
-        True,
-        _RUNS,
-        "Make the statistics page, stats.html. --nostats saves some 2 CPU seconds; `python -m "
-        "cxr_tfrecords.stats DATA` makes it later.",
-    )
-    worker_threads: int = setting(
-        0,
-        _RUNS,
-        "Threads in a worker. 0: all cores for DirectRunner, else 1.",
-        within="[0, inf)",
-    )
-
-    def __post_init__(self) -> None:
-        settings.check(self)
-        if self.append and self.overwrite:
-            raise UserError("--append and --overwrite exclude each other: give one of them")
-        if self.append and not (self.input_dir or self.input_csv):
-            raise UserError("--append needs --input_dir or --input_csv, the files to add")
 
 
 def salt_id(salt: str) -> str:

@@ -82,7 +82,7 @@ def test_validation_that_is_given_is_kept(root):
 
 
 def test_given_splits_without_test_are_refused_with_a_remedy(root):
-    with pytest.raises(UserError, match=r"no image in the test split .*correct the column `split`"):
+    with pytest.raises(UserError, match=r"no image in the test split .*with --splits=own"):
         build(root, lambda name: "train" if number(name) else "val")
 
 

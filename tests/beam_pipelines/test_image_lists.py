@@ -202,3 +202,15 @@ def test_a_list_whose_files_all_are_missing_is_pointed_at_the_folder(root):
             *(found, str(root.parent / "out"), BuildConfig(image_size=24), options),
             **{"overwrite": False, "resume": True, "max_bad_fraction": 0.5},
         )
+
+
+def test_the_splits_of_a_list_are_ignored_or_demanded(root):
+    rows = [(*row, "test") for row in plain(root)]
+    ignored = read(root, table(rows, "path,label,split"), splits_choice="own")
+    assert {file.split for file in ignored.listed} == {-1}
+    assert "the column split is ignored (--splits=own)" in ignored.notes[0]
+    for choice in ("", "given"):
+        kept = read(root, table(rows, "path,label,split"), splits_choice=choice)
+        assert {file.split for file in kept.listed} == {splits.SPLITS.index("test")}
+    with pytest.raises(UserError, match=r"--splits=given: .* has no column split; it has path"):
+        read(root, table(plain(root)), splits_choice="given")

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from beam_pipelines.settings.config import BuildCall, BuildConfig
+from beam_pipelines.settings.call import BuildCall
+from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords.errors import UserError
 
 
