@@ -136,6 +136,7 @@ def _find_sources(
         listed = sources.find_sources(
             folder,
             with_masks=config.with_masks,
+            recursive=call.recursive,
             known_classes=known_classes,
             splits_choice=config.splits,
             split_names=config.split_names,

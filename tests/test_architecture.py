@@ -18,6 +18,7 @@ ORDER = [
     "cxr_tfrecords",
     "cxr_tfrecords.pages cxr_tfrecords.concurrency",
     "cxr_tfrecords.statistics",
+    "beam_pipelines.folders",
     "beam_pipelines.settings beam_pipelines.inputs",
     "beam_pipelines.running beam_pipelines.planning",
     "beam_pipelines.shards",

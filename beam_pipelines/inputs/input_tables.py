@@ -7,9 +7,9 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
+from beam_pipelines.folders.split_words import split_number
 from beam_pipelines.inputs import listed_paths
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, check_known
-from beam_pipelines.inputs.split_words import split_number
 from cxr_tfrecords import files, splits, tables
 from cxr_tfrecords.errors import UserError
 

@@ -18,12 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_pipelines.inputs.class_folders import ClassFolder, find_class_folders
-from beam_pipelines.inputs.listing import is_junk, list_entries
+from beam_pipelines.folders.class_folders import find_class_folders
+from beam_pipelines.folders.image_files import PassedOver, image_files
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
 
-IMAGES, MASKS = "images", "masks"
 BLOCK = 1 << 16  # files that `FileList` writes at once: millions would take much memory
 
 # One row a candidate file. `split` is an index into splits.SPLITS or -1; `tie` is the
@@ -125,6 +124,7 @@ def find_sources(
     root: str,
     *,
     with_masks: bool = False,
+    recursive: bool = False,
     known_classes: Sequence[str] = (),
     splits_choice: str = "",
     split_names: Sequence[str] = splits.SPLITS,
@@ -134,19 +134,20 @@ def find_sources(
 
     Every file in an image folder is a candidate, whatever its extension: one that is not an image
     is reported as rejected, not lost. Only hidden files and those that systems make by themselves
-    are passed over, see `listing.is_junk`.
+    are passed over, see `listing.is_junk`, and with `recursive` what `image_files` says.
 
     Args:
       root: local folder, gs:// or s3:// address.
       with_masks: expect for each image a file of the same name in `masks` of its class folder;
         otherwise `masks` beside `images` is skipped.
+      recursive: read images at any depth below a class folder.
       known_classes: those of the data set that is appended to: labels are indices into them.
       splits_choice: `given`, `own` or '', see `--splits`.
       split_names: those that the build makes.
 
     Raises:
       UserError: no such folder, fewer than two classes (or a class that is not one of the known
-        ones), a class without any file, or what `class_folders.find_class_folders` raises.
+        ones), a class folder without any file, or what `class_folders.find_class_folders` raises.
     """
     layout = find_class_folders(root, splits_choice, split_names)
     classes = sorted({folder.class_name for folder in layout.folders})
@@ -157,34 +158,18 @@ def find_sources(
         )
     check_known(classes, known_classes, f"--input_dir={root}")
     names = tuple(known_classes or classes)
-    ignored = list(layout.ignored)
-    listed = FileList(_list_classes(root, layout.folders, names, with_masks, ignored))
-    return Sources(root, names, listed, tuple(sorted(ignored)), layout.notes)
+    passed = PassedOver()
 
+    def rows() -> Iterator[SourceFile]:
+        for one in layout.folders:
+            label = names.index(one.class_name)
+            for path, mask, entry in image_files(root, one.path, recursive, with_masks, passed):
+                yield SourceFile(path, label, entry.num_bytes, entry.mtime_ns, one.split, mask=mask)
 
-def _list_classes(
-    root: str,
-    folders: Iterable[ClassFolder],
-    names: Sequence[str],
-    with_masks: bool,
-    ignored: list[str],
-) -> Iterator[SourceFile]:
-    """Each class's files by folder and name; what is skipped is added to `ignored`."""
-    for one in folders:
-        label = names.index(one.class_name)
-        folder, beside = _image_folder(root, one.path)
-        ignored += [path for path in beside if not (with_masks and path == f"{one.path}/{MASKS}")]
-        count = 0
-        for entry in list_entries(files.join(root, folder)):
-            path = f"{folder}/{entry.name}"
-            if entry.is_folder or is_junk(entry.name):
-                ignored.append(path)
-                continue
-            mask = f"{one.path}/{MASKS}/{entry.name}" if with_masks else ""
-            yield SourceFile(path, label, entry.num_bytes, entry.mtime_ns, one.split, mask=mask)
-            count += 1
-        if not count:
-            raise UserError(f"class folder {files.join(root, folder)} holds no file")
+    listed = FileList(rows())
+    ignored = sorted([*layout.ignored, *passed.paths, *passed.folders])
+    notes = (*layout.notes, *passed.notes(recursive))
+    return Sources(root, names, listed, tuple(ignored), notes)
 
 
 def check_outside(root: str, output_dir: str) -> None:
@@ -212,12 +197,3 @@ def check_known(classes: Sequence[str], known: Sequence[str], where: str) -> Non
                 f"{where}: class {name!r} is not one of the data set's ({', '.join(known)}): "
                 "labels would change; build a new --output_dir from all data"
             )
-
-
-def _image_folder(root: str, folder: str) -> tuple[str, Sequence[str]]:
-    """The folder that holds a class folder's images, and what is skipped beside it."""
-    entries = list(list_entries(files.join(root, folder)))
-    if not any(entry.name == IMAGES and entry.is_folder for entry in entries):
-        return folder, ()
-    beside = [entry.name for entry in entries if entry.name != IMAGES]
-    return f"{folder}/{IMAGES}", [f"{folder}/{name}" for name in beside]

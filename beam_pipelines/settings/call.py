@@ -24,6 +24,13 @@ class BuildCall:
         "train, val and test that hold such ones (--splits). Empty: make and use the synthetic "
         "radiographs.",
     )
+    recursive: bool = setting(
+        False,
+        INPUT,
+        "Read images at any depth below a class folder (<Class>/<patient>/*), except in folders "
+        "called masks. Files that are no images by their extension (.csv, .txt, …) are passed "
+        "over and counted.",
+    )
     input_csv: str = setting(
         "",
         INPUT,
@@ -116,5 +123,7 @@ class BuildCall:
         settings.check(self)
         if self.append and self.overwrite:
             raise UserError("--append and --overwrite exclude each other: give one of them")
+        if self.recursive and self.input_csv:
+            raise UserError("--recursive reads folders, --input_csv a list: leave one of them out")
         if self.append and not (self.input_dir or self.input_csv):
             raise UserError("--append needs --input_dir or --input_csv, the files to add")

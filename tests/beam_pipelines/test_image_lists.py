@@ -5,8 +5,8 @@ import os
 import pytest
 
 from beam_pipelines import job
+from beam_pipelines.folders.split_words import split_number
 from beam_pipelines.inputs import input_tables, listed_paths
-from beam_pipelines.inputs.split_words import split_number
 from beam_pipelines.settings import beam_flags
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import splits

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from beam_pipelines.inputs.listing import is_junk, list_entries
-from beam_pipelines.inputs.split_words import canonical_name, split_number
+from beam_pipelines.folders.listing import is_junk, list_entries
+from beam_pipelines.folders.split_words import canonical_name, split_number
 from cxr_tfrecords import dataset_dir, files, splits
 from cxr_tfrecords.errors import UserError
 

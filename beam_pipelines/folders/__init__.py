@@ -1,0 +1,1 @@
+"""How classes, splits and images lie in folders."""

@@ -1,0 +1,91 @@
+"""Images in folders below a class folder: read with --recursive, else counted or refused."""
+
+import shutil
+
+import pytest
+
+from beam_pipelines.inputs import sources
+from beam_pipelines.settings.call import BuildCall
+from cxr_tfrecords.errors import UserError
+
+
+def write(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"12345")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write(tmp_path / "in", "A/p1/1.png", "A/p2/s1/IM0001", "B/Images/1.png", "B/2.dcm")
+
+
+def find(root, **how):
+    return sources.find_sources(str(root), **how)
+
+
+def names(listed):
+    return [(file.filename, file.label) for file in listed.listed]
+
+
+def test_recursive_reads_every_depth(root):
+    listed = find(root, recursive=True)
+    expected = [("A/p1/1.png", 0), ("A/p2/s1/IM0001", 0), ("B/2.dcm", 1), ("B/Images/1.png", 1)]
+    assert names(listed) == expected
+    assert all(file.num_bytes == 5 for file in listed.listed)
+    assert listed.notes == listed.ignored == ()
+
+
+def test_recursive_reads_below_folders_of_splits(root, tmp_path):
+    shutil.move(root, tmp_path / "whole" / "train")
+    listed = find(tmp_path / "whole", recursive=True)
+    assert next(iter(listed.listed)).filename == "train/A/p1/1.png"
+    assert {file.split for file in listed.listed} == {0}
+
+
+def test_what_recursive_passes_over_is_counted(root):
+    plain = find(root, recursive=True)
+    write(root, "A/labels.csv", "A/p1/a.TXT", "A/p1/b.txt", "A/p1/Thumbs.db")
+    write(root, "A/p1/Masks/1.png", "B/__MACOSX/1.png", "B/.git/1.png")
+    (root / "A" / "p2" / "again").symlink_to(root / "A")  # would be followed for ever
+    listed = find(root, recursive=True)
+    assert listed.listed.digest == plain.listed.digest
+    assert listed.notes == (
+        "passed over in class folders: 2 folders (such as A/p1/Masks), "
+        "3 files that are no images (.csv 1, .txt 2)",
+    )
+    assert listed.ignored == (
+        *("A/p1/Masks", "A/p1/Thumbs.db", "A/p2/again", "B/.git", "B/__MACOSX"),
+    )
+
+
+def test_masks_have_the_folders_of_their_images(root):
+    shutil.rmtree(root / "B")
+    write(root, "B/images/p1/1.png", "B/masks/p1/1.png", "B/more/1.png")
+    listed = find(root, recursive=True, with_masks=True)
+    assert [file.mask for file in listed.listed][-1] == "B/masks/p1/1.png"
+    assert names(listed)[-1] == ("B/images/p1/1.png", 1)
+    assert "1 folders (such as B/more)" in listed.notes[0]
+
+
+def test_without_recursive_folders_are_counted_or_name_the_flag(root):
+    with pytest.raises(UserError, match=r"folder .*/A holds no image, but .*A/p1/1\.png: --recurs"):
+        find(root)
+    write(root, "A/labels.csv")  # no image either
+    with pytest.raises(UserError, match=r"--recursive reads images at any depth"):
+        find(root)
+    write(root, "A/1.png", "A/masks/1.png")
+    listed = find(root)
+    assert [name for name, _ in names(listed)] == ["A/1.png", "A/labels.csv", "B/2.dcm"]
+    (note,) = listed.notes
+    assert "3 folders (such as A/p1); --recursive reads them" in note
+    (root / "C").mkdir()
+    for how in ({}, {"recursive": True}):
+        with pytest.raises(UserError, match="C holds no file that can be an image: remove it"):
+            find(root, **how)
+
+
+def test_recursive_is_about_folders():
+    with pytest.raises(UserError, match="--recursive reads folders"):
+        BuildCall(input_csv="list.csv", recursive=True)
