@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.dataset import commit
 from beam_pipelines.dataset.existing_rows import CombinedRows, ExistingRows, read_existing_rows
+from beam_pipelines.dataset.left_out import write_left_out
 from beam_pipelines.dataset.manifest import make_manifest
 from beam_pipelines.dataset.source_list import write_sources
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, in_blocks
@@ -87,6 +88,7 @@ def append(
         )
         path = commit.staged_sources(scratch)
         write_sources(path, plan, inspected, existing, renamed)
+        write_left_out(output_dir, scratch.root, manifest, inspected)
         commit.commit(output_dir, scratch, manifest, renamed)
         return BuildResult(manifest, todo, written, (note,))
 

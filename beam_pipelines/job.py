@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.dataset import commit
 from beam_pipelines.dataset.earlier_build import find_earlier_build
+from beam_pipelines.dataset.left_out import write_left_out
 from beam_pipelines.dataset.manifest import (
     make_manifest,
     sources_fingerprint,
@@ -92,6 +93,8 @@ def build(
         )
         manifest = make_manifest(plan, inspected, inspected, config, sources, entries)
         write_sources(files.join(output_dir, dataset_dir.SOURCES), plan, inspected)
+        if page:
+            write_left_out(output_dir, output_dir, manifest, inspected)
         write_metadata(output_dir, manifest, page=page)
         scratch.remove()
         return BuildResult(manifest, todo, written)

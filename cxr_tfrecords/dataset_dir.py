@@ -6,6 +6,8 @@
       manifest.json                                        sources, settings, counts, shards
       sources.csv                                          each source file: its shard, or why not
       stats.html, stats.json                               the statistics page (see `stats`)
+      left_out.tfrecord                                    pictures for that page, of images that no
+                                                           shard holds; absent if there are none
 
 `load` reads only the manifest and the sizes of the files: counts never need a shard to be read.
 """
@@ -30,6 +32,7 @@ NAME = "cxr"
 FORMAT = "cxr-tfrecords/1"
 MANIFEST = "manifest.json"
 SOURCES = "sources.csv"
+LEFT_OUT = "left_out.tfrecord"
 SCRATCH = ".build"  # folder of a build that is not finished, see beam_pipelines.running.workdir
 # sources.csv has one row for each source file. `shard` is empty if the image was not written, and
 # `reason` says why. `pixel_steps` is what was done to its pixels, and `warning` why to look at it.

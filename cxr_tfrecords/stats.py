@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,11 +68,10 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
     numbers = collect(manifest, sources)
     leading = _leading(manifest)
     named: dict[str, set[str]] = {}
-    for group in numbers["duplicates"]["shown"] + numbers["given_leaks"]["shown"]:
-        for member in group["shown"]:
-            if member["shard"]:
-                named.setdefault(member["shard"], set()).add(member["filename"])
+    for member in _members(numbers["duplicates"]["shown"] + numbers["given_leaks"]["shown"]):
+        named.setdefault(member["shard"], set()).add(member["filename"])
     thumbnails = pictures.read_thumbnails(path, manifest, named, leading)
+    thumbnails |= pictures.read_left_out(path, manifest)
     numbers["samples"] = {
         name: [t.filename for t in thumbnails.values() if t.leading and t.class_name == name]
         for name in manifest["class_names"]
@@ -80,6 +79,23 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
     plots = pictures.draw(numbers, size_points(sources))
     page = render(numbers, thumbnails, plots)
     return Statistics(numbers, page)
+
+
+def shown_without_shard(path: str, manifest: Mapping[str, Any]) -> set[str]:
+    """File names of the images that the page shows though no shard holds them.
+
+    Args:
+      path: folder of the sources.csv that the manifest describes.
+    """
+    sources = read_sources(path, manifest)
+    copies = choose_groups(sources, list(manifest["duplicates"]["label_conflicts"]))
+    members = _members(copies + choose_leaks(sources)["shown"])
+    return {member["filename"] for member in members if not member["shard"]}
+
+
+def _members(groups: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for group in groups:
+        yield from group["shown"]
 
 
 def refresh(path: str, manifest: Mapping[str, Any]) -> None:

@@ -261,6 +261,7 @@ def unexpected_files(output_dir: str) -> list[str]:
     expected = {
         dataset_dir.MANIFEST,
         dataset_dir.SOURCES,
+        dataset_dir.LEFT_OUT,
         "dataset_info.json",
         "features.json",
         stats.NUMBERS,

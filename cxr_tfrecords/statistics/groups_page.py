@@ -24,8 +24,8 @@ def leaks(given: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> Iter
     yield paragraph(
         f"{given['images']:,} images of {given['groups']:,} groups left the training split (or "
         "validation), because a copy of them, or an image of the same patient, is in the test (or "
-        "validation) split, which stays as it was given (--given_leaks=drop_from_train). Their "
-        "pictures are not stored; manifest.json names them."
+        "validation) split, which stays as it was given (--given_leaks=drop_from_train). "
+        "manifest.json names them. No training or evaluation reads them."
     )
     if given["groups"] > len(given["shown"]):
         yield paragraph(f"The first {len(given['shown'])} groups:")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_tfrecords import files, images, records, tfrecord
+from cxr_tfrecords import dataset_dir, files, images, records, tfrecord
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.figures import new_figure
 from cxr_tfrecords.pages.html import Thumbnail
@@ -74,6 +74,28 @@ def read_thumbnails(
                 f"shard {files.join(path, entry['file'])} cannot be read ({error}): run the build "
                 "again to repair it"
             ) from error
+    return thumbnails
+
+
+def read_left_out(path: str, manifest: Mapping[str, Any]) -> dict[str, Thumbnail]:
+    """File name -> image of those that no shard holds; an empty dictionary where none was kept.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    name = files.join(path, dataset_dir.LEFT_OUT)
+    if not files.exists(name):
+        return {}
+    thumbnails = {}
+    try:
+        for record in map(records.parse_record, tfrecord.read_records(name)):
+            jpeg = _shrink(record.encoded, manifest["image"])
+            class_name = manifest["class_names"][record.label]
+            thumbnails[record.filename] = Thumbnail(record.filename, class_name, jpeg, False)
+    except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
+        raise UserError(
+            f"{name} cannot be read ({error}): remove it; the page is then made without it"
+        ) from error
     return thumbnails
 
 

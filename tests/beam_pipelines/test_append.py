@@ -12,7 +12,7 @@ from beam_pipelines.dataset import commit
 from beam_pipelines.inputs import input_tables, sources
 from beam_pipelines.settings import beam_flags
 from beam_pipelines.settings.config import BuildConfig
-from cxr_tfrecords import dataset_dir, files, records, tfrecord, verify
+from cxr_tfrecords import dataset_dir, files, records, stats, tfrecord, verify
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.statistics import pictures
 from tests.beam_pipelines.radiographs import CLASSES, write_radiographs
@@ -88,6 +88,24 @@ def test_old_images_stay_and_new_ones_join(first, tmp_path, method):
     else:  # adding images moves none
         again = read_sources(tmp_path / "whole")
         assert {n: r["split"] for n, r in again.items()} == {n: r["split"] for n, r in rows.items()}
+
+
+def test_the_page_shows_dropped_copies_of_before_and_now(first, tmp_path):
+    config = dataclasses.replace(CONFIG, dedup="drop")
+    out, copies = tmp_path / "out", ("COVID/images/COVID-41.png", "COVID/images/COVID-43.png")
+    shutil.copy(first / "COVID/images/COVID-1.png", first / copies[0])
+    build(find(first), out, config)
+    assert f'alt="{copies[0]}"' in (out / "stats.html").read_text()
+    for name in copies:
+        shutil.copy(first / "COVID/images/COVID-1.png", tmp_path / "all" / name)
+    add(find(tmp_path / "all"), out, config)
+    rows, page = read_sources(out), (out / "stats.html").read_text()
+    for name in copies:
+        assert not rows[name]["shard"]
+        assert f'alt="{name}"' in page
+    assert "no image" not in page
+    made = stats.make(str(out), dataset_dir.read_manifest(str(out)))
+    assert made.page == page  # the data set alone is enough to make it again
 
 
 def test_tfds_reads_what_was_appended(first, tmp_path):
