@@ -80,13 +80,14 @@ def main(argv: list[str]) -> None:
 def _check_paths(call: BuildCall, config: BuildConfig, output_dir: str) -> None:
     """Refuses what names and the output directory alone tell, before Beam is imported."""
     from beam_pipelines.dataset import earlier_build
+    from beam_pipelines.folders import listing
 
     for name in ("input_dir", "input_csv", "group_csv"):
         path = getattr(call, name)
         if path and files.is_local(path) and not os.path.exists(path):
             raise UserError(f"--{name}={path} does not exist: check the path")
     if call.input_dir and files.is_local(call.input_dir) and not os.path.isdir(call.input_dir):
-        raise UserError(f"--input_dir={call.input_dir} is not a folder")
+        raise listing.not_a_folder(call.input_dir)
     if files.is_local(output_dir):
         if not call.append:
             salted = dataclasses.replace(config, salt_id=salt_id(call.group_salt))

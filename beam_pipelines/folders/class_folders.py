@@ -9,7 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from beam_pipelines.folders.listing import is_junk, list_entries
+from beam_pipelines.folders.listing import (
+    NOT_UNPACKED,
+    is_archive,
+    is_junk,
+    list_entries,
+    unpack_hint,
+)
 from beam_pipelines.folders.split_words import canonical_name, split_number
 from cxr_tfrecords import dataset_dir, files, splits
 from cxr_tfrecords.errors import UserError
@@ -81,6 +87,7 @@ def find_class_folders(root: str, choice: str, split_names: Sequence[str]) -> La
             raise UserError(
                 f"--input_dir={root}: its folder {name}, called as a split, holds no class folder: "
                 "put its images into one folder a class, or move it out if they have no class"
+                + unpack_hint(more)
             )
         split = -1 if choice == "own" else split_number(name, split_names, root)
         folders += [ClassFolder(f"{name}/{one}", one, split) for one in classes]
@@ -108,8 +115,8 @@ def _subfolders(root: str, folder: str = "") -> tuple[list[str], list[str]]:
     for entry in list_entries(files.join(root, folder) if folder else root):
         path = prefix + entry.name
         if not entry.is_folder:
-            continue
-        if is_junk(entry.name) or entry.name.startswith("_"):
+            ignored += [path + NOT_UNPACKED] * is_archive(entry.name)
+        elif is_junk(entry.name) or entry.name.startswith("_"):
             ignored.append(path)
         elif dataset_dir.is_data_set(files.join(root, path)):
             ignored.append(f"{path} (a data set that a build has made)")

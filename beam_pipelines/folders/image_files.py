@@ -7,7 +7,14 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-from beam_pipelines.folders.listing import Entry, is_junk, list_entries
+from beam_pipelines.folders.listing import (
+    NOT_UNPACKED,
+    Entry,
+    is_archive,
+    is_junk,
+    list_entries,
+    unpack_hint,
+)
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 
@@ -29,7 +36,7 @@ class PassedOver:
     """What lies in class folders and is not read.
 
     Attributes:
-      paths: hidden files, files of the system, and what lies beside a folder `images`.
+      paths: hidden files, files of the system, archives, and what lies beside a folder `images`.
       folders: other folders; with --recursive those beside `images`, too.
       suffixes: extension -> number of files that are no images by it; counted with --recursive.
     """
@@ -88,7 +95,7 @@ def image_files(
     if not count:
         raise UserError(
             f"class folder {files.join(root, start)} holds no file that can be an image: "
-            "remove it, or add its images"
+            "remove it, or add its images" + unpack_hint(passed.paths)
         )
 
 
@@ -116,6 +123,8 @@ def _walk(
         path = f"{folder}/{entry.name}"
         if is_junk(entry.name):
             passed.paths.append(path)
+        elif not entry.is_folder and is_archive(entry.name):
+            passed.paths.append(path + NOT_UNPACKED)
         elif not entry.is_folder:
             suffix = _suffix(entry.name)
             if recursive and suffix in _NO_IMAGES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
@@ -18,6 +18,9 @@ _JUNK = frozenset(
         *("@eadir", "#recycle", "#snapshot", "lost+found", "__pycache__"),
     )
 )
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+NOT_UNPACKED = " (an archive, not unpacked)"  # after the paths of archives that are passed over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,23 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK
 
 
+def is_archive(name: str) -> bool:
+    """Whether a file is called as archives of many files are, such as `archive.zip`."""
+    return name.lower().endswith(_ARCHIVES)
+
+
+def unpack_hint(ignored: Iterable[str]) -> str:
+    """End of a message: which of the paths that were passed over is an archive; '' if none is."""
+    path = next((path for path in ignored if path.endswith(NOT_UNPACKED)), "")
+    return f"; {path.removesuffix(NOT_UNPACKED)} is an archive: unpack it" if path else ""
+
+
+def not_a_folder(path: str) -> UserError:
+    """The error for an input folder that is none."""
+    hint = " but an archive: unpack it, and give the folder of its images"
+    return UserError(f"--input_dir={path} is not a folder{hint if is_archive(path) else ''}")
+
+
 def list_entries(folder: str) -> Iterator[Entry]:
     """A folder's entries by name; a dangling link counts as an empty file, to be rejected.
 
@@ -48,7 +68,7 @@ def list_entries(folder: str) -> Iterator[Entry]:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"--input_dir={folder} is not a folder") from error
+        raise not_a_folder(folder) from error
     except OSError as error:
         raise UserError(f"--input_dir: cannot list {folder}: {error.strerror}") from error
     for name in names:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from beam_pipelines.folders.class_folders import find_class_folders
 from beam_pipelines.folders.image_files import PassedOver, image_files
+from beam_pipelines.folders.listing import NOT_UNPACKED, unpack_hint
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
 
@@ -155,6 +156,7 @@ def find_sources(
         raise UserError(
             f"--input_dir={root} holds {', '.join(classes) or 'no class folder'}: at least 2 class "
             "folders are needed, each with its images in it or in its folder `images`"
+            + unpack_hint(layout.ignored)
         )
     check_known(classes, known_classes, f"--input_dir={root}")
     names = tuple(known_classes or classes)
@@ -168,8 +170,14 @@ def find_sources(
 
     listed = FileList(rows())
     ignored = sorted([*layout.ignored, *passed.paths, *passed.folders])
-    notes = (*layout.notes, *passed.notes(recursive))
-    return Sources(root, names, listed, tuple(ignored), notes)
+    notes = [*layout.notes, *passed.notes(recursive)]
+    archives = [path for path in ignored if path.endswith(NOT_UNPACKED)]
+    if archives:
+        notes.append(
+            f"warning: {len(archives):,} archives are not read, such as "
+            f"{archives[0].removesuffix(NOT_UNPACKED)}: unpack them if they hold images"
+        )
+    return Sources(root, names, listed, tuple(ignored), tuple(notes))
 
 
 def check_outside(root: str, output_dir: str) -> None:

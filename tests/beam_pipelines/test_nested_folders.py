@@ -89,3 +89,27 @@ def test_without_recursive_folders_are_counted_or_name_the_flag(root):
 def test_recursive_is_about_folders():
     with pytest.raises(UserError, match="--recursive reads folders"):
         BuildCall(input_csv="list.csv", recursive=True)
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "Images.TAR.GZ"])
+def test_an_archive_is_named_with_the_hint_to_unpack_it(root, name):
+    write(root.parent / "packed", name)
+    with pytest.raises(UserError, match=r"is not a folder but an archive: unpack it"):
+        find(root.parent / "packed" / name)
+    with pytest.raises(UserError, match=rf"2 class folders are needed.*; {name} is an archive"):
+        find(root.parent / "packed")
+    write(root.parent / "splits", "train/A/1.png", "train/B/1.png", f"test/{name}")
+    with pytest.raises(UserError, match=rf"holds no class folder: .*; test/{name} is an archive"):
+        find(root.parent / "splits")
+    write(root, f"C/{name}")
+    with pytest.raises(UserError, match=rf"C holds no file .*; C/{name} is an archive: unpack it"):
+        find(root, recursive=True)
+
+
+def test_archives_beside_images_are_warned_of(root):
+    plain = find(root, recursive=True)
+    write(root, "C.zip", "A/more.tgz")
+    listed = find(root, recursive=True)
+    assert listed.listed.digest == plain.listed.digest
+    assert listed.notes[-1].startswith("warning: 2 archives are not read, such as A/more.tgz:")
+    assert "C.zip (an archive, not unpacked)" in listed.ignored
