@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cxr_tfrecords.errors import TemporaryError, UserError, run_main
-from trainer.comparison import method_grid, study_cells, study_checks, study_runs
+from cxr_tfrecords.errors import UserError, run_main
+from trainer.comparison import method_grid, study_cells, study_checks, study_runs, tuning
 from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups import membership
 from trainer.runs.finished_run import FinishedRun, read_run
@@ -93,6 +93,14 @@ flags.DEFINE_string(
     "K/N: train only the K-th (from 1) of N parts of the runs, one on each of N machines, and "
     "compare nothing. Afterwards the same command without this flag compares all runs if the "
     "machines share a disk, or --runs does so.",
+)
+flags.DEFINE_integer(
+    "tune",
+    0,
+    "Tries of each method: random draws of the learning rate (a tenth to ten times its value) and "
+    "of the method's own parameters; the first try is the defaults. The one with the best "
+    "--primary_metric on validation gives its values to the runs of all seeds. 0: no tuning.",
+    lower_bound=0,
 )
 flags.DEFINE_list("runs", [], "Patterns of finished runs to compare, instead of training.")
 flags.DEFINE_string(
@@ -164,6 +172,7 @@ flags.DEFINE_integer("resamples", 2000, "Number of bootstrap resamples.", lower_
 def main(argv: list[str]) -> int:
     failed: list[str] = []
     left_out: list[method_grid.Cell] = []
+    tuned: list[tuning.Tuned] = []
     subgroup_table = membership.read_subgroups(
         FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key
     )
@@ -173,8 +182,11 @@ def main(argv: list[str]) -> int:
 
         paper = read_paper(FLAGS.paper_tables)
     if FLAGS.runs:
-        if FLAGS.cells:
-            raise UserError("--cells trains runs and --runs compares finished ones: give only one")
+        for flag in ("cells", "tune"):
+            if FLAGS[flag].value:
+                raise UserError(
+                    f"--{flag} trains runs and --runs compares finished ones: give only one"
+                )
         if len(argv) > 1:
             raise UserError(
                 f"unknown flag {argv[1]!r}: with --runs nothing is trained, so leave it out"
@@ -187,27 +199,25 @@ def main(argv: list[str]) -> int:
             )
     else:
         study = _make_study(argv[1:])
-        cells = study.part(*study_cells.parse_part(FLAGS.cells))
+        grid = study.cells
+        cells = study.part(*study_cells.parse_part(FLAGS.cells), whole_methods=FLAGS.tune > 0)
+        if FLAGS.tune:
+            study, tuned = tuning.tune(study, cells, FLAGS.tune, FLAGS.primary_metric, FLAGS.jobs)
         study_checks.check_same_study(study)
         study_checks.check_trainable(study, cells)
         outcome = study_runs.run_study(study, cells, FLAGS.jobs)
         failed = outcome.failed
-        unfinished = [cell.name for cell in study.cells if not study.is_finished(cell)]
         if FLAGS.cells:
-            count = len(study.cells)
-            print(f"{count - len(unfinished)} of the {count} runs of the study are finished")
+            finished = sum(map(study.is_finished, grid))
+            print(f"{finished} of the {len(grid)} runs of the study are finished")
             print("once all are, the same command without --cells compares them")
             return 1 if failed else 0
-        elsewhere = [name for name in outcome.elsewhere if name in unfinished]
-        if elsewhere:
-            raise TemporaryError(
-                f"nothing is compared yet, another process trains {', '.join(elsewhere)}"
-            )
+        study_runs.check_elsewhere(study, outcome)
         study_checks.check_same_study(study)  # another process may have added runs meanwhile
         compared = study.comparable()
         left_out = [c for c in study.cells if c not in compared and study.is_finished(c)]
         named = [(_entry_name(cell), read_run(study.run_dir(cell))) for cell in compared]
-    _compare(named, subgroup_table, paper)
+    _compare(named, subgroup_table, paper, tuned)
     for name in failed:
         print(f"left out, its run failed: {name}")
     for cell in left_out:
@@ -250,6 +260,7 @@ def _compare(
     named: Sequence[tuple[str, FinishedRun]],
     subgroup_table: membership.SubgroupTable | None,
     paper: Matrices | None,
+    tuned: Sequence[tuning.Tuned],
 ) -> None:
     from trainer.comparison import compare_methods
     from trainer.comparison.methods import group_runs
@@ -276,6 +287,8 @@ def _compare(
             sensitivity=FLAGS.sensitivity,
             benefit_class=FLAGS.benefit_class,
         )
+    if tuned:
+        content["tuning"] = tuning.describe(tuned, FLAGS.primary_metric, _entry_name)
     if subgroup_table:
         with announced("comparing subgroups"):
             content["subgroups"] = compare_subgroups(entries, content, subgroup_table)

@@ -7,16 +7,17 @@ from typing import Any
 
 from cxr_tfrecords.pages.markdown import plain_table
 from trainer.comparison import decision_curves, operating_points
-from trainer.comparison.temperatures import temperature_notes, temperatures
 from trainer.comparison.text import (
-    BUDGET_HEADER,
     TITLES,
+    budget_header,
     budget_rows,
     change,
     class_mark,
     design_line,
     is_percent,
     p_text,
+    temperature_notes,
+    temperatures,
     tested,
     tests_header,
     tests_note,
@@ -63,7 +64,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         "## Tests by image",
         _tests_table(content),
         "## Budget",
-        plain_table(BUDGET_HEADER, budget_rows(content)),
+        plain_table(budget_header(content), budget_rows(content)),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -44,17 +44,19 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run of the grid."""
+    """One run of the grid, or a try of tuning (`draw`: which one), see `tuning`."""
 
     backbone: str
     method: Method
     seed: int
     fold: int | None = None  # test fold of a data set with folds
+    draw: int | None = None
 
     @property
     def name(self) -> str:
         fold = "" if self.fold is None else f"-fold{self.fold}"
-        return f"{self.backbone}-{self.method.name}{fold}-seed{self.seed}"
+        draw = "" if self.draw is None else f"-try{self.draw}"
+        return f"{self.backbone}-{self.method.name}{fold}{draw}-seed{self.seed}"
 
 
 def parse_method(name: str) -> Method:

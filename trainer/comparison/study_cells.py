@@ -27,12 +27,14 @@ class Study:
     """A grid of runs in one folder.
 
     Attributes:
-      folder: --study_dir; each cell has a run directory below `runs`, and a log beside it.
+      folder: --study_dir; each cell has a run directory below `runs` (a try of tuning: `tuning`),
+        and a log beside it.
       data: test fold -> the data set with this fold; one item, of key None, without folds.
       common: flags of `trainer.main` that all cells share.
       cells: the grid.
       steps: test fold -> --steps_per_epoch of its runs, unless `common` has another; empty: that of
         `trainer.main`.
+      values: cell -> flags that tuning gives its run, see `tuning`.
     """
 
     folder: str
@@ -40,9 +42,10 @@ class Study:
     common: Sequence[str]
     cells: Sequence[Cell]
     steps: Mapping[int | None, int] = dataclasses.field(default_factory=dict)
+    values: Mapping[Cell, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def run_dir(self, cell: Cell) -> str:
-        return os.path.join(self.folder, "runs", cell.name)
+        return os.path.join(self.folder, "runs" if cell.draw is None else "tuning", cell.name)
 
     def log(self, cell: Cell) -> str:
         """The file that gets the output of the cell's run."""
@@ -75,11 +78,18 @@ class Study:
         values = _parse(self._arguments(self.base(cell)))
         return TrainConfig(**flag_values(TrainConfig, values=values))
 
-    def part(self, number: int, count: int) -> list[Cell]:
+    def part(self, number: int, count: int, *, whole_methods: bool = False) -> list[Cell]:
         """The cells of one of `count` parts (from 1), which take about the same time. Decoupled
-        cells are in the part of the run that they start from."""
-        bases = list(dict.fromkeys(map(self.base, self.cells)))
-        return [c for c in self.cells if bases.index(self.base(c)) % count == number - 1]
+        cells are in the part of the run that they start from.
+
+        Args:
+          whole_methods: all seeds of a method are in one part, which can tune it by itself.
+        """
+        bases = {c: self.base(c) for c in self.cells}
+        if whole_methods:
+            bases = {c: dataclasses.replace(base, seed=0) for c, base in bases.items()}
+        order = list(dict.fromkeys(bases.values()))
+        return [c for c in self.cells if order.index(bases[c]) % count == number - 1]
 
     def is_finished(self, cell: Cell) -> bool:
         """Whether the cell's run is finished, see `run_files`; its model may have been deleted."""
@@ -93,7 +103,8 @@ class Study:
         return [c for c in self.cells if dataclasses.replace(c, fold=None) not in unfinished]
 
     def _arguments(self, cell: Cell) -> list[str]:
-        own = [f"--{name}={value}" for name, value in cell.method.flags.items()]
+        flags = {**cell.method.flags, **self.values.get(cell, {})}
+        own = [f"--{name}={value}" for name, value in flags.items()]
         own += [f"--backbone={cell.backbone}", f"--seed={cell.seed}"]
         if cell.fold is not None:
             own.append(f"--fold={cell.fold}")

@@ -31,8 +31,11 @@ _SMALL_FILES = 5_000_000
 Problem = tuple[Cell, str]
 
 
-def check_same_study(study: Study) -> None:
+def check_same_study(study: Study, *others: Study) -> None:
     """Refuses a folder with runs, finished or not, of other settings or data than the study's.
+
+    Args:
+      others: the same cells with other values; a run may be of any of these studies.
 
     A run that has neither results nor a checkpoint may have had any settings: it is replaced, as
     `trainer.main` does.
@@ -40,7 +43,11 @@ def check_same_study(study: Study) -> None:
     Raises:
       UserError: it lists the settings that differ, and the runs.
     """
-    problems = [(cell, text) for cell in study.cells for text in _differences(study, cell)]
+    problems = []
+    for cell in study.cells:
+        differences = [list(_differences(one, cell)) for one in (study, *others)]
+        if all(differences):
+            problems += [(cell, text) for text in differences[0]]
     if problems:
         raise UserError(
             f"--study_dir={study.folder} holds runs that this command would not make. They were "

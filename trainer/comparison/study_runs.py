@@ -86,6 +86,20 @@ def run_study(study: Study, cells: Sequence[Cell], jobs: int) -> Outcome:
     return outcome
 
 
+def check_elsewhere(study: Study, outcome: Outcome) -> None:
+    """Ends this process if another one still trains runs of the study.
+
+    Raises:
+      TemporaryError: it names these runs.
+    """
+    unfinished = [cell.name for cell in study.cells if not study.is_finished(cell)]
+    elsewhere = [name for name in outcome.elsewhere if name in unfinished]
+    if elsewhere:
+        raise TemporaryError(
+            f"nothing is compared yet, another process trains {', '.join(elsewhere)}"
+        )
+
+
 def _startable(study: Study, waiting: Sequence[Cell], running: Sequence[Cell]) -> list[Cell]:
     """Waiting cells, without decoupled ones whose base is still to be trained."""
     unfinished = {*waiting, *running}

@@ -6,8 +6,10 @@ Every number is from comparison.json.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from trainer.deployment.corrected_probabilities import temperature_warning
 
 TITLES = {
     "accuracy": "accuracy",
@@ -160,11 +162,14 @@ def _range(numbers: Iterable[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-BUDGET_HEADER = ("method", "seeds", "updates", "epochs", "minutes in all")
+def budget_header(content: Mapping[str, Any]) -> list[str]:
+    """The header of `budget_rows`."""
+    header = ["method", "seeds", "updates", "epochs", "minutes in all"]
+    return [*header, "tuning besides"] if "tuning" in content else header
 
 
 def budget_rows(content: Mapping[str, Any]) -> list[list[str]]:
-    """What each method's runs cost, under `BUDGET_HEADER`: one number a run, or their range where
+    """What each method's runs cost, under `budget_header`: one number a run, or their range where
     folds are pooled."""
 
     def by_run(numbers: Sequence[int]) -> str:
@@ -177,6 +182,32 @@ def budget_rows(content: Mapping[str, Any]) -> list[list[str]]:
             by_run(entry["updates"]),
             by_run(entry["epochs"]),
             f"{sum(entry['minutes']):.1f}",
+            *([_tuning_cost(content["tuning"], name)] if "tuning" in content else []),
         ]
         for name, entry in content["entries"].items()
     ]
+
+
+def _tuning_cost(tuning: Mapping[str, Any], name: str) -> str:
+    tries = [one for fold in tuning["methods"].get(name, ()) for one in fold["tries"]]
+    if not tries:
+        return "that of none"
+    updates, minutes = (sum(one[key] for one in tries) for key in ("updates", "minutes"))
+    return f"{len(tries)} runs, {updates:,} updates, {minutes:.1f} min"
+
+
+def temperatures(values: Sequence[float]) -> str:
+    """`1.24, 0.10 (bound)`: the temperature of each run."""
+    return ", ".join(f"{t:.2f}{' (bound)' if temperature_warning(t) else ''}" for t in values)
+
+
+def temperature_notes(content: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each end of the range that a temperature is at: which runs, and why."""
+    runs: dict[str, list[str]] = {}
+    for name, entry in content["entries"].items():
+        titles = run_titles(content, entry)
+        for title, value in zip(titles, entry["temperatures"], strict=True):
+            if warning := temperature_warning(value):
+                runs.setdefault(warning, []).append(f"{name} {title}")
+    for warning, names in runs.items():
+        yield f"{', '.join(names)}: {warning}"

@@ -67,11 +67,47 @@ def warnings(content: Mapping[str, Any]) -> list[str]:
             "Effects of methods and of budgets are not separated. --budget=steps gives all methods "
             "the same number, and crt those of its second stage besides."
         )
-    lines.append(
-        "This comparison tuned nothing: another learning rate or other parameters may suit one "
-        "method better than another, and change the verdict."
-    )
+    lines.append(_tuning(content))
     return [*lines, *_still_improving(content)]
+
+
+def _tuning(content: Mapping[str, Any]) -> str:
+    """How the learning rate and the methods' own parameters were chosen."""
+    if "tuning" not in content:
+        # crt's second stage has a learning rate of its own.
+        entries = [e for name, e in content["entries"].items() if not name.startswith("crt")]
+        if len({entry["config"]["learning_rate"] for entry in entries}) > 1:
+            return (
+                "The methods have different learning rates. How they were chosen is not known "
+                "here: trainer.compare --tune gives each method the same number of tries."
+            )
+        return (
+            "This comparison tuned nothing: another learning rate or other parameters may suit one "
+            "method better than another, and change the verdict."
+        )
+    tuning, chosen, others = content["tuning"], [], []
+    for name in content["entries"]:
+        folds = tuning["methods"].get(name)
+        if not folds:
+            others.append(name)
+            continue
+        texts = [_chosen_values(one) for one in folds]
+        chosen.append(f"{name}: {' / '.join(texts)}")
+    text = (
+        f"Each method had {tuning['tries']} tries of the learning rate and its own parameters "
+        f"(seed {tuning['seed']}), judged by {TITLES[tuning['metric']]} on validation. Chosen "
+        f"values: {'; '.join(chosen)}."
+    )
+    if others:
+        text += f" Not tuned themselves, they start from the tuned runs: {', '.join(others)}."
+    return text
+
+
+def _chosen_values(fold: Mapping[str, Any]) -> str:
+    values = fold["tries"][fold["chosen"]]["values"]
+    text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())
+    failed = sum(not one["updates"] for one in fold["tries"])
+    return text + (f" ({failed} tries failed)" if failed else "")
 
 
 def _still_improving(content: Mapping[str, Any]) -> Iterator[str]:

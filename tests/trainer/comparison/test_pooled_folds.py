@@ -15,7 +15,7 @@ from trainer.comparison.markdown_text import markdown
 from trainer.comparison.methods import group_runs, pool, score_entry
 from trainer.comparison.page.page import render
 from trainer.comparison.subgroups import figures, membership
-from trainer.comparison.temperatures import temperature_notes
+from trainer.comparison.text import temperature_notes
 from trainer.deployment import corrected_probabilities
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import (

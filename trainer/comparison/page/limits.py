@@ -220,13 +220,15 @@ def _model(content: Mapping[str, Any], entries: Sequence[Entry]) -> str:
     def values(name: str) -> str:
         return ", ".join(sorted({str(getattr(config, name)) for config in configs}))
 
+    tuned = "whether it was tuned beforehand is for the authors to say"
+    if "tuning" in content:
+        tuned = f"{content['tuning']['tries']} tries of each method were judged on validation"
     return (
         f"Backbone {values('backbone')}, weights {values('weights')}, trainable "
         f"{values('trainable')}, optimizer {values('optimizer')}, learning rate "
         f"{values('learning_rate')}, batch size {values('batch_size')}, at most "
         f"{values('epochs')} epochs, kept epoch by {values('monitor')}, BatchNormalization "
-        f"{values('batch_norm')}. Where one value stands, all methods share it; whether it was "
-        "tuned beforehand is for the authors to say."
+        f"{values('batch_norm')}. Where one value stands, all methods share it; {tuned}."
     )
 
 

@@ -15,8 +15,13 @@ from trainer.comparison.page.curves import (
     reliability,
     roc,
 )
-from trainer.comparison.temperatures import temperature_notes, temperatures
-from trainer.comparison.text import TITLES, class_mark, with_interval
+from trainer.comparison.text import (
+    TITLES,
+    class_mark,
+    temperature_notes,
+    temperatures,
+    with_interval,
+)
 from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.evaluation.calibration_line import BOUND
 from trainer.evaluation.predictions import Predictions

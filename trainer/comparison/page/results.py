@@ -16,8 +16,8 @@ from trainer.comparison import verdicts
 from trainer.comparison.methods import Entry
 from trainer.comparison.page import charts
 from trainer.comparison.text import (
-    BUDGET_HEADER,
     TITLES,
+    budget_header,
     budget_rows,
     change,
     class_mark,
@@ -174,7 +174,7 @@ def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[s
         "may explain a part of the difference between methods. Losses of other training objectives "
         "are all shown as plain cross-entropy on validation."
     )
-    yield table(list(BUDGET_HEADER), budget_rows(content))
+    yield table(budget_header(content), budget_rows(content))
 
 
 def _seeds(content: Mapping[str, Any]) -> str:
