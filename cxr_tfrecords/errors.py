@@ -21,6 +21,10 @@ _EXTRA_MODULES = (
 )
 
 
+# Text flags that are not paths, and whose value may well begin with "~".
+_NOT_PATHS = ("group_salt", "label_separator")
+
+
 class TemporaryError(Exception):
     """Nothing is wrong that a user must mend: the same command, run again, goes on.
 
@@ -73,6 +77,24 @@ def _end_on_signals(state: str) -> None:
             signal.signal(number, end)
 
 
+def _expand_home(values: flags.FlagValues) -> None:
+    """Replaces `~` at the beginning of a text flag, or of an item of a list, by the home folder.
+
+    A shell does so in `--flag ~/x`, but not in `--flag=~/x`. It is done for every text flag but
+    those of `_NOT_PATHS`, so that no flag for a path can be forgotten.
+    """
+    for name in values:
+        flag = values[name]
+        if name in _NOT_PATHS:
+            continue
+        if isinstance(flag.value, str):
+            flag.value = os.path.expanduser(flag.value)
+        elif isinstance(flag.value, list):
+            flag.value = [
+                os.path.expanduser(item) if isinstance(item, str) else item for item in flag.value
+            ]
+
+
 def run_main(
     main: Callable[[list[str]], int | None],
     *,
@@ -81,6 +103,8 @@ def run_main(
     interrupted: str = "",
 ) -> None:
     """Runs an entry point under absl; a user's mistake becomes one line and its exit code.
+
+    In flags and arguments, `~` at the beginning of a path becomes the home folder.
 
     Args:
       main: gets the arguments that are not flags (the program's name first), returns the exit
@@ -95,7 +119,9 @@ def run_main(
             if command_help.is_wanted(argv[1:]):
                 print(command_help.command_help(), end="", flush=True)
                 sys.exit(0)
-            return flags.FLAGS(argv, known_only=known_only)
+            rest = flags.FLAGS(argv, known_only=known_only)
+            _expand_home(flags.FLAGS)
+            return [os.path.expanduser(argument) for argument in rest]
         except flags.Error as error:
             print(f"error: {error}. --help explains the flags", file=sys.stderr)
             sys.exit(2)

@@ -1,6 +1,7 @@
 """What a plain installation can do: a worker's part of a build, and every command's --help."""
 
 import importlib.metadata
+import json
 import re
 import runpy
 import subprocess
@@ -70,6 +71,45 @@ def test_help_of_every_command_needs_no_extra(module, extra_modules):
     done = run_without(extra_modules, module, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m {module}" in done.stdout
+
+
+# Prints the values that the text flags of commands have after `--flag=~/x`, a line a command.
+HOME_IN_FLAGS = """
+import json, os, runpy, sys
+from absl import app, flags
+TEXTS = ("string", "comma separated list of strings")
+def run(main, argv, flags_parser):
+    modules = flags.FLAGS.flags_by_module_dict().items()
+    own = [flag for name, defined in modules if not name.startswith("absl") for flag in defined]
+    names = [flag.name for flag in own if flag.flag_type() in TEXTS]
+    flags_parser([argv[0], *(f"--{name}=~/x" for name in names)])
+    print(json.dumps({name: flags.FLAGS[name].value for name in names}), flush=True)
+app.run = run
+import cxr_tfrecords.errors, cxr_tfrecords.settings, numpy  # once for all commands
+commands = sys.argv[1:]
+for module in commands:
+    sys.argv = [module]
+    if not os.fork():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, module
+"""
+
+
+def test_home_folder_is_expanded_in_every_path_flag_of_every_command():
+    command = [sys.executable, "-c", HOME_IN_FLAGS, *COMMANDS]
+    done = subprocess.run(command, env=environment(HOME="/h"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    flags = dict(zip(COMMANDS, map(json.loads, done.stdout.splitlines()), strict=True))
+    kept = {
+        name
+        for values in flags.values()
+        for name, value in values.items()
+        if value not in ("/h/x", ["/h/x"])
+    }
+    assert kept == {"group_salt", "label_separator"}
+    assert {"run_dir", "data_dir", "weights"} <= flags["trainer.main"].keys()
+    assert {"model", "input", "output"} <= flags["trainer.predict"].keys()
 
 
 def test_every_package_has_commands():

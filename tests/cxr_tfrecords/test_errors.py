@@ -32,6 +32,24 @@ def test_an_argument_is_refused_where_none_is_taken(settings, code, said):
     assert (done.returncode, done.stderr) == (code, said)
 
 
+def test_home_folder_in_paths_is_expanded():
+    main = """
+from absl import flags
+flags.DEFINE_string("out", "~/default", "Path.")
+flags.DEFINE_string("store", "", "Path.")
+flags.DEFINE_string("label_separator", "", "Text.")
+flags.DEFINE_list("runs", [], "Paths.")
+flags.DEFINE_alias("models", "runs")
+flags.DEFINE_integer("count", 3, "Number.")
+def main(argv):
+    f = flags.FLAGS
+    print(argv[1:], f.out, f.store, f.label_separator, f.runs, f.models, f.count)"""
+    given = ["--store=gs://a/~/b", "--label_separator=~", "--models=~/a,b/~,~/c*", "~/in"]
+    done = _run(main, "run_main(main, arguments=True)", *given, HOME="/h")
+    runs = "['/h/a', 'b/~', '/h/c*']"
+    assert done.stdout == f"['/h/in'] /h/default gs://a/~/b ~ {runs} {runs} 3\n", done.stderr
+
+
 def test_the_first_use_of_matplotlib_on_a_machine_logs_nothing(tmp_path):
     main = "def main(argv):\n    import matplotlib.font_manager"
     done = _run(main, "run_main(main)", MPLCONFIGDIR=str(tmp_path))
