@@ -50,9 +50,11 @@ def images_needed(
     `smallest_difference` is at most `margin`. None: more images alone are not enough."""
     if not _is_enough(one, _MOST_IMAGES, margin, tests, level):
         return None
-    low, high = 0.0, _MOST_IMAGES
+    low, high = 2 / max(2, one.groups), _MOST_IMAGES  # an interval takes two groups of images
+    if _is_enough(one, low, margin, tests, level):
+        return low
     while high - low > 0.01 * high:
-        middle = (low * high) ** 0.5 if low else high / 10
+        middle = (low * high) ** 0.5
         if _is_enough(one, middle, margin, tests, level):
             high = middle
         else:

@@ -196,6 +196,9 @@ def test_more_seeds_and_more_images_are_enough_exactly_when_said():
     times = study_size.images_needed(one, 0.06)
     assert 0 < times < 2
     assert study_size.images_needed(one, 0.001) is None  # seeds differ on any number of images
+    # Methods that predict nearly the same: two groups of images are enough.
+    alike = Estimate(0.0, 1e-17, 1e-17, 1e-18, 3, 12, 350, 1000, 0)
+    assert study_size.images_needed(alike, margin) == 2 / 350
 
 
 def test_two_seeds_that_agree_by_chance_do_not_look_exact():
