@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 
 import pytest
@@ -12,6 +13,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # that tests start inherit it.
     for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
+
+# In a script `make test &` starts with Ctrl-C ignored, and so would every process that a test
+# starts and then interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from cxr_tfrecords.quiet import quiet_tensorflow
 
