@@ -50,6 +50,14 @@ def main(argv):
     assert done.stdout == f"['/h/in'] /h/default gs://a/~/b ~ {runs} {runs} 3\n", done.stderr
 
 
+def test_home_folder_in_flags_of_other_programs_is_expanded():
+    main = "def main(argv):\n    print(argv[1:])"
+    given = ["--temp_location=~/t", "--staging_location=gs://a/~", "--name", "a=~"]
+    done = _run(main, "run_main(main, known_only=True)", *given, HOME="/h")
+    expected = ["--temp_location=/h/t", "--staging_location=gs://a/~", "--name", "a=~"]
+    assert done.stdout == f"{expected}\n", done.stderr
+
+
 def test_the_first_use_of_matplotlib_on_a_machine_logs_nothing(tmp_path):
     main = "def main(argv):\n    import matplotlib.font_manager"
     done = _run(main, "run_main(main)", MPLCONFIGDIR=str(tmp_path))
