@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from absl import logging
 
 from beam_pipelines.shards.parts import RECORDS, Parts
 from cxr_tfrecords import dataset_dir, files, records, stats, tfrecord
@@ -27,11 +28,21 @@ def write_left_out(
         return
     missing = stats.shown_without_shard(sources_dir, manifest)
     path = files.join(output_dir, dataset_dir.LEFT_OUT)
-    earlier = list(tfrecord.read_records(path)) if files.exists(path) else []
-    kept = {records.parse_record(one).filename: one for one in earlier}
+    kept = _earlier(path)
     kept.update(_records(parts, missing - kept.keys()))
     if missing & kept.keys():
         tfrecord.write_records(path, (kept[name] for name in sorted(missing & kept.keys())))
+
+
+def _earlier(path: str) -> dict[str, bytes]:
+    """File name -> record of what the file holds; nothing is worth stopping a build for it."""
+    if not files.exists(path):
+        return {}
+    try:
+        return {records.parse_record(one).filename: one for one in tfrecord.read_records(path)}
+    except (tfrecord.DamagedRecordError, ValueError) as error:
+        logging.warning("%s is damaged (%s): the page lacks its pictures", path, error)
+        return {}
 
 
 def _records(parts: Parts, names: Collection[str]) -> Iterator[tuple[str, bytes]]:

@@ -108,6 +108,19 @@ def test_the_page_shows_dropped_copies_of_before_and_now(first, tmp_path):
     assert made.page == page  # the data set alone is enough to make it again
 
 
+def test_damaged_pictures_of_dropped_copies_stop_no_append(first, tmp_path):
+    config = dataclasses.replace(CONFIG, dedup="drop")
+    out, name = tmp_path / "out", "COVID/images/COVID-41.png"
+    for root in (first, tmp_path / "all"):
+        shutil.copy(first / "COVID/images/COVID-1.png", root / name)
+    build(find(first), out, config)
+    (out / dataset_dir.LEFT_OUT).write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"left_out\.tfrecord cannot be read .*: remove it"):
+        stats.make(str(out), dataset_dir.read_manifest(str(out)))
+    assert add(find(tmp_path / "all"), out, config).manifest["sources"]["found"] == 81
+    assert verify.verify(str(out)).faults == []
+
+
 def test_tfds_reads_what_was_appended(first, tmp_path):
     import tensorflow_datasets as tfds
 
