@@ -138,8 +138,8 @@ def _refuse_mixture(
             f"--input_dir={root} holds the splits {', '.join(by_split)} and beside them "
             f"{', '.join(others)}: move these out, so that only folders of splits are left"
         )
-    if len(others) == 1 and not by_split and _holds_splits(f"{root}/{others[0]}", split_names):
-        inner = files.join(root, others[0])
+    inner = files.join(root, others[0]) if len(others) == 1 and not by_split else ""
+    if inner and _holds_splits(inner, split_names):
         raise UserError(
             f"--input_dir={root} holds {others[0]} alone, which holds folders of splits: give "
             f"--input_dir={inner}"

@@ -32,6 +32,7 @@ _STYLE = {
     "svg.fonttype": "none",  # text stays text: the reader's fonts show the letters of any script
 }
 _SIDE = 128
+_UNREADABLE = (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError)
 
 
 def read_thumbnails(
@@ -63,13 +64,12 @@ def read_thumbnails(
             ):
                 record = records.parse_record(serialized)
                 if number < first or record.filename in missing:
-                    jpeg = _shrink(record.encoded, manifest["image"])
-                    thumbnail = Thumbnail(record.filename, entry["class"], jpeg, number < first)
+                    thumbnail = _thumbnail(record, manifest["image"], number < first)
                     thumbnails[record.filename] = thumbnail
                     missing.discard(record.filename)
                 if not missing and number + 1 >= first:
                     break
-        except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
+        except _UNREADABLE as error:
             raise UserError(
                 f"shard {files.join(path, entry['file'])} cannot be read ({error}): run the build "
                 "again to repair it"
@@ -86,22 +86,20 @@ def read_left_out(path: str, manifest: Mapping[str, Any]) -> dict[str, Thumbnail
     name = files.join(path, dataset_dir.LEFT_OUT)
     if not files.exists(name):
         return {}
-    thumbnails = {}
     try:
-        for record in map(records.parse_record, tfrecord.read_records(name)):
-            jpeg = _shrink(record.encoded, manifest["image"])
-            class_name = manifest["class_names"][record.label]
-            thumbnails[record.filename] = Thumbnail(record.filename, class_name, jpeg, False)
-    except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
+        stored = map(records.parse_record, tfrecord.read_records(name))
+        return {one.filename: _thumbnail(one, manifest["image"], False) for one in stored}
+    except _UNREADABLE as error:
         raise UserError(
             f"{name} cannot be read ({error}): remove it; the page is then made without it"
         ) from error
-    return thumbnails
 
 
-def _shrink(encoded: bytes, image: Mapping[str, Any]) -> bytes:
-    pixels = images.decode_stored(encoded, image["encoding"], image["size"], image["channels"])
-    return images.encode(images.resize(pixels, min(_SIDE, image["size"])), "jpeg")
+def _thumbnail(record: records.Record, image: Mapping[str, Any], leading: bool) -> Thumbnail:
+    size, channels = image["size"], image["channels"]
+    pixels = images.decode_stored(record.encoded, image["encoding"], size, channels)
+    jpeg = images.encode(images.resize(pixels, min(_SIDE, size)), "jpeg")
+    return Thumbnail(record.filename, record.class_name, jpeg, leading)
 
 
 def draw(

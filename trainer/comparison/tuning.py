@@ -56,6 +56,10 @@ class Tuned:
     runs: Sequence[FinishedRun | None]
     best: int
 
+    @property
+    def chosen(self) -> Cell:
+        return self.cells[self.best]
+
 
 def tune(
     study: Study, cells: Sequence[Cell], count: int, primary: str, jobs: int
@@ -91,7 +95,7 @@ def tune(
 
 def make_tries(study: Study, count: int) -> Study:
     """The same study with the runs of tuning as its cells, the tries of a method side by side."""
-    tuned = dict.fromkeys(_tuned_cell(c) for c in study.cells if not c.method.decoupled)
+    tuned = dict.fromkeys(map(_tuned_cell, _trained(study)))
     values = {
         dataclasses.replace(cell, draw=number): _flags(study.config(cell), number)
         for cell in tuned
@@ -115,11 +119,7 @@ def choose(study: Study, tries: Study, primary: str) -> tuple[Study, list[Tuned]
         scores = [_score(run, primary) for run in runs]
         values = [_values(tries.config(c)) for c in cells]
         tuned[key] = Tuned(cells, values, runs, scores.index(max(scores)))
-    chosen = {
-        cell: tries.values[tuned[_tuned_cell(cell)].cells[tuned[_tuned_cell(cell)].best]]
-        for cell in study.cells
-        if not cell.method.decoupled
-    }
+    chosen = {cell: tries.values[tuned[_tuned_cell(cell)].chosen] for cell in _trained(study)}
     return dataclasses.replace(study, values=chosen), list(tuned.values())
 
 
@@ -143,6 +143,11 @@ def describe(
     return {"metric": primary, "seed": SEED, "tries": len(tuned[0].cells), "methods": methods}
 
 
+def _trained(study: Study) -> list[Cell]:
+    """The cells that are trained themselves; decoupled ones start from a run of these."""
+    return [cell for cell in study.cells if not cell.method.decoupled]
+
+
 def _tuned_cell(cell: Cell) -> Cell:
     return dataclasses.replace(cell, seed=SEED)
 
@@ -153,8 +158,7 @@ def _check(study: Study, tries: Study, count: int) -> None:
     for number in range(count):
         values = {
             cell: tries.values[dataclasses.replace(_tuned_cell(cell), draw=number)]
-            for cell in study.cells
-            if not cell.method.decoupled
+            for cell in _trained(study)
         }
         by_draw.append(dataclasses.replace(study, values=values))
     study_checks.check_same_study(*by_draw)
@@ -163,9 +167,9 @@ def _check(study: Study, tries: Study, count: int) -> None:
         for cell in tries.cells
         if os.path.exists(os.path.join(tries.run_dir(cell), run_files.CONFIG))
     }
-    for cell in study.cells:
+    for cell in _trained(study):
         path = os.path.join(study.run_dir(cell), run_files.CONFIG)
-        if not cell.method.decoupled and os.path.exists(path) and _tuned_cell(cell) not in tried:
+        if os.path.exists(path) and _tuned_cell(cell) not in tried:
             raise UserError(
                 f"--tune={count}: {study.run_dir(cell)} was trained without tuning: name another "
                 "--study_dir, or leave --tune out"

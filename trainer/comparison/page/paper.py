@@ -18,14 +18,12 @@ from trainer.comparison.text import class_mark
 _TITLES = {"recall": "Recall", "precision": "Precision", "f1": "F1"}
 
 
-def read_paper(path: str) -> Matrices | None:
-    """Reads --paper_tables, and sees that the page can show it; None if the path is empty.
+def read_paper(path: str) -> Matrices:
+    """Reads --paper_tables, and sees that the page can show it.
 
     Raises:
       UserError: it cannot be read, or a table of it has another layout.
     """
-    if not path:
-        return None
     try:
         matrices = read_matrices(path)
         list(paper_tables({"entries": {}, "test": {"rare_classes": {}}}, matrices))
