@@ -49,7 +49,10 @@ class Reading:
 
     def stored(self, pixels: np.ndarray) -> np.ndarray:
         """As `prepare`, and with what a lossy encoding does to the pixels in a training."""
-        prepared = self.prepare(pixels)
+        return self.encoded(self.prepare(pixels))
+
+    def encoded(self, prepared: np.ndarray) -> np.ndarray:
+        """What a lossy encoding makes of the pixels of `prepare`; the same pixels of a lossless."""
         if self.encoding != "jpeg":
             return prepared
         import tensorflow as tf

@@ -33,15 +33,11 @@ from __future__ import annotations
 
 import csv
 import os
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
-
-if TYPE_CHECKING:
-    from trainer.deployment.predictor import Classifier
 
 FLAGS = flags.FLAGS
 
@@ -89,43 +85,20 @@ def main(argv: list[str]) -> None:
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.
     from trainer.deployment.predicted_files import predict_files
+    from trainer.deployment.several_models import load_models
 
-    classifiers = _load(FLAGS.model)
+    classifiers = load_models(
+        FLAGS.model,
+        deploy_prior=FLAGS.deploy_prior,
+        sensitivity=FLAGS.sensitivity,
+        coverage=FLAGS.coverage,
+    )
     counts, rejected = predict_files(classifiers, FLAGS.input, FLAGS.output, threads=FLAGS.threads)
     shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print(f"{sum(counts.values()):,} images: {shown}")
     print(f"{FLAGS.output} has a row for each")
     if rejected:
         _report_rejected(rejected)
-
-
-def _load(paths: list[str]) -> list[Classifier]:
-    from trainer.deployment.corrected_probabilities import parse_deploy_prior
-    from trainer.deployment.predictor import Classifier
-    from trainer.runs.finished_run import read_run
-
-    classifiers: list[Classifier] = []
-    for path in paths:
-        prior = parse_deploy_prior(FLAGS.deploy_prior, read_run(path).class_names)
-        one = Classifier.load(
-            path,
-            deploy_prior=prior,
-            sensitivity=FLAGS.sensitivity,
-            coverage=FLAGS.coverage,
-        )
-        first = classifiers[0] if classifiers else one
-        if (one.class_names, one.reading) != (first.class_names, first.reading):
-            raise UserError(
-                f"--model: {path} has other classes, or reads images in another way, than "
-                f"{first.path}: give models that were trained on the same data set"
-            )
-        print(
-            f"model {path}: {', '.join(one.class_names)}; {one.reading.image_size} px, "
-            f"{'gray' if one.reading.channels == 1 else 'RGB'}",
-            flush=True,
-        )
-        classifiers.append(one)
-    return classifiers
 
 
 def _report_rejected(rejected: dict[str, str]) -> None:

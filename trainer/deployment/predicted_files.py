@@ -14,6 +14,7 @@ from cxr_tfrecords import files, images
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
 from cxr_tfrecords.errors import UserError
 from trainer.deployment.predictor import Answers, Classifier, read_file
+from trainer.deployment.several_models import combine
 from trainer.runs import run_files, same_run
 
 # Files of systems that are in many folders and are no images.
@@ -205,23 +206,17 @@ def _batches(
 
 def _write_rows(file: IO[str], names: Sequence[str], answers: Sequence[Answers]) -> None:
     """Appends a batch; floats have as many digits as are needed to read float32 back."""
-    means = {v: np.mean([one.probabilities[v] for one in answers], axis=0) for v in _VARIANTS}
-    # Of several models, what most of them say.
-    above = np.mean([one.above_threshold for one in answers], axis=0) > 0.5
-    in_set = np.mean([one.in_set for one in answers], axis=0) > 0.5
-    columns = [means[variant].astype(np.float32) for variant in _VARIANTS]
-    columns += [above.astype(int), in_set.astype(int)]
-    classes = means["raw"].argmax(axis=1)
+    combined = combine(answers)
+    columns = [combined.probabilities[variant].astype(np.float32) for variant in _VARIANTS]
+    columns += [combined.above_threshold.astype(int), combined.in_set.astype(int)]
     if len(answers) == 1:
         columns.insert(0, answers[0].logits)
-        classes = answers[0].logits.argmax(axis=1)
     else:
-        calibrated = [one.probabilities["calibrated"] for one in answers]
-        columns.append(np.std(calibrated, axis=0).max(axis=1, keepdims=True).astype(np.float32))
+        columns.append(combined.disagreement[:, np.newaxis].astype(np.float32))
     writer = csv.writer(file, lineterminator="\n")
     for row, name in enumerate(names):
         values = [str(value) for column in columns for value in column[row]]
-        writer.writerow([name, answers[0].class_names[classes[row]], *values])
+        writer.writerow([name, answers[0].class_names[combined.classes[row]], *values])
     file.flush()
 
 

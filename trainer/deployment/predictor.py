@@ -13,6 +13,7 @@ from scipy.special import expit
 from cxr_tfrecords import dataset_dir, images
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
+from trainer.deployment.colour import check_gray
 from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
 from trainer.evaluation import calibration, conformal
 from trainer.evaluation.metrics import log_odds
@@ -22,11 +23,6 @@ from trainer.runs.finished_run import FinishedRun, read_run
 
 SENSITIVITY = 0.95
 COVERAGE = 0.9
-# A pixel is coloured if its channels differ by more than this many levels of 255. Scanned films
-# have a tint, and marks on a radiograph may be coloured: only an image with many such pixels is a
-# photograph.
-_COLOURED_LEVELS = 40
-_COLOURED_SHARE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +126,7 @@ class Classifier:
         if not isinstance(source, bytes):
             source = read_file(source)
         pixels = images.decode(source).pixels
-        _check_gray(pixels)
+        check_gray(pixels)
         return self.reading.stored(pixels)
 
     def predict(self, sources: Iterable[str | os.PathLike[str] | bytes | np.ndarray]) -> Answers:
@@ -150,11 +146,17 @@ class Classifier:
             raise UserError("there is no image to predict: give at least one")
         return self.predict_pixels(np.stack(pixels))
 
-    def predict_pixels(self, pixels: np.ndarray) -> Answers:
-        """The answers to images that `read` made, uint8 [n, size, size, channels]."""
+    def predict_pixels(self, pixels: np.ndarray, batch_size: int | None = None) -> Answers:
+        """The answers to images that `read` made, uint8 [n, size, size, channels].
+
+        Args:
+          batch_size: images computed at once, padded with black ones; None: those of the run. With
+            another number, the last bits of the answers may differ.
+        """
+        size = batch_size or self.batch_size
         parts = [
-            self._batch_logits(pixels[start : start + self.batch_size])
-            for start in range(0, len(pixels), self.batch_size)
+            self._batch_logits(pixels[start : start + size], size)
+            for start in range(0, len(pixels), size)
         ]
         logits = np.concatenate(parts)
         given = Predictions([""] * len(logits), np.zeros(len(logits), np.int32), logits)
@@ -167,8 +169,8 @@ class Classifier:
             in_set=conformal.prediction_sets(given.probabilities, self.set_thresholds),
         )
 
-    def _batch_logits(self, pixels: np.ndarray) -> np.ndarray:
-        missing = self.batch_size - len(pixels)
+    def _batch_logits(self, pixels: np.ndarray, size: int) -> np.ndarray:
+        missing = size - len(pixels)
         padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
         return self._logits(tf.constant(padded)).numpy()[: len(pixels)]
 
@@ -239,16 +241,5 @@ def _check_array(pixels: np.ndarray) -> np.ndarray:
         raise images.BadImageError(
             "no pixel is above 1: give values from 0 to 255, not scaled ones"
         )
-    _check_gray(pixels)
+    check_gray(pixels)
     return pixels
-
-
-def _check_gray(pixels: np.ndarray) -> None:
-    if pixels.ndim < 3 or pixels.shape[2] == 1:
-        return
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    share = float((spread > _COLOURED_LEVELS).mean())
-    if share > _COLOURED_SHARE:
-        raise images.BadImageError(
-            f"{share:.0%} of its pixels are coloured: a photograph, not a radiograph"
-        )

@@ -12,7 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cxr_tfrecords import images as image_files
+
 _POOL = "pool"
+_HEAT = 0.5
 
 
 class GradCam:
@@ -57,3 +60,18 @@ class GradCam:
         largest = tf.reduce_max(maps, axis=(1, 2), keepdims=True)
         maps = tf.math.divide_no_nan(maps, largest)
         return tf.image.resize(maps[..., tf.newaxis], images.shape[1:3]).numpy()[..., 0]
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """uint8 [size, size, 3]: the image in gray, under the heat map's colours.
+
+    Args:
+      pixels: uint8 [size, size, channels].
+      heat: float [size, size] in 0..1; where it is higher, the image is covered more.
+    """
+    import matplotlib
+
+    gray = image_files.to_channels(pixels if pixels.shape[2] == 3 else pixels[..., 0], 3)
+    colors = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
+    share = _HEAT * heat[..., np.newaxis]
+    return np.round((1 - share) * gray + share * colors).astype(np.uint8)

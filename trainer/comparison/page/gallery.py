@@ -26,7 +26,6 @@ from trainer.runs.finished_run import FinishedRun
 
 MOST = 8
 _SIDE = 192
-_HEAT = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +199,8 @@ def _figure(
     if pixels is not None:
         thumbnails.append(_thumbnail(one.filename, pixels))
         if heat is not None:
+            from trainer.models.grad_cam import overlay  # imports TensorFlow
+
             thumbnails.append(_thumbnail(f"Grad-CAM of {one.filename}", overlay(pixels, heat)))
     return figure(thumbnails or None, captions)
 
@@ -207,18 +208,3 @@ def _figure(
 def _thumbnail(name: str, pixels: np.ndarray) -> Thumbnail:
     small = images.resize(pixels, min(_SIDE, pixels.shape[0]))
     return Thumbnail(name, "", images.encode(small, "jpeg"), False)
-
-
-def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 [size, size, 3]: the image in gray, under the heat map's colours.
-
-    Args:
-      pixels: uint8 [size, size, channels].
-      heat: float [size, size] in 0..1; where it is higher, the image is covered more.
-    """
-    import matplotlib
-
-    gray = images.to_channels(pixels if pixels.shape[2] == 3 else pixels[..., 0], 3)
-    colors = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
-    share = _HEAT * heat[..., np.newaxis]
-    return np.round((1 - share) * gray + share * colors).astype(np.uint8)

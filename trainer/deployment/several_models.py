@@ -1,0 +1,78 @@
+"""Several models that answer together, as --model=RUN1,RUN2 asks for; one model is a case of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr_tfrecords.errors import UserError
+from trainer.deployment.corrected_probabilities import VARIANTS, parse_deploy_prior
+from trainer.deployment.predictor import Answers, Classifier
+from trainer.runs.finished_run import read_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Combined:
+    """What one or several models say of n images.
+
+    Attributes:
+      classes: integer [n], the class of the largest logit; of several models, of the largest mean
+        raw probability.
+      probabilities: each of `VARIANTS`, the mean over the models, float64 [n, classes].
+      above_threshold, in_set: bool [n, classes], what more than half of the models say.
+      disagreement: float64 [n], the largest standard deviation between the models of a class's
+        calibrated probability; 0 of one model.
+    """
+
+    classes: np.ndarray
+    probabilities: dict[str, np.ndarray]
+    above_threshold: np.ndarray
+    in_set: np.ndarray
+    disagreement: np.ndarray
+
+
+def combine(answers: Sequence[Answers]) -> Combined:
+    """Unites the answers of models to the same images."""
+    means = {v: np.mean([one.probabilities[v] for one in answers], axis=0) for v in VARIANTS}
+    calibrated = [one.probabilities["calibrated"] for one in answers]
+    scores = answers[0].logits if len(answers) == 1 else means["raw"]
+    return Combined(
+        classes=scores.argmax(axis=1),
+        probabilities=means,
+        above_threshold=np.mean([one.above_threshold for one in answers], axis=0) > 0.5,
+        in_set=np.mean([one.in_set for one in answers], axis=0) > 0.5,
+        disagreement=np.std(calibrated, axis=0).max(axis=1),
+    )
+
+
+def load_models(
+    paths: Sequence[str], *, deploy_prior: Sequence[str], sensitivity: float, coverage: float
+) -> list[Classifier]:
+    """Loads models that read images in one way; prints a line for each.
+
+    Args:
+      deploy_prior: `CLASS=share` items; none: the natural shares.
+      sensitivity, coverage: see `Classifier.load`.
+
+    Raises:
+      UserError: a model cannot be used, or has other classes or another reading than the first.
+    """
+    classifiers: list[Classifier] = []
+    for path in paths:
+        prior = parse_deploy_prior(deploy_prior, read_run(path).class_names)
+        one = Classifier.load(path, deploy_prior=prior, sensitivity=sensitivity, coverage=coverage)
+        first = classifiers[0] if classifiers else one
+        if (one.class_names, one.reading) != (first.class_names, first.reading):
+            raise UserError(
+                f"--model: {path} has other classes, or reads images in another way, than "
+                f"{first.path}: give models that were trained on the same data set"
+            )
+        print(
+            f"model {path}: {', '.join(one.class_names)}; {one.reading.image_size} px, "
+            f"{'gray' if one.reading.channels == 1 else 'RGB'}",
+            flush=True,
+        )
+        classifiers.append(one)
+    return classifiers
