@@ -46,6 +46,9 @@ def compare_runs(
     deploy_prior: Sequence[float] | None = None,
     sensitivity: float = 0.95,
     benefit_class: str = "",
+    subgroup_csv: str | os.PathLike[str] | None = None,
+    subgroup_columns: Sequence[str] = (),
+    subgroup_key: str = "",
 ) -> dict[str, Any]:
     """Compares finished runs on the test split, as `python -m trainer.compare --runs` does.
 
@@ -61,17 +64,26 @@ def compare_runs(
         to. None: those of the training split.
       sensitivity: of the operating points, on validation, from 0 to 1.
       benefit_class: class of the decision curves. Empty: the rarest of the training split.
+      subgroup_csv, subgroup_columns, subgroup_key: a table of the test images and the columns whose
+        values are subgroups, see `--subgroup_csv`, `--subgroup_column` and `--subgroup_key`. None:
+        no subgroups.
 
     Returns:
       The content of comparison.json: `entries` (method -> figures with intervals), `differences`
-      (method -> differences to the reference) and what they are of.
+      (method -> differences to the reference), `subgroups` if a table is given, and what they are
+      of.
 
     Raises:
       UserError: fewer than two methods, an unknown reference or class, a sensitivity that is not
-        from 0 to 1, or runs of different data.
+        from 0 to 1, a table that does not fit the test images, or runs of different data.
     """
     from trainer.comparison import compare_methods, method_grid
     from trainer.comparison.methods import group_runs
+    from trainer.comparison.subgroups import figures, membership
+
+    subgroup_table = membership.read_subgroups(
+        os.fspath(subgroup_csv or ""), subgroup_columns, subgroup_key
+    )
 
     runs = [read_run(os.fspath(path)) for path in run_dirs]
     entries = group_runs(method_grid.name_runs(runs))
@@ -90,4 +102,6 @@ def compare_runs(
         sensitivity=sensitivity,
         benefit_class=benefit_class,
     )
+    if subgroup_table:
+        content["subgroups"] = figures.compare_subgroups(entries, content, subgroup_table)
     return json.loads(json.dumps(content))  # plain lists and numbers, as in the file

@@ -191,14 +191,12 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"unknown flag {argv[1]!r}: with --runs nothing is trained, so leave it out"
             )
-        named = method_grid.find_runs(FLAGS.runs)
-        if FLAGS.folds and len({run.config.fold for _, run in named}) < 2:
-            raise UserError(
-                "--folds compares the images of all folds, but all runs of --runs have the same "
-                "test fold or none: name runs of the other folds too, or leave --folds out"
-            )
+        named = method_grid.find_runs(FLAGS.runs, FLAGS.folds)
     else:
         study = _make_study(argv[1:])
+        if subgroup_table:
+            with announced("reading the names of the test images"):
+                membership.check_images(subgroup_table, study.data.values())
         grid = study.cells
         cells = study.part(*study_cells.parse_part(FLAGS.cells), whole_methods=FLAGS.tune > 0)
         if FLAGS.tune:

@@ -45,14 +45,20 @@ def test_train_raises_mistakes(tmp_path):
 
 def test_compare_runs_gives_what_the_command_writes(tmp_path):
     paths = sorted(fake_study.write_study(tmp_path))  # as the command sorts them
-    content = trainer.compare_runs(paths, resamples=100)
+    table = tmp_path / "table.csv"
+    table.write_text("file,sex\n" + "".join(f"test-{i},{'FM'[i % 2]}\n" for i in range(104)))
+    content = trainer.compare_runs(
+        paths, resamples=100, subgroup_csv=table, subgroup_columns=["sex"]
+    )
     flags = ["--resamples=100", f"--runs={tmp_path}/runs/*", f"--study_dir={tmp_path}"]
+    flags += [f"--subgroup_csv={table}", "--subgroup_column=sex"]
     done = processes.run("trainer.compare", *flags)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "comparison.json", encoding="utf-8") as file:
         written = json.load(file)
     assert content.pop("reference") == written.pop("reference") == "none"
     assert content == written
+    assert content["subgroups"]["columns"]["sex"]["subgroups"].keys() == {"F", "M"}
     with pytest.raises(cxr_tfrecords.UserError, match="at least 2"):
         trainer.compare_runs(paths[:1])
     with pytest.raises(cxr_tfrecords.UserError, match="undersampel"):

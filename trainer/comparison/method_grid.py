@@ -163,11 +163,14 @@ def name_runs(runs: Sequence[FinishedRun]) -> list[tuple[str, FinishedRun]]:
     ]
 
 
-def find_runs(patterns: Sequence[str]) -> list[tuple[str, FinishedRun]]:
+def find_runs(patterns: Sequence[str], folds: bool) -> list[tuple[str, FinishedRun]]:
     """(name, run) of all finished runs whose directory matches a pattern of --runs.
 
+    Args:
+      folds: whether --folds is given.
+
     Raises:
-      UserError: none does.
+      UserError: there are none, or with --folds they have one test fold or none.
     """
     paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
     paths = [path for path in paths if run_files.is_finished(path, with_model=False)]
@@ -175,7 +178,13 @@ def find_runs(patterns: Sequence[str]) -> list[tuple[str, FinishedRun]]:
         raise UserError(
             f"--runs={','.join(patterns)} matches no finished run: finish one with trainer.main"
         )
-    return name_runs([read_run(path) for path in paths])
+    runs = [read_run(path) for path in paths]
+    if folds and len({run.config.fold for run in runs}) < 2:
+        raise UserError(
+            "--folds compares the images of all folds, but all runs of --runs have the same test "
+            "fold or none: name runs of the other folds too, or leave --folds out"
+        )
+    return name_runs(runs)
 
 
 def default_reference(names: Sequence[str]) -> str:

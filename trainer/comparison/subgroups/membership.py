@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from cxr_tfrecords import tables
+from cxr_tfrecords import records, tables, tfrecord
+from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 
 # Images whose value is empty, or which the table does not list.
@@ -101,3 +102,29 @@ def read_subgroups(path: str, columns: Sequence[str], key: str = "") -> Subgroup
             )
         lines.setdefault(name, line)
     return SubgroupTable(path, columns, rows)
+
+
+def check_images(table: SubgroupTable, data: Iterable[DatasetDir]) -> None:
+    """Refuses a table that does not fit the images that will be tested, before runs are trained.
+
+    Args:
+      data: the data set, or the data set with each of its test folds.
+
+    Raises:
+      UserError: see `SubgroupTable`; or a shard is damaged.
+    """
+    names = table.find([image for one in data for image in _test_images(one)])
+    for column in table.columns:
+        table.values(column, names)
+
+
+def _test_images(data: DatasetDir) -> Iterable[str]:
+    """The ids of the test images, which `Predictions.ids` will hold."""
+    for shard in data.split_shards("test"):
+        try:
+            for serialized in tfrecord.read_records(shard.path):
+                yield records.parse_record(serialized).filename
+        except (tfrecord.DamagedRecordError, ValueError) as error:
+            raise UserError(
+                f"{shard.path}: {error}. Run the build again with --overwrite"
+            ) from error

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from cxr_tfrecords.errors import UserError
+from tests.helpers import write_dataset
 from tests.trainer import fake_study, processes
 from trainer.comparison.markdown_text import markdown
 from trainer.comparison.page.page import render
@@ -213,6 +214,30 @@ def test_the_command_shows_subgroups(tmp_path):
         content["subgroups"]["columns"]["Sex"]["subgroups"]["F"]["to_largest"]["seeds"] == "fixed"
     )
     assert "\n## Subgroups\n" in (tmp_path / "comparison.md").read_text()
+
+
+def test_a_study_refuses_a_table_of_other_images_before_it_trains(tmp_path):
+    plain = write_dataset(tmp_path / "data", image_size=24)
+    counts = {f"fold{k}": (2, 2, 2, 2) for k in range(3)}
+    folds = write_dataset(tmp_path / "folds", counts, image_size=24)
+
+    def refused(data, *rows_of_table, flags=()):
+        table = write_table(tmp_path / "t.csv", rows_of_table, ("path", "sex"))
+        flags = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", *flags]
+        flags += ["--batch_size=4", f"--subgroup_csv={table}", "--subgroup_column=sex"]
+        done = processes.run("trainer.compare", *flags)
+        assert done.returncode == 2, done.stdout
+        assert not (tmp_path / "study").exists()
+        return done.stderr
+
+    none = refused(plain, ("COVID/train-0.png", "F"))
+    assert "names none of the 17 test images" in none
+    assert "has the same value for all test images, (no value)" in refused(
+        plain, ("COVID/test-0.png", "")
+    )
+    assert "'fold1-0' may be COVID/fold1-0.png or" in refused(
+        folds, ("fold1-0", "F"), ("COVID/fold0-0.png", "M"), flags=["--folds"]
+    )
 
 
 @pytest.mark.slow
