@@ -84,6 +84,8 @@ class DatasetDir:
       shards: sorted by split (train, validation, test), label, fold and number.
       folds: number of folds that it was built with; 0: none.
       fold: the fold that is the test split; the next one is validation, the others are training.
+      label_map: stored label -> label here, -1 for a class that is left out, where classes were
+        chosen (`trainer.settings.chosen_classes`); empty: labels are those of the records.
     """
 
     path: str
@@ -104,6 +106,7 @@ class DatasetDir:
     folds: int = 0
     fold: int | None = None
     enhance: str = "none"
+    label_map: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:

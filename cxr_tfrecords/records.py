@@ -202,9 +202,12 @@ def parse_example(serialized: tf.Tensor, data: DatasetDir) -> dict[str, tf.Tenso
         lungs = tf.io.decode_png(parsed[MASK_ENCODED], channels=1) > 0
         shown = lungs if data.mask == "lungs" else ~lungs
         image *= tf.ensure_shape(tf.cast(shown, tf.uint8), (*shape[:2], 1))
+    label = tf.cast(parsed[LABEL], tf.int32)
+    if data.label_map:
+        label = tf.gather(tf.constant(data.label_map, tf.int32), label)
     return {
         "image": image,
-        "label": tf.cast(parsed[LABEL], tf.int32),
+        "label": label,
         "id": parsed[FILENAME],
         "group": parsed[GROUP],
     }

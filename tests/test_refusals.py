@@ -23,6 +23,7 @@ BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
         (BUILD, "--input_dir=in --output_dir=file/out", "--output_dir=file/out: file is not a"),
         (MAIN, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (MAIN, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
+        (MAIN, "--data_dir=data --classes=COVID,Flu", "no class Flu; its classes are COVID, Lung_"),
         (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
         (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),

@@ -31,6 +31,7 @@ from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups import membership
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings import table
+from trainer.settings.chosen_classes import choose_classes
 
 if TYPE_CHECKING:
     from trainer.comparison.confusion_matrices import Matrices
@@ -229,8 +230,9 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
     if not FLAGS.data_dir:
         raise UserError("name the data set with --data_dir, or finished runs with --runs")
     data = study_cells.load_data(FLAGS.data_dir, FLAGS.fold, FLAGS.folds)
+    chosen = study_cells.check_shared_flags(extra)
+    data = {fold: choose_classes(one, *chosen) for fold, one in data.items()}
     cells = method_grid.parse_grid(FLAGS.methods, FLAGS.seeds, FLAGS.backbones, data)
-    study_cells.check_shared_flags(extra)
     if not FLAGS.cells:
         study_checks.check_names([_entry_name(cell) for cell in cells], FLAGS.reference)
     first = next(iter(data.values()))

@@ -30,7 +30,8 @@ _SHARED = (
     "balance_power",
     "resample_each_epoch",
 )
-define_flags(TrainConfig, (*_SHARED, "fold"))
+_OF_DATA = ("fold", "classes", "map_classes")
+define_flags(TrainConfig, (*_SHARED, *_OF_DATA))
 
 flags.DEFINE_string("data_dir", "", "Dataset directory that beam_pipelines.build has written.")
 flags.DEFINE_list(
@@ -56,7 +57,10 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     del argv
-    class_names, counts = read_counts(FLAGS.data_dir, FLAGS.counts, FLAGS.fold)
+    chosen = flag_values(TrainConfig, _OF_DATA)
+    class_names, counts = read_counts(
+        FLAGS.data_dir, FLAGS.counts, chosen["fold"], chosen["classes"], chosen["map_classes"]
+    )
     print(f"{sum(counts):,} training images of {len(counts)} classes, seed {FLAGS.seed}")
     sampled: dict[str, Sequence[int]] = {}
     configs = make_configs(

@@ -64,8 +64,8 @@ def group_runs(named_runs: Sequence[tuple[str, FinishedRun]]) -> list[Entry]:
         first = first or run
         if run.dataset["fingerprint"] != first.dataset["fingerprint"]:
             raise UserError(
-                f"{run.path} and {first.path} were trained on different data sets: their figures "
-                "cannot be paired; leave one out"
+                f"{run.path} and {first.path} were trained on different data sets or classes: "
+                "their figures cannot be paired; leave one out"
             )
         known = gathered.setdefault(name, {})
         # -1: without folds. No data set has runs both with and without.

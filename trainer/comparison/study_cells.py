@@ -16,6 +16,7 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.settings import define_flags, flag_values
 from trainer.comparison.method_grid import DECOUPLED, Cell, parse_method
 from trainer.runs import run_files
+from trainer.settings.chosen_classes import ClassMap
 from trainer.settings.config import TrainConfig
 
 # Flags of `trainer.main` that the grid sets.
@@ -29,7 +30,8 @@ class Study:
     Attributes:
       folder: --study_dir; each cell has a run directory below `runs` (a try of tuning: `tuning`),
         and a log beside it.
-      data: test fold -> the data set with this fold; one item, of key None, without folds.
+      data: test fold -> the data set with this fold and the classes of the runs; one item, of key
+        None, without folds.
       common: flags of `trainer.main` that all cells share.
       cells: the grid.
       steps: test fold -> --steps_per_epoch of its runs, unless `common` has another; empty: that of
@@ -137,8 +139,11 @@ def load_data(path: str, fold: int | None, folds: bool) -> dict[int | None, Data
     return {number: dataset_dir.load(path, number) for number in range(count)}
 
 
-def check_shared_flags(arguments: Sequence[str]) -> None:
+def check_shared_flags(arguments: Sequence[str]) -> tuple[tuple[str, ...], ClassMap]:
     """Refuses flags for all runs that `trainer.main` does not know or that the study sets itself.
+
+    Returns:
+      Those that choose the classes: `--classes` and `--map_classes`.
 
     Raises:
       UserError: it names the flag.
@@ -150,6 +155,8 @@ def check_shared_flags(arguments: Sequence[str]) -> None:
                 f"--{name} is set by the study, see --methods, --seeds and --backbones: leave it "
                 "out"
             )
+    chosen = flag_values(TrainConfig, ("classes", "map_classes"), values)
+    return chosen["classes"], chosen["map_classes"]
 
 
 def parse_part(text: str) -> tuple[int, int]:

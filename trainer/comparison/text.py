@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.deployment.corrected_probabilities import temperature_warning
+from trainer.settings import chosen_classes
 
 TITLES = {
     "accuracy": "accuracy",
@@ -116,10 +117,13 @@ def design_line(content: Mapping[str, Any]) -> str:
     data, entries = content["dataset"], content["entries"].values()
     configs = [entry["config"] for entry in entries]
     networks = {f"{c['backbone']} (trainable: {c['trainable']})": None for c in configs}
+    chosen = chosen_classes.describe(
+        configs[0].get("classes", ()), configs[0].get("map_classes", ())
+    )
     seeds = sorted({seed for entry in entries for seed in entry["seeds"]})
     parts = (
         f"Data set {os.path.basename(data['path'].rstrip('/')) or data['path']}",
-        f"{len(content['class_names'])} classes",
+        f"{len(content['class_names'])} classes{f' ({chosen})' if chosen else ''}",
         ", ".join(networks),
         f"{data['image_size']} × {data['image_size']} pixels",
         f"{_range(n for entry in entries for n in entry['epochs'])} epochs",

@@ -12,11 +12,16 @@ from cxr_tfrecords.errors import UserError
 from trainer.balancing import sampler_options
 from trainer.balancing.sampler_table import names_with
 from trainer.epochs.audit import EpochAudit, SamplerAudit
+from trainer.settings.chosen_classes import ClassMap, choose_classes, describe
 from trainer.settings.config import TrainConfig
 
 
 def read_counts(
-    data_dir: str, items: Sequence[str], fold: int | None = None
+    data_dir: str,
+    items: Sequence[str],
+    fold: int | None = None,
+    classes: Sequence[str] = (),
+    class_map: ClassMap = (),
 ) -> tuple[tuple[str, ...], list[int]]:
     """Class names and the training images of each class.
 
@@ -24,6 +29,7 @@ def read_counts(
       data_dir: dataset directory to read them from, or empty.
       items: CLASS=count for each class, or empty.
       fold: test fold of a data set with folds, see `dataset_dir.load`.
+      classes, class_map: of the data set, see `choose_classes`.
 
     Raises:
       UserError: both or neither are given, or what is given cannot be read.
@@ -31,8 +37,13 @@ def read_counts(
     if bool(data_dir) == bool(items):
         raise UserError("give one of --data_dir and --counts")
     if data_dir:
-        data = dataset_dir.load(data_dir, fold)
+        data = choose_classes(dataset_dir.load(data_dir, fold), classes, class_map)
         return data.class_names, list(data.counts["train"])
+    if classes or class_map:
+        raise UserError(
+            f"{describe(classes, class_map)} chooses classes of a data set, and --counts names "
+            "them itself: give only one"
+        )
     pairs = sampler_options.parse_counts("counts", items)
     if min(count for _, count in pairs) < 0:
         raise UserError(f"--counts={','.join(items)}: counts must be 0 or more")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from trainer.runs import run_files
+from trainer.settings import chosen_classes
 from trainer.settings.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ class FinishedRun:
     @property
     def class_names(self) -> list[str]:
         return self.dataset["class_names"]
+
+    @property
+    def chosen_classes(self) -> list[str]:
+        """The flags that chose or joined classes of the data set; empty if it has these."""
+        flags = chosen_classes.describe(self.config.classes, self.config.map_classes)
+        return [f"`{flags}`"] if flags else []
 
     @property
     def fold(self) -> list[str]:

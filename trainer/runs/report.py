@@ -233,9 +233,9 @@ def _describe_decoupling(run: FinishedRun) -> str:
 
 def _describe_data(run: FinishedRun) -> str:
     data = run.dataset
-    of = ", ".join([f"`{data['path']}`", f"{data['image_size']} px", *run.fold])
+    of = [f"`{data['path']}`", f"{data['image_size']} px", *run.chosen_classes, *run.fold]
     return (
-        f"{of}, fingerprint `{data['fingerprint'][:16]}`. "
+        f"{', '.join(of)}, fingerprint `{data['fingerprint'][:16]}`. "
         f"Validation is at {_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler "
         "acts on the training images alone, after the split."
     )

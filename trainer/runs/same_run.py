@@ -74,7 +74,9 @@ def differences(config: TrainConfig, data: DatasetDir, content: Mapping[str, Any
     """
     dataset = content["dataset"]
     differing = config.differences(content["config"])
-    if dataset["fingerprint"] != data.fingerprint:
+    # Other classes have another fingerprint, whatever the data set.
+    other_classes = any(text.startswith(("--classes:", "--map_classes:")) for text in differing)
+    if dataset["fingerprint"] != data.fingerprint and not other_classes:
         differing.append(
             f"--data_dir: {dataset.get('path')} (fingerprint {dataset['fingerprint'][:8]}) "
             f"there, {data.path} (fingerprint {data.fingerprint[:8]}) here"

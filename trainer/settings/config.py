@@ -13,7 +13,7 @@ from cxr_tfrecords.errors import UserError
 from trainer.balancing import sampler_options
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.models import backbone_table
-from trainer.settings import learning_rate
+from trainer.settings import chosen_classes, learning_rate
 from trainer.settings.table import Settings
 
 
@@ -70,11 +70,22 @@ class TrainConfig(Settings):
         (160 of 200), unless `drw_epoch` names it."""
         return self.drw_epoch or 4 * self.epochs // 5 + 1
 
-    def shown(self, data: DatasetDir) -> DatasetDir:
-        """The data set as this run sees it: through its mask.
+    def with_classes(self, data: DatasetDir) -> DatasetDir:
+        """The data set with the classes of this run; one that has them already stays as it is.
 
         Raises:
-          UserError: its images have another size than `image_size`, or it holds no masks.
+          UserError: `classes` or `map_classes` does not fit the data set.
+        """
+        if data.label_map:
+            return data
+        return chosen_classes.choose_classes(data, self.classes, self.map_classes)
+
+    def shown(self, data: DatasetDir) -> DatasetDir:
+        """The data set as this run sees it: its classes, through its mask.
+
+        Raises:
+          UserError: its images have another size than `image_size`, it holds no masks, or it lacks
+            a class.
         """
         if self.image_size not in (0, data.image_size):
             raise UserError(
@@ -82,7 +93,7 @@ class TrainConfig(Settings):
                 f"{data.image_size} px: build it again with --image_size={self.image_size}, or "
                 "leave the flag out"
             )
-        return data.showing(self.mask)
+        return self.with_classes(data).showing(self.mask)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict; `from_json` gives back an equal config."""
@@ -100,7 +111,8 @@ class TrainConfig(Settings):
         """
         values = dict(content)
         values["head_units"] = tuple(values["head_units"])
-        for name in ("target_distribution", "sampling_strategy"):
+        values["classes"] = tuple(values.get("classes", ()))
+        for name in ("target_distribution", "sampling_strategy", "map_classes"):
             if not isinstance(values.get(name, ""), str):
                 values[name] = tuple((class_name, value) for class_name, value in values[name])
         return cls(**values)

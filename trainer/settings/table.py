@@ -16,6 +16,7 @@ from trainer.balancing import sampler_options
 from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.models import backbone_table
+from trainer.settings.chosen_classes import parse_map_classes
 
 DEFAULT_DATA = "data/synthetic-tfrecords"
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
@@ -79,6 +80,21 @@ class Settings:
         "split, from 0 to K - 1. The next one (after the last: fold 0) is validation, the others "
         "are training.",
         within="[0, inf)",
+    )
+    map_classes: tuple[tuple[str, str], ...] = setting(
+        (),
+        _DATA,
+        "Other names for classes of the data set, as FROM:TO with commas between them; classes of "
+        "one name become one: --map_classes='COVID:Sick,Viral Pneumonia:Sick'. FROM: without a "
+        "name after it leaves the class out. Nothing is built again.",
+        parse=parse_map_classes,
+    )
+    classes: tuple[str, ...] = setting(
+        (),
+        _DATA,
+        "Train, validate and test with these classes alone, as COVID,Normal; the others are left "
+        "out. Names are those after --map_classes. Empty: all.",
+        parse=tuple,
     )
     strategy: str = setting(
         "cpu",

@@ -142,9 +142,7 @@ def _open_run(from_run: str, data_dir: str) -> _Source:
             f"--from_run={from_run} is not a finished run: finish it with trainer.main first"
         )
     run = read_run(from_run)
-    data = dataset_dir.load(data_dir or run.config.data_dir, run.config.fold).showing(
-        run.config.mask
-    )
+    data = run.config.shown(dataset_dir.load(data_dir or run.config.data_dir, run.config.fold))
     if data.fingerprint != run.dataset["fingerprint"]:
         raise UserError(
             f"--from_run={from_run} was trained on other data (fingerprint "

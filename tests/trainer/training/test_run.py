@@ -13,6 +13,7 @@ from cxr_tfrecords import files
 from cxr_tfrecords.errors import DivergedError, UserError
 from tests import helpers
 from tests.trainer import toy
+from trainer.deployment.predictor import Classifier
 from trainer.evaluation.predictions import read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.runs import run_directory, run_files
@@ -20,6 +21,7 @@ from trainer.settings.config import TrainConfig
 from trainer.training import saving
 from trainer.training.learner import create_planner
 from trainer.training.run import run
+from trainer.training.second_stage import decouple
 
 COUNTS = {"train": (16, 16, 24, 8), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 
@@ -212,3 +214,27 @@ def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
         run_directory.write_json(path, {"a": float("nan")})
     assert files.read_json(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+@pytest.mark.slow
+def test_a_run_on_chosen_classes_is_used_with_its_own_classes(data, strategy, tmp_path):
+    sick = (("COVID", "Sick"), ("Viral Pneumonia", "Sick"))
+    chosen = {"classes": ("Sick", "Normal"), "map_classes": sick}
+    config = _config(data, tmp_path / "run", epochs=1, sampler="oversample", **chosen)
+    metrics = run(config, data, strategy)
+    assert list(metrics["test"]["per_class"]) == ["Sick", "Normal"]
+    stored = read_predictions(run_files.predictions_path(config.run_dir, "test"))
+    assert np.bincount(stored.labels).tolist() == [6 + 4, 10]
+    assert {name.split("/")[0] for name in stored.ids[:10]} == {"COVID", "Viral Pneumonia"}
+    classifier = Classifier.load(config.run_dir)
+    assert classifier.class_names == ("Sick", "Normal")
+    source = SplitSource(config.shown(data), "test")
+    (pixels, _, _), *_ = source.evaluation(batch_size=20).as_numpy_iterator()
+    np.testing.assert_array_equal(classifier.predict_pixels(pixels).logits, stored.logits)
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "--map_classes=COVID:Sick,Viral Pneumonia:Sick --classes=Sick,Normal" in report
+    with pytest.raises(UserError, match=r"--classes: \[.*\] there, \[\] here") as caught:
+        run(_config(data, tmp_path / "run", epochs=1, sampler="oversample"), data, strategy)
+    assert "fingerprint" not in str(caught.value)
+    again = decouple(config.run_dir, str(tmp_path / "second"), "tau_norm", tau=0.0)
+    assert list(again["test"]["per_class"]) == ["Sick", "Normal"]

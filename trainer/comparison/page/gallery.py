@@ -115,7 +115,7 @@ def _read_pixels(
     """File name -> uint8 [size, size, channels] as the model sees it; and notes on what failed."""
     path = run.dataset["path"]
     try:
-        data = dataset_dir.load(path, run.config.fold)
+        data = run.config.with_classes(dataset_dir.load(path, run.config.fold))
         if data.fingerprint != run.dataset["fingerprint"]:
             return {}, [
                 f"No images: {path} holds another data set now than when the run was trained."
