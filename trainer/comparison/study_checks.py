@@ -18,6 +18,7 @@ from trainer.balancing.loss_table import LOSSES
 from trainer.comparison.method_grid import DECOUPLED, Cell
 from trainer.comparison.study_cells import Study
 from trainer.epochs.plan import EpochPlanner
+from trainer.models import weights_files
 from trainer.runs import run_files, same_run
 from trainer.settings.config import TrainConfig
 
@@ -158,8 +159,7 @@ def _problems(study: Study, cell: Cell) -> Iterator[str]:
             data = config.shown(study.data[cell.fold])
             EpochPlanner(config, data.class_names, data.counts["train"]).plan(0)
             # `_network_problems` reads the file, after all that is quick to check.
-            if config.weights not in ("none", "imagenet") and not os.path.isfile(config.weights):
-                yield f"--weights={config.weights}: no such file"
+            weights_files.check(config.backbone, config.weights)
         except UserError as error:
             yield str(error)
     reason = _unwritable(study.run_dir(cell))

