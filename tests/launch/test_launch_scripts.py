@@ -395,8 +395,8 @@ def pinned(package: str) -> str:
     return found.group(1)
 
 
-def dockerfile() -> list[list[str]]:
-    lines = (LAUNCH / "Dockerfile").read_text().splitlines()
+def dockerfile(name: str = "Dockerfile") -> list[list[str]]:
+    lines = (LAUNCH / name).read_text().replace("\\\n", "").splitlines()
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
 
 
@@ -452,3 +452,15 @@ def test_shellcheck_finds_nothing_in_the_scripts():
 def test_scripts_are_short_and_can_be_started(script):
     assert os.access(LAUNCH / script, os.X_OK)
     assert len((LAUNCH / script).read_text().splitlines()) <= 90
+
+
+def test_the_image_that_serves_is_pinned_and_does_not_run_as_root():
+    steps = dockerfile("Dockerfile.serve")
+    copied = [words for words in steps if words[0] == "COPY"]
+    assert copied == [words for words in dockerfile() if words[0] == "COPY"]
+    (install,) = (words for words in steps if words[0] == "RUN")
+    assert install[1:6] == ["pip", "install", "--no-cache-dir", "-c", "constraints.txt"]
+    assert "serve" in install[6]
+    (user,) = (words[1] for words in steps if words[0] == "USER")
+    assert int(user) > 0
+    assert steps.index(["USER", user]) > steps.index(install)

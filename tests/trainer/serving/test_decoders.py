@@ -1,0 +1,56 @@
+"""A file that crashes or holds up a decoder costs its process and nothing else."""
+
+import dataclasses
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from cxr_tfrecords import images
+from cxr_tfrecords.images import BadImageError
+from cxr_tfrecords.reading import Reading
+from trainer.serving.decoders import Decoders
+
+
+@dataclasses.dataclass(frozen=True)
+class Trapped(Reading):
+    """What a file does, its first pixel says: it stands for a fault in a decoder."""
+
+    def prepare(self, pixels):
+        if pixels[0, 0] == 1:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if pixels[0, 0] == 2:
+            time.sleep(60)
+        if pixels[0, 0] == 3:
+            np.ones(6 << 30, np.uint8)
+        return super().prepare(pixels)
+
+
+def file(first):
+    return images.encode(np.full((9, 9, 1), first, np.uint8), "png")
+
+
+def test_a_crash_or_a_slow_file_costs_its_process_alone(capfd):
+    decoders = Decoders(Trapped(8, 1), 1, 60.0)
+    try:
+        assert decoders.decode(file(9)).pixels.shape == (8, 8, 1)
+        assert decoders.decode(file(9)).warning == "all pixels have one value"
+        with pytest.raises(BadImageError, match="needs too much memory"):
+            decoders.decode(file(3))
+        with pytest.raises(BadImageError, match="decoding it crashed"):
+            decoders.decode(file(1))
+        assert decoders.decode(file(9)).format == "PNG"
+        (worker,) = decoders._workers
+        worker._timeout_s = 0.2
+        with pytest.raises(BadImageError, match=r"took more than 0\.2 s and was stopped"):
+            decoders.decode(file(2))
+        worker._timeout_s = 60.0
+        worker._process.kill()  # as the kernel does when memory is short
+        worker._process.join()
+        assert decoders.decode(file(9)).steps == ()
+    finally:
+        decoders.close()
+    assert not worker._process.is_alive()
+    assert capfd.readouterr().err.count("a decoding process crashed or was too slow") == 2
