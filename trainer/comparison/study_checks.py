@@ -19,13 +19,13 @@ from trainer.comparison.method_grid import DECOUPLED, Cell
 from trainer.comparison.study_cells import Study
 from trainer.epochs.plan import EpochPlanner
 from trainer.models import weights_files
-from trainer.runs import run_files, same_run
+from trainer.runs import initial_run, run_files, same_run
 from trainer.settings.config import TrainConfig
 
 _SHOWN_RUNS = 3
-# Backbone, weights, trainable and head_units of a network that fits and is of no weight on the
-# disk. It is not built, because importing TensorFlow takes seconds.
-_SMALL = ("tiny", "none", "all", ())
+# Backbone, weights, init_from, trainable and head_units of a network that fits and takes little of
+# the disk. It is not built, because importing TensorFlow takes seconds.
+_SMALL = ("tiny", "none", "", "all", ())
 # Bytes of a run's predictions, pictures and curves: about 2 MB, 5 with room to spare.
 _SMALL_FILES = 5_000_000
 # The cell that something is wrong with, and what is wrong.
@@ -160,6 +160,8 @@ def _problems(study: Study, cell: Cell) -> Iterator[str]:
             EpochPlanner(config, data.class_names, data.counts["train"]).plan(0)
             # `_network_problems` reads the file, after all that is quick to check.
             weights_files.check(config.backbone, config.weights)
+            if config.init_from:
+                initial_run.read_source(config)
         except UserError as error:
             yield str(error)
     reason = _unwritable(study.run_dir(cell))
@@ -177,7 +179,7 @@ def _unwritable(path: str) -> str:
 def _network_problems(study: Study, todo: Sequence[Cell]) -> Iterator[Problem]:
     """Runs whose network or weights do not fit, and a disk without room for the runs."""
     configs = {cell: study.config(cell) for cell in todo if not cell.method.decoupled}
-    networks = {_network(c): c for c in configs.values() if _network(c)[:4] != _SMALL}
+    networks = {_network(c): c for c in configs.values() if _network(c)[: len(_SMALL)] != _SMALL}
     data = next(iter(study.data.values()))  # all folds have images of one size
     results = _build_in_other_process(list(networks.values()), data) if networks else []
     built = dict(zip(networks, results, strict=True))
@@ -195,9 +197,10 @@ def _network_problems(study: Study, todo: Sequence[Cell]) -> Iterator[Problem]:
 
 
 def _network(config: TrainConfig) -> tuple[Any, ...]:
-    """What decides whether a network can be built; the first four as in `_SMALL`."""
+    """What decides whether a network can be built; the first ones as in `_SMALL`."""
     cosines = LOSSES[config.loss].has_cosines
-    return config.backbone, config.weights, config.trainable, config.head_units, cosines
+    start = config.backbone, config.weights, config.init_from
+    return *start, config.trainable, config.head_units, cosines
 
 
 def _run_bytes(config: TrainConfig, parameters: int, trained: int) -> int:

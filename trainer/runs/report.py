@@ -85,10 +85,10 @@ def describe_command(config: TrainConfig) -> str:
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no{name}")
             continue
-        if name in ("target_distribution", "sampling_strategy") and isinstance(value, list):
-            value = ",".join(f"{class_name}={share}" for class_name, share in value)
-        elif isinstance(value, list):
-            value = ",".join(map(str, value))
+        if isinstance(value, list):  # of words, or of pairs
+            sign = ":" if name == "map_classes" else "="
+            words = (sign.join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
+            value = ",".join(words)
         flags.append(shlex.quote(f"--{name}={value}"))
     lines = [" ".join(flags[i : i + 3]) for i in range(0, len(flags), 3)]
     return " \\\n    ".join(["python -m trainer.main", *lines])

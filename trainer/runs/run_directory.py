@@ -67,6 +67,9 @@ def start_run(
     }
     if os.path.isfile(config.weights):
         content["weights_sha256"] = same_run.hash_file(config.weights)
+    model = os.path.join(config.init_from, run_files.MODEL)
+    if config.init_from and os.path.isfile(model):
+        content["init_from_sha256"] = same_run.hash_file(model)
     if decoupled is not None:
         content["decoupled"] = decoupled
     os.makedirs(config.run_dir, exist_ok=True)

@@ -84,6 +84,12 @@ def differences(config: TrainConfig, data: DatasetDir, content: Mapping[str, Any
     weights = content.get("weights_sha256")
     if weights and os.path.isfile(config.weights) and hash_file(config.weights) != weights:
         differing.append(f"--weights={config.weights}: the file has changed since")
+    initial, model = (
+        content.get("init_from_sha256"),
+        os.path.join(config.init_from, run_files.MODEL),
+    )
+    if initial and os.path.isfile(model) and hash_file(model) != initial:
+        differing.append(f"--init_from={config.init_from}: its model has changed since")
     return differing
 
 

@@ -22,7 +22,8 @@ class TrainConfig(Settings):
     """What `trainer.main` runs. `table.Settings` says what each value means; `--help` shows it.
 
     Two settings become other values here: `weights="auto"` is `imagenet` for the backbones that
-    have such weights and `none` for the others, and an empty `run_dir` gets its name.
+    have such weights, `none` for the others and with `init_from`, and an empty `run_dir` gets its
+    name.
 
     Raises:
       UserError: a value is not allowed, or two do not fit together; it names flag and value.
@@ -30,8 +31,13 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         settings.check(self)
+        if self.init_from and self.weights not in ("auto", "none"):
+            raise UserError(
+                f"--init_from={self.init_from} and --weights={self.weights} both say which weights "
+                "the training starts from: give only one"
+            )
         if self.weights == "auto":
-            has_imagenet = backbone_table.TABLE[self.backbone].has_imagenet
+            has_imagenet = backbone_table.TABLE[self.backbone].has_imagenet and not self.init_from
             object.__setattr__(self, "weights", "imagenet" if has_imagenet else "none")
         if not self.run_dir:
             object.__setattr__(self, "run_dir", os.path.join("runs", _run_name(self)))

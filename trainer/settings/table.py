@@ -135,6 +135,13 @@ class Settings:
         "weights file (.h5) of the backbone without its top. auto: imagenet where a backbone has "
         "such weights, else none.",
     )
+    init_from: str = setting(
+        "",
+        _MODEL,
+        "A finished run directory of the same backbone: its weights, BatchNormalization's "
+        "statistics included, are the initial ones, instead of --weights. Its head is taken over "
+        "if it has the same classes and --head_units, else the head is new. Empty: no run.",
+    )
     trainable: str = setting(
         "all",
         _MODEL,

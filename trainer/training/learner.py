@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from cxr_tfrecords.dataset_dir import DatasetDir
+from cxr_tfrecords.errors import UserError, first_line
 from trainer.balancing.loss_table import LOSSES
 from trainer.distribution import strategies
 from trainer.epochs.plan import EpochPlanner
 from trainer.input.decode_service import Services, connect
 from trainer.input.split_batches import SplitSource
 from trainer.models import batch_norm
-from trainer.models.classifier import create_model, head_model
-from trainer.runs import run_files
+from trainer.models.classifier import create_model, features_model, head_model
+from trainer.runs import initial_run, run_directory, run_files
 from trainer.runs.checkpoints import Checkpoints
 from trainer.settings.config import TrainConfig
 from trainer.training import feature_cache, losses, steps
@@ -134,9 +136,9 @@ def create_network(config: TrainConfig, data: DatasetDir) -> keras.Model:
     """A run's model with its initial weights.
 
     Raises:
-      UserError: weights file or layer names do not fit, or the images are too small for it.
+      UserError: weights file, layer names or `init_from` do not fit, or the images are too small.
     """
-    return create_model(
+    model = create_model(
         config.backbone,
         image_size=data.image_size,
         channels=data.channels,
@@ -149,3 +151,22 @@ def create_network(config: TrainConfig, data: DatasetDir) -> keras.Model:
         seed=config.seed,
         cosine_scale=config.ldam_scale if LOSSES[config.loss].has_cosines else None,
     )
+    if config.init_from:
+        _take_over(model, config, data.class_names)
+    return model
+
+
+def _take_over(model: keras.Model, config: TrainConfig, class_names: Sequence[str]) -> None:
+    """Sets the weights of the backbone, and of the head if it fits, to those of `init_from`."""
+    source = run_directory.load_model(config.init_from)
+    parts = [features_model]
+    if initial_run.keeps_head(config, class_names, initial_run.read_source(config)):
+        parts.append(head_model)
+    try:
+        for part in parts:
+            part(model).set_weights(part(source).get_weights())
+    except ValueError as error:  # a network of another version, with the same name
+        raise UserError(
+            f"--init_from={config.init_from} does not fit ({first_line(error, 160)}): name a run "
+            "of this version"
+        ) from error

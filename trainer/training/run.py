@@ -14,7 +14,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches
-from trainer.runs import report, report_pictures, run_directory, run_files, same_run
+from trainer.runs import initial_run, report, report_pictures, run_directory, run_files, same_run
 from trainer.settings import balance_summary, chosen_classes
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
@@ -57,8 +57,8 @@ def _train_and_evaluate(
     print(_describe_data(config, data, samples), flush=True)
     last = planner.planned_counts(config.epochs - 1).tolist()  # class shares may change by epoch
     warning = balance_summary.double_balancing(config, samples["natural"], last)
-    if warning:
-        print(f"warning: {warning}", flush=True)
+    for text in filter(None, (warning, initial_run.other_data(config))):
+        print(f"warning: {text}", flush=True)
 
     # Model, optimizer, data and compiled steps. The run directory is written once they fit.
     trainer = create_trainer(config, data, strategy)
@@ -116,7 +116,8 @@ def _describe_model(trainer: Trainer) -> str:
     config = trainer.config
     trained = sum(v.shape.num_elements() or 1 for v in trainer.learner.model.trainable_variables)
     return (
-        f"model: {config.backbone}, weights {config.weights}, {trained:,} trained parameters, "
+        f"model: {config.backbone}, {initial_run.describe(config, trainer.data.class_names)}, "
+        f"{trained:,} trained parameters, "
         f"BatchNormalization {config.batch_norm}, on {strategies.describe(trainer.strategy)}; "
         f"into {config.run_dir}"
     )

@@ -12,7 +12,7 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.distribution import tpu_versions
 from trainer.models import weights_files
-from trainer.runs import run_files, same_run
+from trainer.runs import initial_run, run_files, same_run
 from trainer.settings.config import TrainConfig
 
 
@@ -72,6 +72,8 @@ def _check_paths(config: TrainConfig) -> None:
     if run_files.is_finished(config.run_dir):
         return
     weights_files.check(config.backbone, config.weights)
+    if config.init_from:
+        initial_run.read_source(config)
     reason = files.why_unwritable(config.run_dir)
     if reason and config.strategy != "multi_worker":  # of which only the chief writes
         raise UserError(f"--run_dir={config.run_dir}: {reason}: name another --run_dir")

@@ -238,3 +238,34 @@ def test_a_run_on_chosen_classes_is_used_with_its_own_classes(data, strategy, tm
     assert "fingerprint" not in str(caught.value)
     again = decouple(config.run_dir, str(tmp_path / "second"), "tau_norm", tau=0.0)
     assert list(again["test"]["per_class"]) == ["Sick", "Normal"]
+
+
+@pytest.mark.slow
+def test_a_training_from_a_finished_run_goes_on_exactly_and_keeps_to_its_model(
+    data, strategy, tmp_path, monkeypatch
+):
+    first = _config(data, tmp_path / "first", epochs=1)
+    run(first, data, strategy)
+    start = {"init_from": first.run_dir, "dropout": 0.2, "trainable": "from:conv3"}
+    whole = _config(data, tmp_path / "whole", **start)
+    run(whole, data, strategy)
+    cut = dataclasses.replace(whole, run_dir=str(tmp_path / "cut"), checkpoint_every=1)
+    save = saving.save
+
+    def killed(trainer, progress):
+        save(trainer, progress)
+        if progress.step == 5:
+            raise _KilledError
+
+    monkeypatch.setattr(saving, "save", killed)
+    with pytest.raises(_KilledError):
+        run(cut, data, strategy)
+    monkeypatch.undo()
+    run(cut, data, strategy)
+    name = "predictions_test.csv"
+    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    os.remove(tmp_path / "cut" / "report.md")
+    os.remove(tmp_path / "first" / "model.keras")
+    run_directory.save_model(first.run_dir, run_directory.load_model(whole.run_dir))
+    with pytest.raises(UserError, match=r"--init_from=.*first: its model has changed since"):
+        run(cut, data, strategy)

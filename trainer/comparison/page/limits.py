@@ -224,8 +224,9 @@ def _model(content: Mapping[str, Any], entries: Sequence[Entry]) -> str:
     if "tuning" in content:
         tuned = f"{content['tuning']['tries']} tries of each method were judged on validation"
     return (
-        f"Backbone {values('backbone')}, weights {values('weights')}, trainable "
-        f"{values('trainable')}, optimizer {values('optimizer')}, learning rate "
+        f"Backbone {values('backbone')}, weights "
+        f"{values('init_from') or values('weights')}, trainable {values('trainable')}, "
+        f"optimizer {values('optimizer')}, learning rate "
         f"{values('learning_rate')}, batch size {values('batch_size')}, at most "
         f"{values('epochs')} epochs, kept epoch by {values('monitor')}, BatchNormalization "
         f"{values('batch_norm')}. Where one value stands, all methods share it; {tuned}."

@@ -1,0 +1,97 @@
+"""A training that starts from a finished run: which runs fit, and which weights it begins with."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from cxr_tfrecords.errors import UserError
+from tests.helpers import write_dataset
+from tests.trainer.fake_run import write_run
+from trainer.models.classifier import features_model, head_model
+from trainer.runs import initial_run, run_files
+from trainer.settings.config import TrainConfig
+from trainer.training.learner import create_network
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def source(data, tmp_path_factory):
+    """A finished run of another seed, whose BatchNormalization's statistics are its own too."""
+    path = write_run(
+        tmp_path_factory.mktemp("runs") / "first",
+        **{"backbone": "tiny", "seed": 5, "head_units": (8,)},
+        class_names=data.class_names,
+        dataset={"fingerprint": data.fingerprint, "path": data.path},
+    )
+    model = create_network(TrainConfig(data_dir="", seed=5, head_units=(8,)), data)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.random(w.shape) for w in model.get_weights()])
+    model.save(os.path.join(path, run_files.MODEL))
+    return path
+
+
+def _same(part, model, source):
+    theirs = keras.models.load_model(os.path.join(source, run_files.MODEL))
+    pairs = zip(part(model).get_weights(), part(theirs).get_weights(), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _config(data, source, **settings):
+    return TrainConfig(data.path, init_from=source, **{"head_units": (8,)} | settings)
+
+
+def test_backbone_and_head_are_taken_over_and_other_image_sizes_fit(data, source, tmp_path):
+    larger = write_dataset(tmp_path / "larger", image_size=40)
+    for config, here in (
+        (_config(data, source, trainable="head"), data),
+        (_config(larger, source), larger),
+    ):
+        model = create_network(config, here)
+        assert _same(features_model, model, source)
+        assert _same(head_model, model, source)
+        assert initial_run.describe(config, here.class_names) == f"weights and head of {source}"
+    assert not initial_run.other_data(_config(data, source))
+    assert f"other data ({data.path})" in initial_run.other_data(_config(larger, source))
+
+
+def test_other_classes_get_a_new_head_and_a_line_says_so(data, source):
+    config = _config(data, source, classes=data.class_names[:3])
+    shown = config.shown(data)
+    model = create_network(config, shown)
+    assert _same(features_model, model, source)
+    assert model.output_shape == (None, 3)
+    fresh = create_network(TrainConfig(data.path, head_units=(8,)), shown)
+    for a, b in zip(head_model(model).get_weights(), head_model(fresh).get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    text = initial_run.describe(config, shown.class_names)
+    assert "with a new head, because that run has classes COVID, Lung_Opacity, Normal, V" in text
+    assert not initial_run.other_data(config)
+    wider = _config(data, source, head_units=(9,))
+    assert "because that run has another --head_units" in initial_run.describe(
+        wider, data.class_names
+    )
+
+
+def test_runs_that_do_not_fit_are_refused(data, source, tmp_path):
+    with pytest.raises(UserError, match="both say which weights"):
+        _config(data, source, weights="file.h5")
+    with pytest.raises(UserError, match="is not a finished run with its model"):
+        initial_run.read_source(_config(data, str(tmp_path)))
+    with pytest.raises(UserError, match="has another backbone, tiny, than --backbone=resnet18: gi"):
+        initial_run.read_source(_config(data, source, backbone="resnet18"))
+
+
+def test_a_run_that_has_seen_the_test_fold_is_refused(tmp_path):
+    folds = write_dataset(tmp_path / "folds", {f"fold{k}": (4, 5, 6, 3) for k in range(3)})
+    dataset = {"fingerprint": folds.fingerprint, "path": folds.path}
+    path = write_run(tmp_path / "run", backbone="tiny", fold=1, dataset=dataset)
+    (tmp_path / "run" / run_files.MODEL).touch()
+    initial_run.read_source(TrainConfig(folds.path, init_from=path, fold=1))
+    with pytest.raises(UserError, match="has seen test images of --fold=0"):
+        initial_run.read_source(TrainConfig(folds.path, init_from=path, fold=0))

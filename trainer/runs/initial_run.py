@@ -1,0 +1,85 @@
+"""The finished run whose weights another training starts from: `--init_from`. No Keras here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.errors import UserError
+from trainer.balancing.loss_table import LOSSES
+from trainer.runs import run_files
+from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.settings.config import TrainConfig
+
+
+def read_source(config: TrainConfig) -> FinishedRun:
+    """The run that `config.init_from` names.
+
+    Raises:
+      UserError: it is not finished, its model was deleted, it has another backbone, or it was
+        trained on images of this run's test fold.
+    """
+    flag = f"--init_from={config.init_from}"
+    if not run_files.is_finished(config.init_from):
+        raise UserError(
+            f"{flag} is not a finished run with its {run_files.MODEL}: name a run directory of "
+            "trainer.main that is finished"
+        )
+    source = read_run(config.init_from)
+    if source.config.backbone != config.backbone:
+        raise UserError(
+            f"{flag} has another backbone, {source.config.backbone}, than --backbone="
+            f"{config.backbone}: give --backbone={source.config.backbone}, or a run of "
+            f"{config.backbone}"
+        )
+    if source.config.fold != config.fold and _has_same_data(config, source):
+        raise UserError(
+            f"{flag} was trained with --fold={source.config.fold}, so it has seen test images of "
+            f"--fold={config.fold}: name a run of --fold={config.fold}"
+        )
+    return source
+
+
+def keeps_head(config: TrainConfig, class_names: Sequence[str], source: FinishedRun) -> bool:
+    """Whether the layers after the backbone are taken over too: they have the same widths, kind
+    and classes, in the same order."""
+    return (
+        list(class_names) == list(source.class_names)
+        and config.head_units == source.config.head_units
+        and LOSSES[config.loss].has_cosines == LOSSES[source.config.loss].has_cosines
+    )
+
+
+def describe(config: TrainConfig, class_names: Sequence[str]) -> str:
+    """Where the initial weights come from, in words."""
+    if not config.init_from:
+        return f"weights {config.weights}"
+    source = read_source(config)
+    if keeps_head(config, class_names, source):
+        return f"weights and head of {config.init_from}"
+    reason = "another --head_units or kind of loss"
+    if list(class_names) != list(source.class_names):
+        reason = f"classes {', '.join(source.class_names)}"
+    return f"weights of {config.init_from} with a new head, because that run has {reason}"
+
+
+def other_data(config: TrainConfig) -> str:
+    """A warning if `init_from` was trained on another data set; else empty."""
+    if not config.init_from:
+        return ""
+    source = read_source(config)
+    if _has_same_data(config, source):
+        return ""
+    return (
+        f"{config.init_from} was trained on other data ({source.dataset['path']}): if images or "
+        "patients of these are in the test split here, its figures are too good"
+    )
+
+
+def _has_same_data(config: TrainConfig, source: FinishedRun) -> bool:
+    """Whether both runs read the same build, whatever their classes and folds."""
+    try:
+        data = dataset_dir.load(config.data_dir, config.fold)
+        return source.config.with_classes(data).fingerprint == source.dataset["fingerprint"]
+    except UserError:
+        return False
