@@ -46,6 +46,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    entry_points={"console_scripts": ["cxr-balance = trainer.command_line:main"]},
     packages=find_packages(include=["cxr_tfrecords*", "beam_pipelines*", "trainer*"]),
     package_data={
         "trainer.tpu": ["ops.txt"],
