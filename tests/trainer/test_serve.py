@@ -148,7 +148,15 @@ def _check_page(browser, paths):
     from selenium.webdriver.support.ui import WebDriverWait
 
     wait = WebDriverWait(browser, 120)
-    browser.find_element("id", "files").send_keys("\n".join(paths))
+    browser.find_element("id", "files").send_keys("\n".join(paths[:-1]))
+    # What a browser does when a file is dropped.
+    browser.execute_script(
+        "const files = new DataTransfer();"
+        "files.items.add(new File([arguments[1]], arguments[0]));"
+        "const options = {dataTransfer: files, bubbles: true, cancelable: true};"
+        "document.querySelector('#drop').dispatchEvent(new DragEvent('drop', options));",
+        *("d.png", "<html>"),
+    )
     wait.until(lambda _: "4 of 4" in browser.find_element("id", "progress").text)
     pictures = browser.find_elements("css selector", "article:not(.failed) img")
     plain = [picture.get_attribute("src") for picture in pictures]

@@ -187,6 +187,8 @@ class _Service:
                     504,
                     f"not done within {self._limits.timeout_s:g} s: send fewer files at once",
                 ) from error
+            except asyncio.CancelledError as error:  # Ctrl-C, and it took too long to wait for
+                raise HTTPException(503, "the server is being stopped") from error
             except ClientDisconnect as error:  # nobody reads this answer
                 raise HTTPException(400, "the upload was stopped") from error
 

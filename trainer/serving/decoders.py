@@ -85,6 +85,7 @@ class _Worker:
     def __init__(self, reading: Reading, timeout_s: float) -> None:
         self._reading = reading
         self._timeout_s = timeout_s
+        self._ended = False
         self._start()
 
     def _start(self) -> None:
@@ -105,18 +106,24 @@ class _Worker:
             reason = f"decoding took more than {self._timeout_s:g} s and was stopped"
         except (EOFError, OSError):
             reason = "decoding it crashed: the file is damaged or made to do harm"
+        if self._ended:
+            return "the server is being stopped"
         print("a decoding process crashed or was too slow: replaced", file=sys.stderr, flush=True)
         self._replace()
         return reason
 
     def _replace(self) -> None:
-        self.end()
+        self._kill()
+        self._pipe.close()
         self._start()
 
     def end(self) -> None:
+        self._ended = True
+        self._kill()  # a thread that waits for its answer reads the end of the pipe
+
+    def _kill(self) -> None:
         self._process.kill()
         self._process.join()
-        self._pipe.close()
 
 
 def _work(pipe: Connection, reading: Reading) -> None:

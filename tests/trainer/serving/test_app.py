@@ -222,7 +222,7 @@ def test_health_model_and_openapi_describe_the_server(served, make_client, run_d
     model = client.get("/model").json()
     assert (model["models"], model["image_size"]) == (["a-run"], SIZE)
     assert model["temperature"] == [served.classifier.deployment.temperature]
-    assert "/a-run" not in client.get("/model").text, "the path is nobody's business"
+    assert "/a-run" not in client.get("/model").text, "the path is private"
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/predict", "/health", "/model"}
     assert "multipart/form-data" in schema["paths"]["/predict"]["post"]["requestBody"]["content"]

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -54,3 +55,17 @@ def test_a_crash_or_a_slow_file_costs_its_process_alone(capfd):
         decoders.close()
     assert not worker._process.is_alive()
     assert capfd.readouterr().err.count("a decoding process crashed or was too slow") == 2
+
+
+def test_a_file_in_work_when_the_server_ends_starts_no_new_process():
+    decoders = Decoders(Trapped(8, 1), 1, 60.0)
+    decoders.decode(file(9))
+    (worker,) = decoders._workers
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(decoders.decode, file(2))
+        while decoders._idle.qsize():
+            time.sleep(0.01)
+        decoders.close()
+        with pytest.raises(BadImageError, match="is being stopped"):
+            answer.result(30)
+    assert not worker._process.is_alive()
