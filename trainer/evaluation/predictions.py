@@ -48,6 +48,16 @@ class Predictions:
         """Mean cross-entropy in nats."""
         return float(-self.log_probabilities[np.arange(len(self.labels)), self.labels].mean())
 
+    def subset(self, kept: np.ndarray) -> Predictions:
+        """The images of `kept`, bool [n]; `groups` is never empty."""
+        at, groups = np.flatnonzero(kept), self.groups or self.ids
+        return Predictions(
+            [self.ids[i] for i in at],
+            self.labels[at],
+            self.logits[at],
+            [groups[i] for i in at],
+        )
+
 
 def collect(
     answers: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], counts: Sequence[int]

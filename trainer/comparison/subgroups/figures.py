@@ -19,7 +19,6 @@ from trainer.evaluation import bootstrap
 from trainer.evaluation.crossed_seeds import CrossedSeeds
 from trainer.evaluation.inference import LEVEL, RARE_BELOW, Inference, plain
 from trainer.evaluation.metrics import weighted_metrics
-from trainer.evaluation.predictions import Predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _describe(
 ) -> _Subgroup:
     """member: bool [n], the images of the subgroup; weights: [1 + resamples, n]."""
     names, primary = content["class_names"], content["primary"]
-    part = _restrict(pool(entries[0].by_seed[0]), member)
+    part = pool(entries[0].by_seed[0]).subset(member)
     counts = np.bincount(part.labels, minlength=len(names)).tolist()
     total = len(set(part.groups))
     described: dict[str, Any] = {
@@ -134,17 +133,6 @@ def _describe(
     return _Subgroup(described, inference, values)
 
 
-def _restrict(test: Predictions, member: np.ndarray) -> Predictions:
-    at = np.flatnonzero(member)
-    groups = test.groups or test.ids
-    return Predictions(
-        [test.ids[i] for i in at],
-        test.labels[member],
-        test.logits[member],
-        [groups[i] for i in at],
-    )
-
-
 def _resample(
     entry: Entry,
     member: np.ndarray,
@@ -154,7 +142,7 @@ def _resample(
 ) -> dict[str, np.ndarray]:
     rows = []
     for runs in entry.by_seed:
-        part = _restrict(pool(runs), member)
+        part = pool(runs).subset(member)
         arrays = weighted_metrics(
             part.labels, part.log_probabilities, weights[:, member], lines=False
         )

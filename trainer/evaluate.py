@@ -1,0 +1,104 @@
+"""Evaluates finished runs on another data set: does the model hold elsewhere?
+
+  python -m trainer.evaluate --model=RUN --data_dir=OTHER --output_dir=DIR \\
+      --map_classes='Pneumonia:Viral Pneumonia,Healthy:Normal,Device:'
+
+RUN is a finished run directory of trainer.main or trainer.decouple, OTHER a data set that
+beam_pipelines.build has made of other images with the same --image_size, --channels and --enhance:
+of another hospital, or another split of a published set. Images that are the same pictures as
+training or validation images of the run, or near copies, are left out.
+
+DIR gets evaluation.html (and evaluation.md, evaluation.json): metrics there beside those of the
+run's own test split, with intervals and differences; recall and AUROC by class; the confusion
+matrix; how well the probabilities are calibrated there; and the class shares there as estimated
+without labels (Saerens et al. 2002) beside the true ones. predictions.csv has the answers in the
+layout of the run's predictions_test.csv.
+
+With several runs, --model=RUN1,RUN2, each is evaluated, and the mean of runs that differ in their
+seeds alone, with intervals for other seeds and other images.
+
+This is a research tool and not a medical device.
+"""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+
+from cxr_tfrecords.errors import UserError, run_main
+from trainer.comparison.subgroups import membership
+from trainer.evaluation.class_map import parse_class_map
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list("model", [], "Finished run directory, or several with commas.")
+flags.DEFINE_string("data_dir", "", "Other data set that beam_pipelines.build has written.")
+flags.DEFINE_string("output_dir", "", "Folder for the results: new or empty.")
+flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "train", "validation", "all"],
+    "Split of the other data set to evaluate on.",
+)
+flags.DEFINE_list(
+    "map_classes",
+    [],
+    "Classes of the other data set and what they are for the model, as THEIRS:OURS. Several may be "
+    "mapped to one; THEIRS: (nothing after the colon) leaves a class out. Classes of the same name "
+    "need not be listed.",
+)
+flags.DEFINE_string(
+    "subgroup_csv",
+    "",
+    "CSV or XLSX file that says what each image is of, such as the patient's sex. Images are found "
+    "by path, by file name or by file name without extension.",
+)
+flags.DEFINE_list(
+    "subgroup_column",
+    [],
+    "Columns of --subgroup_csv: metrics are shown for each of their values too. At most 20 values.",
+)
+flags.DEFINE_string(
+    "subgroup_key",
+    "",
+    "Column of --subgroup_csv with the files' names. Empty: path, filename, file or image, "
+    "whichever it has.",
+)
+flags.DEFINE_integer("resamples", 500, "Number of bootstrap resamples.", lower_bound=100)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    for name in ("model", "data_dir", "output_dir"):
+        if not FLAGS[name].value:
+            raise UserError(f"--{name} is missing: --help explains it")
+    _check_output(FLAGS.output_dir)
+    class_map = parse_class_map(FLAGS.map_classes, "map_classes")
+    table = membership.read_subgroups(FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key)
+    # Imported here, so that --help answers at once.
+    from trainer.external.other_data import open_other, read_runs
+
+    runs = read_runs(FLAGS.model)
+    other = open_other(runs, FLAGS.data_dir, FLAGS.split, class_map)
+    from cxr_tfrecords.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    from trainer.external import text
+    from trainer.external.evaluate_runs import evaluate_runs
+
+    content = evaluate_runs(runs, other, FLAGS.output_dir, table=table, resamples=FLAGS.resamples)
+    for title, figures in text.views(content):
+        print(text.verdict(content, title, figures))
+    for note in text.notes(content):
+        print(f"note: {note}")
+    print(f"{os.path.join(FLAGS.output_dir, 'evaluation.html')} has all results")
+
+
+def _check_output(path: str) -> None:
+    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+        raise UserError(f"--output_dir={path} exists and is not empty: name a new or empty folder")
+
+
+if __name__ == "__main__":
+    run_main(main)

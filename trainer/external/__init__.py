@@ -1,0 +1,1 @@
+"""Does a finished run hold on another data set, and are its probabilities right there?"""

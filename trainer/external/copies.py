@@ -1,0 +1,79 @@
+"""Images of another data set that a run was trained or validated on, as exact or near copies."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.dataset_dir import DatasetDir
+from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.near_duplicates import DEFAULT_MAX_DISTANCE, near_pairs
+from trainer.runs.finished_run import FinishedRun
+
+
+def find_copies(
+    runs: Sequence[FinishedRun], data: DatasetDir, splits: Sequence[str], classes: Sequence[str]
+) -> tuple[set[str], str]:
+    """Compares perceptual hashes of sources.csv; a hash that differs in few bits is a copy.
+
+    Args:
+      data: the other data set, and the splits and classes of it that are evaluated.
+
+    Returns:
+      The ids of its images that are copies of a training or validation image of any run; and why a
+      run could not be checked, empty if all were.
+    """
+    try:
+        names, hashes = _read_hashes(data.path, () if data.folds else splits, classes)
+        seen = {run.dataset["fingerprint"]: _read_training_hashes(run) for run in runs}
+    except UserError as error:
+        return set(), str(error)
+    known = np.concatenate(list(seen.values()))
+    distinct, member = np.unique(np.concatenate([known, hashes]), axis=0, return_inverse=True)
+    trained = np.zeros(len(distinct), bool)
+    trained[member[: len(known)]] = True
+    copied = trained.copy()
+    for low, high in near_pairs(distinct, DEFAULT_MAX_DISTANCE):
+        copied[low] |= trained[high]
+        copied[high] |= trained[low]
+    rows = np.flatnonzero(copied[member[len(known) :]])
+    return {names[row] for row in rows}, ""
+
+
+def _read_training_hashes(run: FinishedRun) -> np.ndarray:
+    path, fold = run.dataset["path"], run.config.fold
+    built = dataset_dir.load(path, fold)
+    data = run.config.with_classes(built)
+    if data.fingerprint != run.dataset["fingerprint"]:
+        raise UserError(f"{path} is not the data set of {run.path} any more")
+    names = dataset_dir.split_names(dataset_dir.read_manifest(path))
+    tested = "test" if fold is None else f"fold{fold}"
+    labels = data.label_map or range(data.num_classes)
+    used = [name for name, c in zip(built.class_names, labels, strict=True) if c >= 0]
+    return _read_hashes(path, [split for split in names if split != tested], used)[1]
+
+
+def _read_hashes(
+    path: str, splits: Sequence[str], classes: Sequence[str] = ()
+) -> tuple[list[str], np.ndarray]:
+    """Names and hashes, uint64 [n, 4], of the images of some splits and classes; empty: of all."""
+    names, digits = [], []
+    file_name = files.join(path, dataset_dir.SOURCES)
+    if not files.exists(file_name):
+        raise UserError(f"{file_name} is missing")
+    with io.StringIO(files.read_bytes(file_name).decode("utf-8"), newline="") as file:
+        for row in csv.DictReader(file):
+            is_wanted = (not splits or row["split"] in splits) and (
+                not classes or row["class"] in classes
+            )
+            if row["shard"] and is_wanted:
+                if not row["near_hash"]:
+                    raise UserError(f"{file_name} has no perceptual hashes")
+                names.append(row["filename"])
+                digits.append(row["near_hash"])
+    hashes = np.frombuffer(bytes.fromhex("".join(digits)), np.uint64).reshape(-1, 4)
+    return names, hashes
