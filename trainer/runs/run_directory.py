@@ -77,6 +77,12 @@ def start_run(
     write_json(os.path.join(config.run_dir, run_files.SAMPLER_COUNTS), samples)
 
 
+def reopen(run_dir: str) -> None:
+    """Makes a finished run unfinished, before its epochs grow: its results are of fewer epochs."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(run_dir, run_files.REPORT))
+
+
 def write_json(path: str, content: Any) -> None:
     """Writes a JSON file of a run, with keys in the given order; NaN, which is not JSON, fails."""
     files.write_json(path, content, sort_keys=False, allow_nan=False)

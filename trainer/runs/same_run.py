@@ -11,6 +11,8 @@ from typing import Any
 from cxr_tfrecords import files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
+from trainer.balancing.loss_table import LOSSES
+from trainer.balancing.sampler_table import SAMPLERS
 from trainer.runs import run_files
 from trainer.settings.config import TrainConfig
 
@@ -19,6 +21,7 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
     """Refuses a run directory whose checkpoints or results come from other settings or data.
 
     A run without a checkpoint may be started again with other settings: `start_run` replaces them.
+    `epochs` may have grown, if the epochs before do not depend on it.
 
     Raises:
       UserError: it names each flag that differs, with both values.
@@ -31,9 +34,21 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
             f"--run_dir={config.run_dir} holds a run of trainer.decouple: name another --run_dir"
         )
     if not run_files.has_checkpoint(config.run_dir):
+        if run_files.is_finished(config.run_dir) and added_epochs(config):
+            raise UserError(
+                f"--run_dir={config.run_dir} cannot go on to --epochs={config.epochs}, because its "
+                "checkpoints were deleted: start again in another --run_dir"
+            )
         return
     try:
-        differing = differences(config, data, files.read_json(path))
+        content = files.read_json(path)
+        differing = differences(config, data, content)
+        if config.epochs > content["config"]["epochs"]:
+            reason = _why_epochs_are_fixed(config)
+            differing = [text for text in differing if not text.startswith("--epochs:")]
+            if reason:
+                epochs = content["config"]["epochs"]
+                differing.append(f"--epochs: {epochs} there, {config.epochs} here, and {reason}")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): use another --run_dir") from error
     if differing:
@@ -41,6 +56,42 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
             f"--run_dir={config.run_dir} holds another run: name another --run_dir, or give that "
             f"run's flags ({'; '.join(differing)})"
         )
+
+
+def added_epochs(config: TrainConfig) -> int:
+    """How many epochs `config` adds to the run in its directory. None to a run that has stopped
+    early, since it would have done so with any larger number."""
+    before = _epochs(config.run_dir)
+    if not before or stopped_early(config.run_dir):
+        return 0
+    return max(0, config.epochs - before)
+
+
+def stopped_early(run_dir: str) -> bool:
+    """Whether a finished run has trained fewer epochs than it might have."""
+    try:
+        with open(os.path.join(run_dir, run_files.HISTORY), encoding="utf-8") as file:
+            trained = len(file.readlines()) - 1
+    except OSError:
+        return False
+    return run_files.is_finished(run_dir) and trained < _epochs(run_dir)
+
+
+def _epochs(run_dir: str) -> int:
+    """`--epochs` of the run in a directory; 0 if there is none."""
+    try:
+        return files.read_json(os.path.join(run_dir, run_files.CONFIG))["config"]["epochs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _why_epochs_are_fixed(config: TrainConfig) -> str:
+    """What makes earlier epochs depend on how many there are in all; empty: nothing."""
+    if SAMPLERS[config.sampler].varies_by_epoch:
+        return f"--sampler={config.sampler} spreads its class shares over all epochs"
+    if LOSSES[config.loss].has_late_weights and not config.drw_epoch:
+        return f"--loss={config.loss} weighs classes after 80% of the epochs"
+    return ""
 
 
 def check_decoupled_run(run_dir: str) -> None:

@@ -327,7 +327,14 @@ class Settings:
     batch_size: int = setting(
         32, _OPTIMISATION, "Images in a step, over all devices.", within="[1, inf)"
     )
-    epochs: int = setting(20, _OPTIMISATION, "Epochs, at most.", within="[1, inf)")
+    epochs: int = setting(
+        20,
+        _OPTIMISATION,
+        "Epochs, at most. The same command with a larger number goes on with a run, also a "
+        "finished one, as if it had had that number from the start. Not with "
+        "--sampler=progressive or --loss=ldam_drw, whose earlier epochs depend on the number.",
+        within="[1, inf)",
+    )
     steps_per_epoch: int = setting(
         0,
         _OPTIMISATION,

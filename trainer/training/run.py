@@ -25,7 +25,8 @@ from trainer.training.passes import predict_split
 def run(
     config: TrainConfig, data: DatasetDir, strategy: tf.distribute.Strategy
 ) -> dict[str, dict[str, Any]]:
-    """Trains and evaluates into `config.run_dir`; continues a run that is there.
+    """Trains and evaluates into `config.run_dir`; continues a run that is there, also a finished
+    one with fewer epochs.
 
     Returns:
       The content of metrics.json: `validation` and `test`, see `predictions.compute_metrics`.
@@ -36,8 +37,10 @@ def run(
     data = config.shown(data)
     with run_directory.explained_failures(config), split_batches.explained_reads(data):
         same_run.check_same_run(config, data)
-        if run_files.is_finished(config.run_dir):
-            print(f"{config.run_dir} is finished: nothing to train", flush=True)
+        if run_files.is_finished(config.run_dir) and not same_run.added_epochs(config):
+            early = same_run.stopped_early(config.run_dir)
+            reason = ", because it stopped early" if early else ""
+            print(f"{config.run_dir} is finished: nothing to train{reason}", flush=True)
         else:
             _train_and_evaluate(config, data, strategy)
         if not strategies.is_chief(strategy):
@@ -64,6 +67,7 @@ def _train_and_evaluate(
     trainer = create_trainer(config, data, strategy)
     print(_describe_model(trainer), flush=True)
     if trainer.is_chief:
+        run_directory.reopen(config.run_dir)
         run_directory.start_run(config, data, samples)
 
     # Train all epochs, or those after the latest checkpoint; ends with the best weights.

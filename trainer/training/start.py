@@ -69,7 +69,7 @@ def _check_paths(config: TrainConfig) -> None:
     if files.is_local(config.data_dir):
         data = config.shown(dataset_dir.load(config.data_dir, config.fold))
         same_run.check_same_run(config, data)
-    if run_files.is_finished(config.run_dir):
+    if run_files.is_finished(config.run_dir) and not same_run.added_epochs(config):
         return
     weights_files.check(config.backbone, config.weights)
     if config.init_from:

@@ -269,3 +269,36 @@ def test_a_training_from_a_finished_run_goes_on_exactly_and_keeps_to_its_model(
     run_directory.save_model(first.run_dir, run_directory.load_model(whole.run_dir))
     with pytest.raises(UserError, match=r"--init_from=.*first: its model has changed since"):
         run(cut, data, strategy)
+
+
+@pytest.mark.slow
+def test_epochs_that_were_added_give_the_run_that_had_them_from_the_start(
+    data, strategy, tmp_path, monkeypatch, capsys
+):
+    settings = {"dropout": 0.2, "flip": True, "sampler": "oversample", "optimizer": "adamax"}
+    whole = _config(data, tmp_path / "whole", epochs=3, **settings)
+    run(whole, data, strategy)
+    grown = _config(data, tmp_path / "grown", epochs=1, **settings)
+    run(grown, data, strategy)
+    grown = dataclasses.replace(grown, epochs=3)
+    save = saving.save
+
+    def killed(trainer, progress):
+        save(trainer, progress)
+        raise _KilledError
+
+    # Killed while its epochs grow, the run must not look finished.
+    monkeypatch.setattr(saving, "save", killed)
+    with pytest.raises(_KilledError):
+        run(grown, data, strategy)
+    monkeypatch.undo()
+    assert not run_files.is_finished(grown.run_dir)
+    run(grown, data, strategy)
+    for name in ("predictions_validation.csv", "predictions_test.csv", "metrics.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "grown" / name).read_bytes()
+    weights = [run_directory.load_model(c.run_dir).get_weights() for c in (whole, grown)]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    capsys.readouterr()
+    run(grown, data, strategy)
+    assert "grown is finished: nothing to train\n" in capsys.readouterr().out
