@@ -90,6 +90,8 @@ setup(
             "starlette>=0.47",
             "uvicorn>=0.34",
         ],
+        # For `python -m trainer.export --format=onnx`, which also opens the file and checks it.
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "bench": ["datasets>=3", "webdataset>=0.2.100"],
         "dev": [

@@ -1,10 +1,12 @@
 """Hides the start-up messages of TensorFlow's C++ code from the user's terminal."""
 
+import contextlib
 import logging
 import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 
 _CHATTER = (
     b"All log messages before absl::InitializeLog()",
@@ -14,6 +16,8 @@ _CHATTER = (
     b"Could not find cuda drivers",
     b"Unable to register cu",
     b"TF-TRT Warning",
+    b"fully_quantize: ",
+    b"Created TensorFlow Lite XNNPACK delegate",
 )
 
 
@@ -31,13 +35,21 @@ def quiet_tensorflow() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"keras\..*")
     if "tensorflow" in sys.modules:
         return
+    with quiet_stderr():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Holds back standard error, also of C++ code, and lets it go again without known notices."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            yield
         finally:
+            sys.stderr.flush()
             os.dup2(saved, 2)
             os.close(saved)
             held.seek(0)

@@ -29,7 +29,7 @@ ORDER = [
     "trainer.input trainer.epochs",
     "trainer.runs",
     "trainer.training trainer.deployment",
-    "trainer.tpu trainer.comparison trainer.serving",
+    "trainer.tpu trainer.comparison trainer.exporting trainer.serving",
     "trainer.comparison.subgroups",
     "trainer.comparison.page trainer.external",
     "trainer",

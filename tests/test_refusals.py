@@ -14,6 +14,7 @@ SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
 SERVE = "trainer.serve"
 EVALUATE = "trainer.evaluate"
+EXPORT = "trainer.export"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,9 @@ EVALUATE = "trainer.evaluate"
         (SERVE, "--model=run --host=192.0.2.1", "name another --port, or 0 for any free one"),
         (EVALUATE, "--model=no --data_dir=data --output_dir=out", "is not a finished run"),
         (EVALUATE, "--model=done --data_dir=no --output_dir=out", "no does not exist: name the"),
+        (EXPORT, "--output_dir=new", "--run_dir is missing: --help explains it"),
+        (EXPORT, "--run_dir=run --output_dir=new --format=tflite", "'tflite' is not one of keras,"),
+        (EXPORT, "--run_dir=run --output_dir=in", "--output_dir=in exists and is not empty"),
     ],
 )
 def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, message):

@@ -4,7 +4,7 @@
   python -m trainer.export --run_dir=RUN --output_dir=MODEL \\
       --deploy_prior=COVID=0.02,Lung_Opacity=0.2,Normal=0.7,'Viral Pneumonia=0.08'
 
-RUN/model.keras gives logits, for the class shares of training. MODEL/model.keras takes the same
+RUN/model.keras gives logits, for the class shares of training. The exported model takes the same
 images (uint8, not scaled) and gives these outputs:
 
   logits                     of the trained model
@@ -13,10 +13,25 @@ images (uint8, not scaled) and gives these outputs:
                              at a temperature fitted on validation (Guo et al. 2017)
   probabilities_uncalibrated the same without the temperature
 
-MODEL/deployment.json holds class shares, temperature, and the Brier score, ECE and log loss of each
-output on the test split, whose images are weighted to the class shares of the deployment.
---format=saved_model writes a SavedModel for TensorFlow Serving instead, with the same outputs. No
-code of this package is needed to load either.
+--format, one or several with commas, chooses the files below MODEL:
+
+  keras        model.keras        for Keras
+  saved_model  saved_model/       for TensorFlow Serving; also takes PNG files, where TensorFlow
+                                  decodes them to the same pixels
+  onnx         model.onnx         for ONNX Runtime and others
+  litert       model.tflite       for LiteRT (TensorFlow Lite), on phones and small computers
+  litert_int8  model_int8.tflite  the same in 8 bits: a quarter of the size, and less accurate by
+                                  the figures that are shown; gives logits only
+
+Each file is opened again and compared with the trained model on test images. A file that answers
+otherwise, beyond the rounding of the trained model itself, is refused and nothing is written.
+
+MODEL/deployment.json says how images must be read, what the outputs mean, the thresholds, the
+temperature, and the Brier score, ECE and log loss of each output on the test split, whose images
+are weighted to the class shares of the deployment: docs/export.md explains each key, and how to
+use the files without this package.
+
+This is a research tool and not a medical device.
 """
 
 from __future__ import annotations
@@ -24,6 +39,7 @@ from __future__ import annotations
 from absl import flags
 
 from cxr_tfrecords.errors import UserError, run_main
+from trainer.exporting.format_table import check_formats, check_output
 
 FLAGS = flags.FLAGS
 
@@ -35,8 +51,8 @@ flags.DEFINE_list(
     "Class shares where the model will be used, as COVID=0.1,Normal=0.9. Empty: those of the "
     "training split, before any balancing.",
 )
-flags.DEFINE_enum(
-    "format", "keras", ["keras", "saved_model"], "One file model.keras, or a SavedModel."
+flags.DEFINE_list(
+    "format", ["keras"], "What to write: keras, saved_model, onnx, litert, litert_int8; see above."
 )
 
 
@@ -45,11 +61,13 @@ def main(argv: list[str]) -> None:
     for name in ("run_dir", "output_dir"):
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing: --help explains it")
+    check_formats(FLAGS.format)
+    check_output(FLAGS.output_dir)
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.
-    from trainer.deployment import exported_model
+    from trainer.exporting import exported_model
 
     for line in exported_model.export(
         FLAGS.run_dir, FLAGS.output_dir, FLAGS.deploy_prior, FLAGS.format

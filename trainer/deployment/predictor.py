@@ -68,11 +68,11 @@ class Classifier:
         self.path = run.path
         self.class_names = tuple(run.class_names)
         self.deployment = deployment
-        self.thresholds = _choose_thresholds(validation, sensitivity)
+        self.thresholds = choose_thresholds(validation, sensitivity)
         self.set_thresholds = conformal.choose_thresholds(
             validation.labels, validation.probabilities, coverage, validation.groups
         )
-        self.reading = _reading(run)
+        self.reading = reading_of(run)
         # Always whole batches of this size: on one CPU, logits are those of the run to the bit.
         self.batch_size = run.config.batch_size
         model = run_directory.load_model(run.path)
@@ -188,7 +188,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
 
 
-def _choose_thresholds(validation: Predictions, sensitivity: float) -> np.ndarray:
+def choose_thresholds(validation: Predictions, sensitivity: float) -> np.ndarray:
     """float64 [classes], on log-odds of raw probabilities; infinite for a class that validation
     has no image of."""
     scores = log_odds(validation.log_probabilities)
@@ -207,7 +207,7 @@ def threshold_probabilities(classifier: Classifier) -> dict[str, float | None]:
     }
 
 
-def _reading(run: FinishedRun) -> Reading:
+def reading_of(run: FinishedRun) -> Reading:
     """How the run's images were read; runs of earlier versions ask the data set."""
     if "reading" in run.dataset:
         return Reading.from_json(run.dataset["reading"])

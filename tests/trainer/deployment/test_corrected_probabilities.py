@@ -1,43 +1,21 @@
-"""Probabilities for the place where a model is used: the formulas, and the exported model."""
+"""Probabilities for the place where a model is used: the formulas."""
 
 import dataclasses
-import json
-import os
 
-import keras
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
 from cxr_tfrecords.errors import UserError
-from tests import helpers
-from tests.trainer import processes
+from cxr_tfrecords.reading import Reading
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
-from trainer.deployment import corrected_probabilities, exported_model
-from trainer.distribution import strategies
+from trainer.deployment import corrected_probabilities
 from trainer.evaluation import calibration
 from trainer.evaluation.metrics import OVERALL, weighted_metrics
-from trainer.evaluation.predictions import read_predictions
-from trainer.input.split_batches import SplitSource
+from trainer.exporting import contract
 from trainer.runs.finished_run import read_run
-from trainer.settings.config import TrainConfig
-from trainer.training import run as experiment
 
-SIZES = {"train": (16, 16, 40, 6), "validation": (6, 8, 10, 4), "test": (6, 7, 10, 4)}
 PLACE = "COVID=0.7,Lung_Opacity=0.1,Normal=0.2,Viral Pneumonia=0"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return helpers.write_dataset(tmp_path_factory.mktemp("data"), SIZES)
-
-
-@pytest.fixture(scope="module")
-def run_dir(data, tmp_path_factory):
-    path = str(tmp_path_factory.mktemp("runs") / "oversampled")
-    config = TrainConfig(data.path, path, epochs=2, batch_size=16, sampler="oversample")
-    experiment.run(config, data, strategies.create_strategy("cpu"))
-    return path
 
 
 def _by_hand(logits, plan):
@@ -89,49 +67,8 @@ def test_a_temperature_without_a_best_value_is_told_and_recorded(tmp_path, capsy
     assert told.startswith("the temperature is at its bound of 0.1: validation is classified")
     assert capsys.readouterr().out == f"warning: {run.path}: {told}\n"
     (tmp_path / "run" / "model.keras").touch()
-    assert exported_model.describe(run, plan, natural=True)["temperature_warning"] == told
-
-
-@pytest.mark.parametrize("form", ["keras", "saved_model"])
-def test_the_exported_model_gives_every_kind_of_probability(form, run_dir, data, tmp_path):
-    output = str(tmp_path / "model")
-    lines = list(exported_model.export(run_dir, output, PLACE.split(","), form))
-    images = next(SplitSource(data, "test").evaluation(batch_size=27).as_numpy_iterator())[0]
-    if form == "keras":
-        found = keras.models.load_model(os.path.join(output, "model.keras"))(images)
-    else:
-        import tensorflow as tf
-
-        loaded = tf.saved_model.load(output)  # which holds the variables
-        found = loaded.serve(images)
-    plan = corrected_probabilities.plan_deployment(read_run(run_dir), (0.7, 0.1, 0.2, 0))
-    test = read_predictions(os.path.join(run_dir, "predictions_test.csv"))
-    np.testing.assert_allclose(found["logits"], test.logits, atol=1e-4)
-    expected = _by_hand(test.logits.astype(np.float64), plan)
-    for name, variant in exported_model.OUTPUTS.items():
-        np.testing.assert_allclose(found[name], expected[variant], atol=1e-4, err_msg=name)
-    assert np.abs(found["probabilities_raw"] - found["probabilities"]).max() > 0.1
-    np.testing.assert_allclose(found["probabilities"][:, 3], 0, atol=1e-6)
-    content = json.loads((tmp_path / "model" / "deployment.json").read_text())
-    assert content["class_shares"]["target"] == pytest.approx(
-        dict(zip(CLASSES, (0.7, 0.1, 0.2, 0), strict=True))
-    )
-    assert content["temperature"] == plan.temperature
-    assert "each image was weighted by the share of its class there" in "\n".join(lines)
-    kept = np.repeat(np.array([0.7, 0.1, 0.2]) / SIZES["test"][:3], SIZES["test"][:3])
-    for name, variant in exported_model.OUTPUTS.items():
-        chosen = expected[variant][np.arange(27), test.labels][: len(kept)]
-        loss = -(kept * np.log(chosen)).sum()
-        assert content["test"][name]["log_loss"] == pytest.approx(loss), name
-
-
-def test_at_natural_shares_the_test_split_scores_all(run_dir, tmp_path):
-    list(exported_model.export(run_dir, str(tmp_path / "model")))
-    scores = json.loads((tmp_path / "model" / "deployment.json").read_text())["test"]
-    metrics = read_run(run_dir).metrics["test"]
-    assert scores["probabilities_raw"]["brier"] == pytest.approx(metrics["brier"])
-    assert scores["probabilities"]["log_loss"] != scores["probabilities_raw"]["log_loss"]
-    assert set(scores) == set(exported_model.OUTPUTS)
+    content = contract.describe_run(run, plan, Reading(96, 1), natural=True)
+    assert content["temperature_warning"] == told
 
 
 def test_a_calibrated_model_is_calibrated_where_the_classes_have_other_shares():
@@ -188,45 +125,8 @@ def test_shares_that_do_not_fit_are_refused():
     assert corrected_probabilities.parse_deploy_prior([], CLASSES) is None
 
 
-def test_the_command_writes_a_model_and_says_what_is_missing(run_dir, tmp_path):
-    def command(*flags):
-        return processes.run("trainer.export", *map(str, flags))
-
-    output = tmp_path / "model"
-    done = command(f"--run_dir={run_dir}", f"--output_dir={output}")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "of the deployment" in done.stdout
-    assert sorted(os.listdir(output)) == ["deployment.json", "model.keras"]
-    refused = command(f"--output_dir={output}")
-    assert refused.returncode == 2
-    assert refused.stderr == "error: --run_dir is missing: --help explains it\n"
-
-
-def test_a_taken_directory_and_an_unfinished_run_are_refused(run_dir, tmp_path):
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "file").touch()
-    new = str(tmp_path / "new")
-    with pytest.raises(UserError, match=r"--output_dir=.*taken exists and is not empty"):
-        list(exported_model.export(run_dir, str(tmp_path / "taken")))
-    with pytest.raises(UserError, match=r"is .* a finished run"):
-        list(exported_model.export(str(tmp_path), new))
-    with pytest.raises(UserError, match="--deploy_prior=a=1"):
-        list(exported_model.export(run_dir, new, ["a=1"]))
-    assert os.listdir(tmp_path) == ["taken"]
-
-
-def test_an_interrupted_export_leaves_no_directory(run_dir, tmp_path, monkeypatch):
-    def broken(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(keras.Model, "save", broken)
-    with pytest.raises(OSError, match="No space left"):
-        list(exported_model.export(run_dir, str(tmp_path / "model")))
-    assert os.listdir(tmp_path) == []
-
-
-def test_plan_is_of_the_run_and_not_of_the_balanced_stream(run_dir):
-    plan = corrected_probabilities.plan_deployment(read_run(run_dir))
-    assert dataclasses.astuple(plan)[1] == pytest.approx(np.array(SIZES["train"]) / 78)
+def test_plan_is_of_the_run_and_not_of_the_balanced_stream(tmp_path):
+    plan = corrected_probabilities.plan_deployment(read_run(write_run(tmp_path / "run")))
+    natural = np.array(COUNTS["train"])
+    assert dataclasses.astuple(plan)[1] == pytest.approx(natural / natural.sum())
     assert np.abs(plan.trained_at - plan.natural).max() > 0.1
