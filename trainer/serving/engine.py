@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
@@ -137,11 +138,11 @@ class Engine:
 
 def _row(answers: Answers, row: int) -> Answers:
     """The answers to one of the images."""
-    one = slice(row, row + 1)
-    return dataclasses.replace(
-        answers,
-        logits=answers.logits[one],
-        probabilities={name: values[one] for name, values in answers.probabilities.items()},
-        above_threshold=answers.above_threshold[one],
-        in_set=answers.in_set[one],
-    )
+
+    def part(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: part(one) for name, one in value.items()}
+        return value[row : row + 1] if isinstance(value, np.ndarray) else value
+
+    values = {field.name: getattr(answers, field.name) for field in dataclasses.fields(answers)}
+    return dataclasses.replace(answers, **{name: part(one) for name, one in values.items()})

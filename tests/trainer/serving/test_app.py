@@ -50,7 +50,7 @@ def test_answers_are_those_of_the_classifier(served, make_client):
     assert [one["format"] for one in given] == ["PNG", "JPEG", "DICOM"]
     known = served.classifier.predict([data for _, data in files])
     names = known.class_names
-    assert len(names) == 4
+    assert len(set(known.classes)) > 1
     for row, one in enumerate(given):
         assert one["class"] == known.classes[row]
         for variant, values in known.probabilities.items():
@@ -64,6 +64,23 @@ def test_answers_are_those_of_the_classifier(served, make_client):
         heat = images.decode(base64.b64decode(one["heat_map"])).pixels
         assert heat.shape == (SIZE, SIZE, 3)
     assert "heat_map" not in send(make_client(), ("a.png", png())).json()["files"][0]
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_an_image_unlike_those_of_training_is_shown_if_the_model_can_tell(
+    served, make_client, monkeypatch, outside
+):
+    predict = served.classifier.predict_pixels
+
+    def telling(pixels, size):
+        answers = predict(pixels, size)
+        object.__setattr__(answers, "out_of_distribution", np.array([outside] * len(pixels)))
+        return answers
+
+    monkeypatch.setattr(served.classifier, "predict_pixels", telling)
+    (one,) = send(make_client(), ("a.png", png())).json()["files"]
+    assert one["out_of_distribution"] is outside
+    assert any("unlike the images of training" in text for text in one["warnings"]) is outside
 
 
 @pytest.mark.parametrize(
