@@ -97,6 +97,15 @@ class Study:
         """Whether the cell's run is finished, see `run_files`; its model may have been deleted."""
         return run_files.is_finished(self.run_dir(cell), with_model=False)
 
+    def has_diverged(self, cell: Cell) -> bool:
+        """Whether the cell is a try of tuning that ended with a loss that is NaN or infinite. With
+        the same settings it would do so again."""
+        marked = os.path.exists(os.path.join(self.run_dir(cell), run_files.DIVERGED))
+        return cell.draw is not None and marked and not self.is_finished(cell)
+
+    def needs_training(self, cell: Cell) -> bool:
+        return not self.is_finished(cell) and not self.has_diverged(cell)
+
     def comparable(self) -> list[Cell]:
         """The cells that are finished, and whose method and seed are finished in all folds."""
         unfinished = {

@@ -69,7 +69,7 @@ def _differences(study: Study, cell: Cell) -> Iterator[str]:
         if bool(decoupled) != bool(cell.method.decoupled):
             made_by = "trainer.decouple" if decoupled else "trainer.main"
             yield f"the directory holds a run of {made_by}"
-        elif study.is_finished(cell) or run_files.has_checkpoint(run_dir):
+        elif not study.needs_training(cell) or run_files.has_checkpoint(run_dir):
             if decoupled:
                 yield from _base_differences(study, cell, decoupled)
                 content = {**content, "config": decoupled["from_config"]}
@@ -135,7 +135,7 @@ def check_trainable(study: Study, cells: Sequence[Cell]) -> None:
     Raises:
       UserError: it lists all that is wrong, and the runs.
     """
-    todo = [cell for cell in cells if not study.is_finished(cell)]
+    todo = [cell for cell in cells if study.needs_training(cell)]
     problems = [(cell, text) for cell in todo for text in _problems(study, cell)]
     if not problems:
         problems = list(_network_problems(study, todo))

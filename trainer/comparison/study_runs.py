@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from cxr_tfrecords import files
 from cxr_tfrecords.concurrency import locks
-from cxr_tfrecords.errors import EXIT_TEMPORARY, TemporaryError, UserError
+from cxr_tfrecords.errors import EXIT_TEMPORARY, DivergedError, TemporaryError, UserError
 from trainer.comparison.method_grid import Cell
 from trainer.comparison.study_cells import Study
 from trainer.comparison.study_progress import StudyProgress
+from trainer.runs import run_files
 
 _ERROR_LINES = 5
 _POLL_SECONDS = 0.2
@@ -61,7 +63,7 @@ def run_study(study: Study, cells: Sequence[Cell], jobs: int) -> Outcome:
         the run that it starts from has failed.
       TemporaryError: this process or a run got SIGTERM. Runs are stopped and save a checkpoint.
     """
-    waiting = [cell for cell in cells if not study.is_finished(cell)]
+    waiting = [cell for cell in cells if study.needs_training(cell)]
     print(f"{len(cells)} runs, {len(cells) - len(waiting)} of them finished already", flush=True)
     outcome = Outcome([], [])
     if not waiting:
@@ -92,7 +94,7 @@ def check_elsewhere(study: Study, outcome: Outcome) -> None:
     Raises:
       TemporaryError: it names these runs.
     """
-    unfinished = [cell.name for cell in study.cells if not study.is_finished(cell)]
+    unfinished = [cell.name for cell in study.cells if study.needs_training(cell)]
     elsewhere = [name for name in outcome.elsewhere if name in unfinished]
     if elsewhere:
         raise TemporaryError(
@@ -124,7 +126,7 @@ def _start(study: Study, cell: Cell, outcome: Outcome, progress: StudyProgress) 
         progress.end(cell, None, f"{cell.name}: passed over, another process trains it")
         return None
     try:
-        if study.is_finished(cell):
+        if not study.needs_training(cell):
             progress.end(cell, None, f"{cell.name}: another process has finished it")
             return None
         os.ftruncate(lock, 0)
@@ -146,6 +148,8 @@ def _finish(study: Study, run: _Run, outcome: Outcome, progress: StudyProgress) 
         lines = "\n".join(f"  {line}" for line in file.read().splitlines()[-_ERROR_LINES:])
     if code == 2 and not cell.method.decoupled:
         raise UserError(f"the settings of run {cell.name} were refused:\n{lines}")
+    if code == DivergedError.exit_code and cell.draw is not None:
+        files.write_json(os.path.join(study.run_dir(cell), run_files.DIVERGED), {"output": lines})
     outcome.failed.append(cell.name)
     progress.end(cell, None, f"{cell.name}: failed with exit code {code}\n{lines}")
 

@@ -10,6 +10,7 @@ the run `none`, with the values chosen for that one.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import random
@@ -47,13 +48,15 @@ class Tuned:
     """The tries of one method, backbone and test fold.
 
     Attributes:
-      cells, values, runs: of each try; its run is None if it failed.
-      best: index of the chosen try; 0 if all failed.
+      cells, values, runs: of each try; its run is None if it failed or diverged.
+      diverged: whether the loss of each try became NaN or infinite.
+      best: index of the chosen try; 0 if none was finished.
     """
 
     cells: Sequence[Cell]
     values: Sequence[Mapping[str, float]]
     runs: Sequence[FinishedRun | None]
+    diverged: Sequence[bool]
     best: int
 
     @property
@@ -108,7 +111,7 @@ def choose(study: Study, tries: Study, primary: str) -> tuple[Study, list[Tuned]
     """Gives the runs of all seeds the values of their method's best try on validation.
 
     Args:
-      tries: as `make_tries` gives them; tries that are not finished count as failed.
+      tries: as `make_tries` gives them; a try that is not finished is not chosen.
     """
     grouped: dict[Cell, list[Cell]] = {}
     for cell in tries.cells:
@@ -118,7 +121,8 @@ def choose(study: Study, tries: Study, primary: str) -> tuple[Study, list[Tuned]
         runs = [read_run(tries.run_dir(c)) if tries.is_finished(c) else None for c in cells]
         scores = [_score(run, primary) for run in runs]
         values = [_values(tries.config(c)) for c in cells]
-        tuned[key] = Tuned(cells, values, runs, scores.index(max(scores)))
+        diverged = [tries.has_diverged(c) for c in cells]
+        tuned[key] = Tuned(cells, values, runs, diverged, scores.index(max(scores)))
     chosen = {cell: tries.values[tuned[_tuned_cell(cell)].chosen] for cell in _trained(study)}
     return dataclasses.replace(study, values=chosen), list(tuned.values())
 
@@ -133,10 +137,11 @@ def describe(
             {
                 "values": dict(values),
                 "validation": None if run is None else run.metrics["validation"][primary],
+                "diverged": diverged,
                 "updates": 0 if run is None else run.updates,
                 "minutes": 0 if run is None else sum(r["seconds"] for r in run.history) / 60,
             }
-            for values, run in zip(one.values, one.runs, strict=True)
+            for values, run, diverged in zip(one.values, one.runs, one.diverged, strict=True)
         ]
         chosen = {"fold": one.cells[0].fold, "chosen": one.best, "tries": tries}
         methods.setdefault(entry_name(one.cells[0]), []).append(chosen)
@@ -154,6 +159,15 @@ def _tuned_cell(cell: Cell) -> Cell:
 
 def _check(study: Study, tries: Study, count: int) -> None:
     study_checks.check_same_study(tries)
+    for cell in _trained(study):
+        before = _count_tries(study, cell)
+        if os.path.exists(os.path.join(study.run_dir(cell), run_files.CONFIG)) and before != count:
+            had = f"after {before} tries" if before else "without tuning"
+            give = f"give --tune={before}" if before else "leave --tune out"
+            raise UserError(
+                f"--tune={count}: {study.run_dir(cell)} was trained {had}: {give}, or name another "
+                "--study_dir"
+            )
     by_draw = []
     for number in range(count):
         values = {
@@ -162,20 +176,18 @@ def _check(study: Study, tries: Study, count: int) -> None:
         }
         by_draw.append(dataclasses.replace(study, values=values))
     study_checks.check_same_study(*by_draw)
-    tried = {
-        dataclasses.replace(cell, draw=None)
-        for cell in tries.cells
-        if os.path.exists(os.path.join(tries.run_dir(cell), run_files.CONFIG))
-    }
-    for cell in _trained(study):
-        path = os.path.join(study.run_dir(cell), run_files.CONFIG)
-        if os.path.exists(path) and _tuned_cell(cell) not in tried:
-            raise UserError(
-                f"--tune={count}: {study.run_dir(cell)} was trained without tuning: name another "
-                "--study_dir, or leave --tune out"
-            )
     both = dataclasses.replace(tries, cells=[*tries.cells, *study.cells])
     study_checks.check_trainable(both, both.cells)
+
+
+def _count_tries(study: Study, cell: Cell) -> int:
+    """The number of tries of the cell's method that were started, whatever became of them. All are
+    before the runs of the results."""
+    for number in itertools.count():
+        one = dataclasses.replace(_tuned_cell(cell), draw=number)
+        if not os.path.exists(study.run_dir(one)) and not os.path.exists(study.log(one)):
+            break
+    return number
 
 
 def _score(run: FinishedRun | None, primary: str) -> float:

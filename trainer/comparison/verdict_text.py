@@ -106,8 +106,10 @@ def _tuning(content: Mapping[str, Any]) -> str:
 def _chosen_values(fold: Mapping[str, Any]) -> str:
     values = fold["tries"][fold["chosen"]]["values"]
     text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())
-    failed = sum(not one["updates"] for one in fold["tries"])
-    return text + (f" ({failed} tries failed)" if failed else "")
+    diverged = sum(one.get("diverged", False) for one in fold["tries"])
+    failed = sum(not one["updates"] for one in fold["tries"]) - diverged
+    ends = [f"{n} {end}" for n, end in ((diverged, "diverged"), (failed, "failed")) if n]
+    return text + (f" (of the tries {', '.join(ends)})" if ends else "")
 
 
 def _still_improving(content: Mapping[str, Any]) -> Iterator[str]:

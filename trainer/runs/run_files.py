@@ -12,6 +12,7 @@ RUN/
   predictions_*.csv      every example of validation and test
   model.keras            the trained model, which loads without this package
   metrics.json           computed from the predictions
+  diverged.json          only of a try of `trainer.compare --tune` whose loss became NaN or infinite
   *.png, report.md       pictures and a page that shows them
 """
 
@@ -30,6 +31,7 @@ RESUME = "resume"  # below it: the checkpoints to resume from
 MODEL = "model.keras"
 METRICS = "metrics.json"
 REPORT = "report.md"
+DIVERGED = "diverged.json"
 # The splits that a run predicts.
 SPLITS = ("validation", "test")
 

@@ -1,8 +1,10 @@
 """Tuning gives each method the same number of tries, and validation alone chooses among them."""
 
+import dataclasses
 import json
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -13,7 +15,7 @@ from tests.trainer import processes
 from tests.trainer.fake_study import decouple_cell, finish_cell
 from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
-from trainer.comparison import method_grid, tuning
+from trainer.comparison import method_grid, study_checks, study_runs, tuning
 from trainer.comparison.study_cells import Study
 from trainer.comparison.verdict_text import warnings
 
@@ -107,7 +109,7 @@ def test_runs_without_tuning_or_of_other_tries_are_refused_before_training(tmp_p
     with pytest.raises(UserError, match="--seeds: 1000 is the seed of --tune's runs"):
         tune(make_study(tmp_path, data, seeds=(0, 1000)), 2)
     finish_cell(study, study.cells[0])
-    with pytest.raises(UserError, match=r"none-seed0 was trained without tuning: name another"):
+    with pytest.raises(UserError, match=r"none-seed0 was trained without tuning: leave --tune"):
         tune(study, 2)
     finish_cell(study, study.cells[0], learning_rate=0.5)
     finish_tries(study, {"none": (0.6, 0.7), "focal": (0.6, 0.7)})
@@ -118,6 +120,57 @@ def test_runs_without_tuning_or_of_other_tries_are_refused_before_training(tmp_p
         UserError, match=r"holds runs .*\n.*epochs: 2 there, 3 here \(tiny-none-try0"
     ):
         tune(make_study(tmp_path, data, "--epochs=3"), 2)
+
+
+def test_another_number_of_tries_is_refused_once_it_has_chosen(tmp_path, data, monkeypatch):
+    study = make_study(tmp_path, data)
+    tries = finish_tries(study, {"none": (0.6, 0.7, 0.7), "focal": (0.8, 0.6, 0.5)})
+    monkeypatch.setattr(tuning.study_runs, "run_study", None)  # nothing may be trained
+    chosen, _ = tuning.choose(study, tries, "balanced_accuracy")
+    finish_cell(chosen, chosen.cells[0])
+    for count in (2, 4):
+        with pytest.raises(UserError, match=rf"^--tune={count}: .*none-seed0 was .* after 3 tries"):
+            tune(study, count)
+    # A try that failed early has left its log alone, and counts.
+    shutil.rmtree(tries.run_dir(tries.cells[2]))
+    open(tries.log(tries.cells[2]), "w").close()
+    with pytest.raises(UserError, match="give --tune=3, or name another"):
+        tune(study, 4)
+
+
+class Diverging(Study):
+    """A study whose runs all diverge at once."""
+
+    def command(self, cell):
+        code = "import os, sys; os.makedirs(sys.argv[1]); print('error: NaN'); sys.exit(3)"
+        return [sys.executable, "-c", code, self.run_dir(cell)]
+
+
+def test_a_try_that_diverged_is_a_result_and_never_chosen(tmp_path, data, capsys):
+    study = make_study(tmp_path, data, methods=("focal",))
+    tries = tuning.make_tries(study, 2)
+    finish_try(tries, tries.cells[1], 0.1)
+    shown = Diverging(**{f.name: getattr(tries, f.name) for f in dataclasses.fields(tries)})
+    outcome = study_runs.run_study(shown, tries.cells, jobs=1)
+    assert outcome.failed == ["tiny-focal-try0-seed1000"]
+    assert tries.has_diverged(tries.cells[0])
+    assert study_runs.run_study(shown, tries.cells, jobs=1).failed == []  # not trained again
+    assert "2 runs, 2 of them finished already" in capsys.readouterr().out
+    _, [tuned] = tuning.choose(study, tries, "balanced_accuracy")
+    assert (tuned.best, tuned.diverged) == (1, [True, False])
+    content = tuning.describe([tuned], "balanced_accuracy", lambda cell: cell.method.name)
+    assert [one["diverged"] for one in content["methods"]["focal"][0]["tries"]] == [True, False]
+    entries = {"focal": {"seeds": [0, 1, 2], "updates": [5], "epochs": [2], "best_epochs": [1]}}
+    [line] = warnings({"test": {"rare_classes": {}}, "entries": entries, "tuning": content})
+    assert line.endswith("(of the tries 1 diverged).")
+    # It is of its settings, as a finished run.
+    config = files.read_json(os.path.join(finish_cell(tries, tries.cells[0]), "config.json"))
+    os.unlink(os.path.join(tries.run_dir(tries.cells[0]), "report.md"))
+    study_checks.check_same_study(tries)
+    config["config"]["focal_gamma"] = 1.0
+    files.write_json(os.path.join(tries.run_dir(tries.cells[0]), "config.json"), config)
+    with pytest.raises(UserError, match=r"--focal_gamma: 1.0 there, 2.0 here"):
+        study_checks.check_same_study(tries)
 
 
 def test_a_part_of_a_tuned_study_has_whole_methods(tmp_path, data):
