@@ -29,6 +29,7 @@ from beam_pipelines.settings.config import BuildConfig, salt_id
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 
@@ -61,7 +62,8 @@ def append(
     """
     config = dataclasses.replace(config, salt_id=salt_id(salt))
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
-    with workdir.locked(output_dir), files.explained_writes(f"to --output_dir={output_dir}"):
+    named = f"--output_dir={output_dir}"
+    with locks.held(output_dir, named), files.explained_writes(f"to {named}"):
         files.remove_temporary(output_dir)
         commit.finish_interrupted(output_dir, scratch)
         before = dataset_dir.read_manifest(output_dir)

@@ -29,6 +29,7 @@ from beam_pipelines.settings.config import BuildConfig, salt_id
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files, tfds_metadata
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 
@@ -70,7 +71,8 @@ def build(
     threads = threads or default_threads(options)
     tfds_metadata.slugs(sources.class_names)  # refuses names before hours of work, not after
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
-    with workdir.locked(output_dir), files.explained_writes(f"to --output_dir={output_dir}"):
+    named = f"--output_dir={output_dir}"
+    with locks.held(output_dir, named), files.explained_writes(f"to {named}"):
         files.remove_temporary(output_dir)
         commit.finish_interrupted(output_dir, scratch)
         earlier = find_earlier_build(output_dir, config, overwrite, resume, sources)

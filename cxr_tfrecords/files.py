@@ -15,6 +15,8 @@ from typing import IO, Any
 
 from cxr_tfrecords.errors import UserError
 
+# A file by which a process keeps others from a folder, see `concurrency.locks`.
+LOCK = ".lock"
 _TEMPORARY = ".tmp-"
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
 
@@ -130,13 +132,14 @@ def sizes(folder: str) -> dict[str, int]:
 
 
 def names(folder: str) -> set[str]:
-    """Names in a folder, without those of temporary files; empty where there is no folder."""
+    """Names in a folder, without those of temporary files and of its lock; empty where there is no
+    folder."""
     if is_local(folder):
         listed = os.listdir(folder) if os.path.isdir(folder) else []
     else:
         fs, inner = filesystem(folder)
         listed = [base_name(p) for p in fs.ls(inner, detail=False)] if fs.exists(inner) else []
-    return {name for name in listed if name and _TEMPORARY not in name}
+    return {name for name in listed if name not in ("", LOCK) and _TEMPORARY not in name}
 
 
 def remove_temporary(folder: str) -> None:

@@ -25,6 +25,7 @@ def train(config: TrainConfig) -> FinishedRun:
 
     Raises:
       UserError: a mistake in the settings or the data; the message says how to mend it.
+      cxr_tfrecords.errors.TemporaryError: another process trains into the same directory.
       cxr_tfrecords.errors.DivergedError: the loss or the weights became NaN or infinite.
     """
     if config.strategy == "multi_worker":

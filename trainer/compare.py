@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import UserError, run_main
 from trainer.comparison import method_grid, study_cells, study_checks, study_runs, tuning
 from trainer.comparison.study_progress import announced
@@ -216,7 +217,8 @@ def main(argv: list[str]) -> int:
         compared = study.comparable()
         left_out = [c for c in study.cells if c not in compared and study.is_finished(c)]
         named = [(_entry_name(cell), read_run(study.run_dir(cell))) for cell in compared]
-    _compare(named, subgroup_table, paper, tuned)
+    with locks.held(FLAGS.study_dir, f"--study_dir={FLAGS.study_dir}"):
+        _compare(named, subgroup_table, paper, tuned)
     for name in failed:
         print(f"left out, its run failed: {name}")
     for cell in left_out:

@@ -6,15 +6,9 @@ images there are, and a finished piece is one whole file: what a resumed build s
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import sys
-from collections.abc import Iterator
 
 from cxr_tfrecords import dataset_dir, files
-from cxr_tfrecords.concurrency import locks
-from cxr_tfrecords.errors import UserError
 
 FOLDER = dataset_dir.SCRATCH
 
@@ -68,35 +62,3 @@ class Scratch:
 
     def remove(self) -> None:
         files.remove_tree(self.root)
-
-
-@contextlib.contextmanager
-def locked(output_dir: str) -> Iterator[None]:
-    """Keeps a second build out of a local directory while another is running.
-
-    The lock is the kernel's, so a killed build leaves none behind. Object stores have none: two
-    builds with the same settings write the same bytes there, others would overwrite each other.
-
-    Raises:
-      UserError: another process builds into it, or it cannot be written.
-    """
-    if not files.is_local(output_dir) or sys.platform == "win32":
-        yield
-        return
-    existed = os.path.isdir(output_dir)
-    try:
-        os.makedirs(output_dir, exist_ok=True)
-        descriptor = locks.take(output_dir)
-    except OSError as error:
-        raise UserError(f"cannot write to --output_dir={output_dir}: {error.strerror}") from error
-    if descriptor is None:
-        raise UserError(
-            f"another build is writing to --output_dir={output_dir}: wait for it, or name another"
-        )
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-        if not existed:  # a build that was refused before its first file leaves no empty folder
-            with contextlib.suppress(OSError):
-                os.rmdir(output_dir)

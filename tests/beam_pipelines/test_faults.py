@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import struct
 import time
 import zlib
@@ -133,9 +134,10 @@ def test_a_second_build_at_the_same_time_is_refused_and_does_no_harm(many, meddl
             time.sleep(0.02)
         second = commands.build(*arguments)
         assert first.poll() is None
-        assert second.returncode == 2
+        assert second.returncode == 75
         assert commands.said(second.stderr) == [
-            f"error: another build is writing to --output_dir={out}: wait for it, or name another"
+            f"process {first.pid} on {socket.gethostname()} is writing to --output_dir={out}, wait "
+            "for its end or name another: run the same command again to go on"
         ]
         (tmp_path / "go-on").touch()
         done = commands.finish(first)

@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import os
 
 import cv2
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 
 from beam_pipelines import job
 from beam_pipelines.inputs import input_tables, sources
-from beam_pipelines.running import workdir
 from beam_pipelines.settings import beam_flags
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, images, records, synthetic, tfrecord, verify
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.concurrency import locks
+from cxr_tfrecords.errors import TemporaryError, UserError
 from tests.dicom_files import dicom_file
 
 CONFIG = BuildConfig(image_size=64)
@@ -183,8 +184,8 @@ def test_balanced_splits_are_cut_and_marked(radiographs, tmp_path):
 
 def test_a_second_build_into_a_directory_at_work_is_refused(radiographs, tmp_path):
     with (
-        workdir.locked(str(tmp_path / "out")),
-        pytest.raises(UserError, match="another build is writing"),
+        locks.held(str(tmp_path / "out"), "--output_dir"),
+        pytest.raises(TemporaryError, match=f"process {os.getpid()} on .* is writing to --outp"),
     ):
         build(sources.find_sources(str(radiographs)), tmp_path / "out")
 

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.concurrency import locks
+from cxr_tfrecords.errors import TemporaryError, UserError
 from tests import helpers
 from tests.trainer import processes
 from trainer.distribution import strategies
@@ -50,6 +51,17 @@ def _logits(run_dir, split="test"):
 
 def _snapshot(directory):
     return {p: p.stat().st_mtime_ns for p in sorted(directory.rglob("*"))}
+
+
+def test_a_directory_that_another_process_writes_is_left_alone(source, data, strategy, tmp_path):
+    run_dir = str(tmp_path / "run")
+    with locks.held(run_dir, "--run_dir"):
+        message = f"process {os.getpid()} on .* is writing to --run_dir={run_dir}"
+        with pytest.raises(TemporaryError, match=message):
+            second_stage.decouple(str(source), run_dir, "tau_norm")
+        with pytest.raises(TemporaryError, match=message):
+            experiment.run(TrainConfig(data.path, run_dir), data, strategy)
+        assert os.listdir(run_dir) == [".lock"]
 
 
 @pytest.mark.parametrize("method", second_stage.METHODS)

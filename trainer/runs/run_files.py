@@ -14,6 +14,7 @@ RUN/
   metrics.json           computed from the predictions
   diverged.json          only of a try of `trainer.compare --tune` whose loss became NaN or infinite
   *.png, report.md       pictures and a page that shows them
+  .lock                  while a process writes the directory, see cxr_tfrecords.concurrency.locks
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
@@ -33,9 +35,13 @@ def run(
 
     Raises:
       UserError: the message says what to do; finished epochs are kept.
+      TemporaryError: another process trains into the directory, or the run was interrupted.
     """
     data = config.shown(data)
-    with run_directory.explained_failures(config), split_batches.explained_reads(data):
+    # Only the chief writes. A finished run is only read, perhaps from a disk without write access.
+    writes = strategies.is_chief(strategy) and not run_files.is_finished(config.run_dir)
+    lock = locks.held(config.run_dir, f"--run_dir={config.run_dir}") if writes else nullcontext()
+    with run_directory.explained_failures(config), split_batches.explained_reads(data), lock:
         same_run.check_same_run(config, data)
         if run_files.is_finished(config.run_dir) and not same_run.added_epochs(config):
             early = same_run.stopped_early(config.run_dir)

@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.balancing import class_weights
@@ -93,6 +94,7 @@ def decouple(
     Raises:
       UserError: `from_run` is not finished or has no plain output layer, the data set is not the
         one it was trained on, `run_dir` holds another run, or a setting is out of range.
+      TemporaryError: another process writes `run_dir`.
     """
     if method not in METHODS:
         raise UserError(f"--method={method} is not one of {', '.join(METHODS)}")
@@ -107,7 +109,12 @@ def decouple(
         "from_config": source.run.config.to_json(),
         "model_sha256": same_run.hash_file(os.path.join(from_run, run_files.MODEL)),
     }
-    with run_directory.explained_failures(config), split_batches.explained_reads(source.data):
+    with (
+        run_directory.explained_failures(config),
+        split_batches.explained_reads(source.data),
+        locks.held(run_dir, f"--run_dir={run_dir}"),
+    ):
+        same_run.check_decoupled_run(run_dir)  # another process may have finished it meanwhile
         if method == "tau_norm":
             return _normalise(source, config, origin, tau)
         if method == "posthoc_logit_adjusted":

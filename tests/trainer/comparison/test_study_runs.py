@@ -12,10 +12,11 @@ import time
 import pytest
 
 from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
 from tests.shared import ROOT
-from tests.trainer import processes
+from tests.trainer import fake_study, processes
 from trainer.comparison import method_grid, study_progress, study_runs
 from trainer.comparison.study_cells import Study
 
@@ -236,6 +237,16 @@ def test_parts_hold_each_run_once_and_what_starts_from_a_run_with_it(tmp_path, d
         refused = processes.run("trainer.compare", *flags, f"--cells={text}")
         assert refused.returncode == 2
         assert f"--cells={text} must look like 2/5" in refused.stderr
+
+
+def test_a_study_that_another_process_compares_is_left_alone(tmp_path):
+    fake_study.write_study(tmp_path, seeds=(0,))
+    with locks.held(str(tmp_path), "--study_dir"):
+        flags = [f"--runs={tmp_path}/runs/*", f"--study_dir={tmp_path}", "--resamples=100"]
+        refused = processes.run("trainer.compare", *flags)
+    assert refused.returncode == 75
+    assert f"process {os.getpid()} on " in refused.stderr
+    assert sorted(os.listdir(tmp_path)) == ["runs"]
 
 
 def test_a_disk_without_locks_is_refused(study, monkeypatch):
