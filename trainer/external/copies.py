@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.near_duplicates import DEFAULT_MAX_DISTANCE, near_pairs
+from trainer.runs import initial_run
 from trainer.runs.finished_run import FinishedRun
 
 
@@ -23,13 +24,15 @@ def find_copies(
     Args:
       data: the other data set, and the splits and classes of it that are evaluated.
 
+    Runs whose weights the training started from (`--init_from`) count too.
+
     Returns:
       The ids of its images that are copies of a training or validation image of any run; and why a
       run could not be checked, empty if all were.
     """
     try:
         names, hashes = _read_hashes(data.path, () if data.folds else splits, classes)
-        seen = {run.dataset["fingerprint"]: _read_training_hashes(run) for run in runs}
+        seen = {one.dataset["fingerprint"]: _read_training_hashes(one) for one in _chain(runs)}
     except UserError as error:
         return set(), str(error)
     known = np.concatenate(list(seen.values()))
@@ -42,6 +45,14 @@ def find_copies(
         copied[high] |= trained[low]
     rows = np.flatnonzero(copied[member[len(known) :]])
     return {names[row] for row in rows}, ""
+
+
+def _chain(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
+    """The runs, and those that they were started from."""
+    for run in runs:
+        yield run
+        if run.config.init_from:
+            yield from _chain([initial_run.read_source(run.config)])
 
 
 def _read_training_hashes(run: FinishedRun) -> np.ndarray:

@@ -136,6 +136,19 @@ def test_copies_of_training_and_validation_images_are_found(run_dir, other, bits
     assert all("/test-" in name for name in opened.copies)
 
 
+def test_the_run_that_a_training_started_from_counts_too(run_dir, other, tmp_path):
+    mine = helpers.write_dataset(tmp_path / "mine", THERE, seed=7)
+    dataset = {"path": mine.path, "fingerprint": mine.fingerprint, "image_size": 32}
+    settings = {"counts": COUNTS, "planned": COUNTS["train"], "dataset": dataset}
+    _sources(mine.path, ("train", "validation", "test"), 128)
+    _sources(read_run(run_dir).dataset["path"], ("train", "validation", "test"), 0)
+    _sources(other, ("test", "validation", "train"), 0)
+    alone = read_run(write_run(tmp_path / "alone", **settings))
+    later = read_run(write_run(tmp_path / "later", init_from=run_dir, **settings))
+    opened = [open_other([run], other, "test", {"Healthy": "Normal"}) for run in (alone, later)]
+    assert [len(one.copies) for one in opened] == [0, 9]
+
+
 def test_images_that_the_run_was_trained_on_are_refused(run_dir):
     run = read_run(run_dir)
     _sources(run.dataset["path"], ("train", "validation", "test"), 0)
