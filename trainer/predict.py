@@ -32,12 +32,18 @@ This is a research tool and not a medical device.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
+
+if TYPE_CHECKING:
+    from trainer.deployment.predictor import Classifier
 
 FLAGS = flags.FLAGS
 
@@ -64,6 +70,12 @@ flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=1.0,
 )
+flags.DEFINE_string(
+    "dicom_sr",
+    "",
+    "Folder for a DICOM structured report on each DICOM image, with the calibrated probabilities "
+    "(for research; needs pip install 'cxr-balance[dicom-sr]'). Empty: none.",
+)
 flags.DEFINE_integer("threads", os.cpu_count() or 1, "Threads that read files.", lower_bound=1)
 
 _SHOWN_REASONS = 5
@@ -80,6 +92,8 @@ def main(argv: list[str]) -> None:
         )
     if os.path.exists(FLAGS.output):
         raise UserError(f"--output={FLAGS.output} exists: name another file, or delete it")
+    if FLAGS.dicom_sr:
+        _check_reports(FLAGS.dicom_sr)
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
@@ -93,12 +107,32 @@ def main(argv: list[str]) -> None:
         sensitivity=FLAGS.sensitivity,
         coverage=FLAGS.coverage,
     )
-    counts, rejected = predict_files(classifiers, FLAGS.input, FLAGS.output, threads=FLAGS.threads)
+    counts, rejected = predict_files(
+        classifiers,
+        FLAGS.input,
+        FLAGS.output,
+        threads=FLAGS.threads,
+        finish=_reporting(classifiers) if FLAGS.dicom_sr else None,
+    )
     shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print(f"{sum(counts.values()):,} images: {shown}")
     print(f"{FLAGS.output} has a row for each")
     if rejected:
         _report_rejected(rejected)
+
+
+def _check_reports(folder: str) -> None:
+    if importlib.util.find_spec("highdicom") is None:
+        raise UserError("--dicom_sr needs a package: pip install 'cxr-balance[dicom-sr]'")
+    reason = files.why_unwritable(folder)
+    if reason:
+        raise UserError(f"--dicom_sr={folder}: {reason}: name another folder")
+
+
+def _reporting(classifiers: Sequence[Classifier]) -> Callable[[str, str], None]:
+    from trainer.deployment.structured_report import write_reports
+
+    return lambda rows, folder: print(write_reports(rows, folder, FLAGS.dicom_sr, classifiers))
 
 
 def _report_rejected(rejected: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -78,6 +78,7 @@ def predict_files(
     output: str,
     *,
     threads: int,
+    finish: Callable[[str, str], None] | None = None,
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Predicts the files of `source` into the CSV file `output`.
 
@@ -87,6 +88,8 @@ def predict_files(
     Args:
       classifiers: one, or several whose probabilities are averaged.
       threads: that read files.
+      finish: gets the path of the file of rows, and the folder that ids are relative to, as soon as
+        all rows are there. If it is stopped, the same command starts with it again.
 
     Returns:
       Class name -> number of files whose largest probability it has; id -> reason of each file
@@ -122,6 +125,8 @@ def predict_files(
             os.remove(f"{part}.json")
             identity, reason = next(iter(rejected.items()))
             raise UserError(f"none of the {len(ids)} files can be used; {identity}: {reason}")
+        if finish:
+            finish(part, folder)
         os.replace(part, output)
         os.remove(f"{part}.json")
     return counts, rejected

@@ -228,6 +228,23 @@ def test_a_stopped_command_goes_on_and_gives_the_same_file(
         assert one.read() == other.read()
 
 
+def test_rows_are_handed_on_before_the_file_has_its_name(trained, classifier, tmp_path):
+    output = tmp_path / "out.csv"
+    seen = []
+
+    def finish(rows, folder):
+        seen.append((len(_rows(rows)), folder, output.exists()))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    arguments = ([classifier], trained.folder, str(output))
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(*arguments, threads=1, finish=finish)
+    predict_files(*arguments, threads=1, finish=finish)
+    assert seen == [(18, trained.folder, False)] * 2
+    assert output.exists()
+
+
 def test_rows_of_another_command_are_not_taken_over(trained, classifier, tmp_path):
     output = str(tmp_path / "out.csv")
     part = tmp_path / "out.csv.part"
