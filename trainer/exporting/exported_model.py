@@ -59,6 +59,8 @@ def export(
             run_directory.write_json(os.path.join(folder, contract.FILE), content)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or first_line(error, 160)
+        if "no space left" in str(error).lower():  # at the end of TensorFlow's long message
+            reason = "no space left on its disk"
         raise UserError(
             f"--output_dir={output_dir} cannot be written ({reason}): nothing was left there; make "
             "room or name another directory"

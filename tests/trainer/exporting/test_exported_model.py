@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.special import softmax
+from tensorflow import errors
 
 from cxr_tfrecords import images, synthetic
 from cxr_tfrecords.errors import UserError
@@ -270,12 +271,20 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(run_dir, tmp_path, monk
     assert os.listdir(tmp_path) == ["taken"]
 
 
-def test_a_full_disk_leaves_no_directory(run_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        # As TensorFlow says it where it writes the variables of a SavedModel.
+        errors.ResourceExhaustedError(None, None, "{{function_node a}} b; No space left on device"),
+    ],
+)
+def test_a_full_disk_leaves_no_directory(error, run_dir, tmp_path, monkeypatch):
     def broken(*_, **__):
-        raise OSError(28, "No space left on device")
+        raise error
 
-    monkeypatch.setattr(keras.Model, "save", broken)
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+    monkeypatch.setattr(formats, "write", broken)
+    with pytest.raises(UserError, match=r"cannot be written \(no space left on its disk\)"):
         list(exported_model.export(run_dir, str(tmp_path / "model")))
     assert os.listdir(tmp_path) == []
 
