@@ -11,8 +11,10 @@ import collections
 import csv
 import datetime
 import io
+import logging
 import os
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,6 +67,10 @@ def write_reports(
     """
     models = [same_run.hash_file(os.path.join(one.path, run_files.MODEL)) for one in classifiers]
     os.makedirs(folder, exist_ok=True)
+    # Both say a line or more for each file, or for each unusual value of a header.
+    logging.getLogger("highdicom").setLevel(logging.WARNING)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
     counts: collections.Counter[str] = collections.Counter()
     with open(rows_path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
