@@ -21,10 +21,16 @@ One row for each image:
   in_set_CLASS          1 if the class cannot be excluded: of the images of each class, --coverage
                         have it in their set, if they are like those of validation
                         (class-conditional conformal prediction, Vovk 2012)
+  out_of_distribution   1 if the image is unlike the training images, so that no other column can be
+                        trusted; of images like those of validation, --false_alarms are flagged too
+  out_of_distribution_score  the higher, the less alike; flagged above a threshold of the model
 
-With several models, --model=RUN1,RUN2, probabilities are their means, above_threshold and in_set
-are what most models say, and a column disagreement gives the largest standard deviation between
-the models of a class's calibrated probability.
+What is found and what is missed: docs/out_of_distribution.md. It is fitted on the data set of the
+run at first use, which takes a minute or more, and written to RUN/out_of_distribution.npz.
+
+With several models, --model=RUN1,RUN2, probabilities are their means, above_threshold, in_set and
+out_of_distribution are what most models say, and a column disagreement gives the largest standard
+deviation between the models of a class's calibrated probability.
 
 This is a research tool and not a medical device.
 """
@@ -41,6 +47,7 @@ from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
+from trainer.evaluation import out_of_distribution
 
 if TYPE_CHECKING:
     from trainer.deployment.predictor import Classifier
@@ -67,6 +74,21 @@ flags.DEFINE_float(
     "coverage",
     0.9,
     "Share of the images of each class whose set holds it, see in_set.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+flags.DEFINE_enum(
+    "ood_method",
+    out_of_distribution.DEFAULT,
+    [*out_of_distribution.DETECTORS, "none"],
+    "How out_of_distribution is decided: mahalanobis, distance to the class means (Lee et al. "
+    "2018); knn, distance to the 10th nearest training image (Sun et al. 2022); vim, "
+    "virtual-logit matching (Wang et al. 2022); none, not at all.",
+)
+flags.DEFINE_float(
+    "false_alarms",
+    out_of_distribution.FALSE_ALARMS,
+    "Share of images like those of validation that may be flagged, see out_of_distribution.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
@@ -98,7 +120,7 @@ def main(argv: list[str]) -> None:
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.
-    from trainer.deployment.predicted_files import predict_files
+    from trainer.deployment.predicted_files import count_flagged, predict_files
     from trainer.deployment.several_models import load_models
 
     classifiers = load_models(
@@ -106,6 +128,8 @@ def main(argv: list[str]) -> None:
         deploy_prior=FLAGS.deploy_prior,
         sensitivity=FLAGS.sensitivity,
         coverage=FLAGS.coverage,
+        ood_method=FLAGS.ood_method,
+        false_alarms=FLAGS.false_alarms,
     )
     counts, rejected = predict_files(
         classifiers,
@@ -117,6 +141,9 @@ def main(argv: list[str]) -> None:
     shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print(f"{sum(counts.values()):,} images: {shown}")
     print(f"{FLAGS.output} has a row for each")
+    flagged = count_flagged(FLAGS.output)
+    if flagged:
+        print(f"{flagged:,} images look unlike the training images: see column out_of_distribution")
     if rejected:
         _report_rejected(rejected)
 

@@ -20,6 +20,7 @@ from trainer.runs import run_files, same_run
 # Files of systems that are in many folders and are no images.
 _PASSED_OVER = ("thumbs.db", "desktop.ini", "__macosx")
 _VARIANTS = ("raw", "prior_corrected", "calibrated")
+_FLAG = "out_of_distribution"
 _PATH_COLUMNS = ("path", "filename", "file")
 
 
@@ -142,6 +143,10 @@ def _settings(classifiers: Sequence[Classifier], source: str) -> dict[str, Any]:
         "target": [one.deployment.target.tolist() for one in classifiers],
         "thresholds": [one.thresholds.tolist() for one in classifiers],
         "set_thresholds": [one.set_thresholds.tolist() for one in classifiers],
+        "detectors": [
+            [one.detector.method, one.detector.threshold] if one.detector else []
+            for one in classifiers
+        ],
     }
 
 
@@ -153,7 +158,13 @@ def _header(classifiers: Sequence[Classifier]) -> list[str]:
     columns += [f"{variant}_{name}" for variant in _VARIANTS for name in names]
     columns += [f"above_threshold_{name}" for name in names]
     columns += [f"in_set_{name}" for name in names]
-    return columns if len(classifiers) == 1 else [*columns, "disagreement"]
+    if len(classifiers) > 1:
+        columns.append("disagreement")
+    if all(one.detector for one in classifiers):
+        columns.append(_FLAG)
+        if len(classifiers) == 1:
+            columns.append(f"{_FLAG}_score")
+    return columns
 
 
 def _resume(part: str, header: list[str], settings: dict[str, Any]) -> set[str]:
@@ -218,6 +229,11 @@ def _write_rows(file: IO[str], names: Sequence[str], answers: Sequence[Answers])
         columns.insert(0, answers[0].logits)
     else:
         columns.append(combined.disagreement[:, np.newaxis].astype(np.float32))
+    if combined.out_of_distribution is not None:
+        columns.append(combined.out_of_distribution[:, np.newaxis].astype(int))
+        if len(answers) == 1:
+            score = answers[0].out_of_distribution_score
+            columns.append(np.asarray(score, np.float32)[:, np.newaxis])
     writer = csv.writer(file, lineterminator="\n")
     for row, name in enumerate(names):
         values = [str(value) for column in columns for value in column[row]]
@@ -231,3 +247,13 @@ def _count_classes(path: str, class_names: Sequence[str]) -> dict[str, int]:
         for row in csv.DictReader(file):
             counts[row["class"]] += 1
     return counts
+
+
+def count_flagged(path: str) -> int | None:
+    """How many rows of a file of `predict_files` are flagged as unlike the training images; None if
+    it does not say so."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if _FLAG not in (reader.fieldnames or ()):
+            return None
+        return sum(row[_FLAG] == "1" for row in reader)

@@ -15,9 +15,11 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from trainer.deployment.colour import check_gray
 from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
-from trainer.evaluation import calibration, conformal
+from trainer.deployment.fitted_detector import open_detector
+from trainer.evaluation import calibration, conformal, out_of_distribution
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
+from trainer.models.classifier import features_and_logits_model
 from trainer.runs import run_directory
 from trainer.runs.finished_run import FinishedRun, read_run
 
@@ -38,6 +40,9 @@ class Answers:
         threshold that was chosen for it on validation. False for a class without a threshold.
       in_set: bool [n, classes], the classes that cannot be excluded: for images of each class, the
         set holds it with the wanted coverage, see `evaluation.conformal`.
+      out_of_distribution: bool [n], whether an image is flagged as unlike the training images;
+        None where that was not checked.
+      out_of_distribution_score: float64 [n], the higher the less alike; None likewise.
     """
 
     class_names: tuple[str, ...]
@@ -45,6 +50,8 @@ class Answers:
     probabilities: dict[str, np.ndarray]
     above_threshold: np.ndarray
     in_set: np.ndarray
+    out_of_distribution: np.ndarray | None = None
+    out_of_distribution_score: np.ndarray | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -62,7 +69,13 @@ class Classifier:
     """
 
     def __init__(
-        self, run: FinishedRun, deployment: Deployment, sensitivity: float, coverage: float
+        self,
+        run: FinishedRun,
+        deployment: Deployment,
+        sensitivity: float,
+        coverage: float,
+        ood_method: str = "none",
+        false_alarms: float = out_of_distribution.FALSE_ALARMS,
     ) -> None:
         validation = run.predictions("validation")
         self.path = run.path
@@ -75,8 +88,11 @@ class Classifier:
         self.reading = reading_of(run)
         # Always whole batches of this size: on one CPU, logits are those of the run to the bit.
         self.batch_size = run.config.batch_size
-        model = run_directory.load_model(run.path)
-        self._logits = tf.function(lambda x: tf.cast(model(x, training=False), tf.float32))
+        model = features_and_logits_model(run_directory.load_model(run.path))
+        self._outputs = tf.function(
+            lambda x: [tf.cast(output, tf.float32) for output in model(x, training=False)]
+        )
+        self.detector = open_detector(run, self._compute, ood_method, false_alarms)
 
     @classmethod
     def load(
@@ -86,14 +102,21 @@ class Classifier:
         deploy_prior: Sequence[float] | None = None,
         sensitivity: float = SENSITIVITY,
         coverage: float = COVERAGE,
+        ood_method: str = out_of_distribution.DEFAULT,
+        false_alarms: float = out_of_distribution.FALSE_ALARMS,
     ) -> Classifier:
         """Loads the model of a finished run.
+
+        The first time, the detector of images unlike the training images is fitted on the run's
+        data set, with a progress bar, and written into the run directory.
 
         Args:
           deploy_prior: class shares where the model is used, in label order and any scale; None:
             those of the training split before any balancing.
           sensitivity: of the thresholds, which are chosen on the run's validation predictions.
           coverage: probability with which a set holds the true class, also from validation.
+          ood_method: the detector, `mahalanobis`, `knn` or `vim`; `none`: images are not checked.
+          false_alarms: share of images like those of validation that it may flag.
 
         Raises:
           UserError: `run_dir` is not a finished run whose model was kept, the model needs lung
@@ -105,7 +128,8 @@ class Classifier:
                 f"{run.path} was trained with --mask={run.config.mask}, and a single file has no "
                 "lung mask: use a run without --mask"
             )
-        return cls(run, plan_deployment(run, deploy_prior), sensitivity, coverage)
+        deployment = plan_deployment(run, deploy_prior)
+        return cls(run, deployment, sensitivity, coverage, ood_method, false_alarms)
 
     def read(self, source: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
         """Reads one image as the build of the training data did.
@@ -155,24 +179,36 @@ class Classifier:
         """
         size = batch_size or self.batch_size
         parts = [
-            self._batch_logits(pixels[start : start + size], size)
+            self._batch_outputs(pixels[start : start + size], size)
             for start in range(0, len(pixels), size)
         ]
-        logits = np.concatenate(parts)
+        features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
         given = Predictions([""] * len(logits), np.zeros(len(logits), np.int32), logits)
         variants = self.deployment.variants(given.log_probabilities)
+        scores = flags = None
+        if self.detector:
+            scores = self.detector.score(features, logits)
+            flags = scores > self.detector.threshold
         return Answers(
             class_names=self.class_names,
             logits=logits,
             probabilities={name: np.exp(values) for name, values in variants.items()},
             above_threshold=log_odds(given.log_probabilities) >= self.thresholds,
             in_set=conformal.prediction_sets(given.probabilities, self.set_thresholds),
+            out_of_distribution=flags,
+            out_of_distribution_score=scores,
         )
 
-    def _batch_logits(self, pixels: np.ndarray, size: int) -> np.ndarray:
+    def _batch_outputs(self, pixels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features float32 [n, F] and logits float32 [n, classes] of at most `size` images."""
         missing = size - len(pixels)
         padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        return self._logits(tf.constant(padded)).numpy()[: len(pixels)]
+        features, logits = self._compute(padded)
+        return features[: len(pixels)], logits[: len(pixels)]
+
+    def _compute(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features, logits = self._outputs(tf.constant(pixels))
+        return features.numpy(), logits.numpy()
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 from cxr_tfrecords.errors import UserError
 from trainer.deployment.corrected_probabilities import VARIANTS, parse_deploy_prior
 from trainer.deployment.predictor import Answers, Classifier
+from trainer.evaluation.out_of_distribution import FALSE_ALARMS
 from trainer.runs.finished_run import read_run
 
 
@@ -24,6 +25,8 @@ class Combined:
       above_threshold, in_set: bool [n, classes], what more than half of the models say.
       disagreement: float64 [n], the largest standard deviation between the models of a class's
         calibrated probability; 0 of one model.
+      out_of_distribution: bool [n], what more than half of the models say; None if one of them does
+        not check images.
     """
 
     classes: np.ndarray
@@ -31,6 +34,7 @@ class Combined:
     above_threshold: np.ndarray
     in_set: np.ndarray
     disagreement: np.ndarray
+    out_of_distribution: np.ndarray | None
 
 
 def combine(answers: Sequence[Answers]) -> Combined:
@@ -38,23 +42,31 @@ def combine(answers: Sequence[Answers]) -> Combined:
     means = {v: np.mean([one.probabilities[v] for one in answers], axis=0) for v in VARIANTS}
     calibrated = [one.probabilities["calibrated"] for one in answers]
     scores = answers[0].logits if len(answers) == 1 else means["raw"]
+    flags = [one.out_of_distribution for one in answers if one.out_of_distribution is not None]
     return Combined(
         classes=scores.argmax(axis=1),
         probabilities=means,
         above_threshold=np.mean([one.above_threshold for one in answers], axis=0) > 0.5,
         in_set=np.mean([one.in_set for one in answers], axis=0) > 0.5,
         disagreement=np.std(calibrated, axis=0).max(axis=1),
+        out_of_distribution=np.mean(flags, axis=0) > 0.5 if len(flags) == len(answers) else None,
     )
 
 
 def load_models(
-    paths: Sequence[str], *, deploy_prior: Sequence[str], sensitivity: float, coverage: float
+    paths: Sequence[str],
+    *,
+    deploy_prior: Sequence[str],
+    sensitivity: float,
+    coverage: float,
+    ood_method: str = "none",
+    false_alarms: float = FALSE_ALARMS,
 ) -> list[Classifier]:
     """Loads models that read images in one way; prints a line for each.
 
     Args:
       deploy_prior: `CLASS=share` items; none: the natural shares.
-      sensitivity, coverage: see `Classifier.load`.
+      sensitivity, coverage, ood_method, false_alarms: see `Classifier.load`.
 
     Raises:
       UserError: a model cannot be used, or has other classes or another reading than the first.
@@ -62,7 +74,14 @@ def load_models(
     classifiers: list[Classifier] = []
     for path in paths:
         prior = parse_deploy_prior(deploy_prior, read_run(path).class_names)
-        one = Classifier.load(path, deploy_prior=prior, sensitivity=sensitivity, coverage=coverage)
+        one = Classifier.load(
+            path,
+            deploy_prior=prior,
+            sensitivity=sensitivity,
+            coverage=coverage,
+            ood_method=ood_method,
+            false_alarms=false_alarms,
+        )
         first = classifiers[0] if classifiers else one
         if (one.class_names, one.reading) != (first.class_names, first.reading):
             raise UserError(

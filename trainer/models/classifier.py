@@ -92,6 +92,11 @@ def features_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, model.get_layer(_POOL).output)
 
 
+def features_and_logits_model(model: keras.Model) -> keras.Model:
+    """A classifier that gives its pooled features beside its logits; it shares the layers."""
+    return keras.Model(model.inputs, [model.get_layer(_POOL).output, *model.outputs])
+
+
 def head_model(model: keras.Model) -> keras.Model:
     """The part of a classifier from the pooled features on; it shares the layers."""
     return keras.Model(model.get_layer(_POOL).output, model.output)

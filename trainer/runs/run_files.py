@@ -13,6 +13,7 @@ RUN/
   model.keras            the trained model, which loads without this package
   metrics.json           computed from the predictions
   diverged.json          only of a try of `trainer.compare --tune` whose loss became NaN or infinite
+  out_of_distribution.npz  from trainer.predict, see trainer.deployment.fitted_detector
   *.png, report.md       pictures and a page that shows them
   .lock                  while a process writes the directory, see cxr_tfrecords.concurrency.locks
 """
@@ -31,6 +32,7 @@ CHECKPOINTS = "checkpoints"
 RESUME = "resume"  # below it: the checkpoints to resume from
 MODEL = "model.keras"
 METRICS = "metrics.json"
+OUT_OF_DISTRIBUTION = "out_of_distribution.npz"
 REPORT = "report.md"
 DIVERGED = "diverged.json"
 # The splits that a run predicts.
