@@ -21,11 +21,16 @@ flags.DEFINE_integer("seed", 0, "Seed of the simulation.")
 
 def main(argv: list[str]) -> None:
     del argv
-    from trainer.evaluation import simulated_studies, simulated_tests  # needs scipy
+    # Imported here: they need scipy.
+    from trainer.evaluation import simulated_benefit, simulated_studies, simulated_tests
 
     scenarios = simulated_studies.scenarios()
     print(simulated_studies.table(FLAGS.repetitions, FLAGS.seed, scenarios) + "\n", flush=True)
-    for check in (simulated_tests.check_intervals, simulated_tests.check_levels):
+    for check in (
+        simulated_tests.check_intervals,
+        simulated_tests.check_levels,
+        simulated_benefit.check_net_benefit,
+    ):
         print(simulated_tests.table(check(FLAGS.repetitions, FLAGS.seed)) + "\n", flush=True)
 
 

@@ -13,10 +13,7 @@ from trainer.comparison import operating_points
 from trainer.comparison.methods import Scored
 from trainer.comparison.text import class_mark
 from trainer.evaluation.inference import LEVEL, Inference, plain
-from trainer.evaluation.net_benefit import THRESHOLDS, net_benefit
-
-# Thresholds of the table.
-SHOWN = (0.05, 0.1, 0.2, 0.5)
+from trainer.evaluation.net_benefit import SHOWN, THRESHOLDS, net_benefit
 
 
 def choose_class(benefit_class: str, dataset: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 THRESHOLDS = np.arange(1, 100) / 100
+# Thresholds of the tables, where net benefit has an interval.
+SHOWN = (0.05, 0.1, 0.2, 0.5)
 
 
 def net_benefit(

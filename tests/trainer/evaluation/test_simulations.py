@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from trainer.evaluation import simulated_studies, simulated_tests
+from trainer.evaluation import simulated_benefit, simulated_studies, simulated_tests
+from trainer.evaluation.net_benefit import SHOWN, net_benefit
 from trainer.evaluation.simulated_studies import Scenario
 
 CHECKS = (simulated_tests.check_intervals, simulated_tests.check_levels)
@@ -13,6 +15,10 @@ def test_the_simulation_itself_runs(monkeypatch):
     page = simulated_tests.table(checks)
     assert "95% interval: difference of mcc" in page
     assert all(check.hits <= check.repetitions == 2 for check in checks)
+    world = simulated_benefit.World(4000, 0.05)
+    _, positive, [model, *_] = world.draw(np.random.default_rng(0))
+    curve = net_benefit(positive, model, np.array(SHOWN))
+    assert curve == pytest.approx(world.truth(), abs=0.01)
     small = Scenario("small", 60, 2, (3, 3), gain=40)
     assert simulated_studies.measure(small, 3).power == 1.0
     rows = simulated_studies.table(2, 0, [small])
@@ -54,3 +60,11 @@ def test_studies_hold_what_the_comparison_promises(monkeypatch):
         assert outcome.family_error < most + error, scenario
         if scenario.gain and max(scenario.seed_points) == 1:
             assert outcome.power > 0.8, scenario
+
+
+@pytest.mark.slow
+def test_intervals_of_net_benefit_hold_for_a_rare_class():
+    """docs/statistics.md has the figures of 300 repetitions."""
+    checks = simulated_benefit.check_net_benefit(200)
+    print("\n" + simulated_tests.table(checks))
+    assert [check.name for check in checks if check.share < 0.92] == []
