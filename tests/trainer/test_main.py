@@ -5,8 +5,10 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -102,6 +104,29 @@ def test_saved_model_gives_the_stored_predictions(finished, data):
     assert stored.ids == source.ids()
     assert stored.groups == source.groups()
     np.testing.assert_allclose(model(images), stored.logits, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_of_two_processes_with_one_run_directory_one_trains(finished, data, tmp_path):
+    run_dir = tmp_path / "run"
+    first = processes.Process(*_arguments(data, run_dir))
+    while not (run_dir / ".lock").exists():
+        assert first.poll() is None
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        second = _command(data, run_dir, "--learning_rate=0.1")
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    assert second.returncode == 75, second.stderr
+    assert second.stderr == (
+        f"process {first.pid} on {socket.gethostname()} is writing to --run_dir={run_dir}, "
+        "wait for its end or name another: run the same command again to go on\n"
+    )
+    _, err = first.communicate(timeout=300)
+    assert first.returncode == 0, err
+    assert _results(run_dir) == _results(finished[0])
+    assert not (run_dir / ".lock").exists()
 
 
 def test_finished_run_is_reported_and_not_trained_again(finished, data):
