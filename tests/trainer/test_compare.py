@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
 from tests.trainer import processes
@@ -41,6 +42,7 @@ def write_study(folder, shifts, seeds=(0, 1, 2)):
         flags = dict(method_grid.parse_method(method).flags)
         for seed in seeds:
             path = write_run(folder / f"{method}-{seed}", seed=seed, **{"sampler": "none", **flags})
+            config = files.read_json(os.path.join(path, "config.json"))
             for split in ("validation", "test"):
                 name = os.path.join(path, f"predictions_{split}.csv")
                 own = read_predictions(name)
@@ -53,6 +55,8 @@ def write_study(folder, shifts, seeds=(0, 1, 2)):
                     Predictions(own.ids, own.labels, logits.astype(np.float32)),
                     CLASSES,
                 )
+                config["dataset"]["counts"][split] = np.bincount(own.labels).tolist()
+            files.write_json(os.path.join(path, "config.json"), config)
             named.append((method, path))
     return named
 
@@ -225,8 +229,8 @@ def test_what_cannot_be_paired_is_refused(tmp_path):
         compare_methods.compare(entries, reference="all")
     path = os.path.join(named[1][1], "predictions_test.csv")
     own = read_predictions(path)
-    fewer = Predictions(own.ids[1:], own.labels[1:], own.logits[1:])
-    write_predictions(path, fewer, CLASSES)
+    other = Predictions(["other.png", *own.ids[1:]], own.labels, own.logits)
+    write_predictions(path, other, CLASSES)
     with pytest.raises(UserError, match="was tested on other images"):
         compare_methods.compare(read_entries(named), reference="none")
 

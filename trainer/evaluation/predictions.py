@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -134,20 +135,24 @@ def write_predictions(path: str, predictions: Predictions, class_names: Sequence
             writer.writerow([identity, label, class_names[label], *map(str, values), group])
 
 
-def read_predictions(path: str) -> Predictions:
+def read_predictions(path: str, counts: Sequence[int] | None = None) -> Predictions:
     """Reads what `write_predictions` wrote, bit for bit; `groups` is never empty.
 
+    Args:
+      counts: images of each class in the split, which the file must hold; None: not known.
+
     Raises:
-      UserError: no such file, or not one of predictions.
+      UserError: no such file, or not one of predictions, or it was changed or cut short.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns = [name for name in reader.fieldnames or () if name.startswith("logit_")]
-            rows = list(reader)
+            text = file.read()
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = [name for name in reader.fieldnames or () if name.startswith("logit_")]
+        rows = list(reader)
         if not columns or not rows:
             raise ValueError("no logits")
-        return Predictions(
+        read = Predictions(
             [row["id"] for row in rows],
             np.array([int(row["label"]) for row in rows], np.int32),
             np.array([[np.float32(row[name]) for name in columns] for row in rows], np.float32),
@@ -159,3 +164,30 @@ def read_predictions(path: str) -> Predictions:
         raise UserError(
             f"{path} is not a file of predictions ({error}): name a run directory of trainer.main"
         ) from error
+    problem = _problem(read, counts)
+    if problem or not text.endswith("\n"):
+        raise UserError(
+            f"{path} was changed or cut short ({problem or 'its last line has no end'}): restore "
+            "it, or delete its run directory and train the run again"
+        )
+    return read
+
+
+def _problem(read: Predictions, counts: Sequence[int] | None) -> str:
+    """What predictions of a whole file cannot be; empty if nothing is wrong."""
+    rows, classes = read.logits.shape
+    finite = np.isfinite(read.logits).all(axis=1)
+    if not finite.all():
+        return f"a logit in row {int(finite.argmin()) + 1} is not a finite number"
+    if counts is not None and (rows, classes) != (sum(counts), len(counts)):
+        return (
+            f"it has {rows:,} images of {classes} classes, the split {sum(counts):,} of "
+            f"{len(counts)}"
+        )
+    if counts is not None and not np.array_equal(read.labels, labels_in_order(counts)):
+        return "its labels are not those of the split"
+    if read.labels.min() < 0 or read.labels.max() >= classes:
+        return f"a label is not one of 0 to {classes - 1}"
+    if None in read.groups:
+        return "a row has no group"
+    return "an image comes twice" if len(set(read.ids)) < rows else ""

@@ -55,14 +55,14 @@ class FinishedRun:
         """The predictions on `validation` or `test`; their file is read once.
 
         Raises:
-          UserError: the file is missing or holds no predictions.
+          UserError: the file is missing, or does not hold the predictions on this split.
         """
         # Imported here: it needs scipy, which --help of the commands must not.
         from trainer.evaluation.predictions import read_predictions
 
         if split not in self._predictions:
             path = run_files.predictions_path(self.path, split)
-            self._predictions[split] = read_predictions(path)
+            self._predictions[split] = read_predictions(path, self.dataset["counts"][split])
         return self._predictions[split]
 
     @property

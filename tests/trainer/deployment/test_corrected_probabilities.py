@@ -8,6 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
+from tests.trainer import fake_study
 from tests.trainer.fake_run import CLASSES, COUNTS, write_run
 from trainer.deployment import corrected_probabilities
 from trainer.evaluation import calibration
@@ -130,3 +131,11 @@ def test_plan_is_of_the_run_and_not_of_the_balanced_stream(tmp_path):
     natural = np.array(COUNTS["train"])
     assert dataclasses.astuple(plan)[1] == pytest.approx(natural / natural.sum())
     assert np.abs(plan.trained_at - plan.natural).max() > 0.1
+
+
+def test_predictions_that_were_cut_short_are_refused_by_the_counts_of_their_run(tmp_path):
+    path = write_run(tmp_path, counts=fake_study.COUNTS)
+    name = tmp_path / "predictions_validation.csv"
+    name.write_text("".join(name.read_text().splitlines(keepends=True)[:50]))
+    with pytest.raises(UserError, match=rf"^{name} was changed .* 49 images .* split 100 of 4\)"):
+        corrected_probabilities.plan_deployment(read_run(path), None)

@@ -106,6 +106,31 @@ def test_files_that_hold_no_predictions_are_refused(tmp_path):
             read_predictions(str(name))
 
 
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda lines: lines[:4], "it has 3 images of 3 classes, the split 4 of 3"),
+        (lambda lines: [*lines, lines[-1]], "it has 5 images of 3 classes, the split 4 of 3"),
+        (lambda lines: [*lines[:-1], lines[1]], "its labels are not those of the split"),
+        (lambda lines: [*lines[:-1], lines[-2]], "an image comes twice"),
+        (lambda lines: [*lines[:-1], "x,3" + lines[-1][3:]], "its labels are not those"),
+        (lambda lines: [*lines[:-1], lines[-1][:12]], "a logit in row 4 is not a finite number"),
+        (lambda lines: [*lines[:-1], lines[-1].rpartition(",")[0]], "a row has no group"),
+        (lambda lines: [*lines[:-1], lines[-1].rstrip("\n")], "its last line has no end"),
+    ],
+)
+def test_a_file_that_was_cut_or_changed_is_refused(tmp_path, damage, problem):
+    path = tmp_path / "predictions_test.csv"
+    labels = np.array([0, 0, 1, 1], np.int32)
+    logits = np.arange(12, dtype=np.float32).reshape(4, 3)
+    write_predictions(str(path), Predictions(["a", "b", "c", "d"], labels, logits), "XYZ")
+    assert read_predictions(str(path), (2, 2, 0)).ids == ["a", "b", "c", "d"]
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(damage(lines)))
+    with pytest.raises(UserError, match=rf"^{path} was changed or cut short \({problem}"):
+        read_predictions(str(path), (2, 2, 0))
+
+
 def _batch(labels: list[int], index: list[int]):
     """A batch whose logits tell the index."""
     logits = np.array([[i, 0.0] for i in index], np.float32)
