@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.optimize
+from scipy.special import log_softmax
+
+_MOST = 10.0  # of a bias in size: a class without images would have an infinite one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,37 @@ def estimate_shares(
         if np.abs(shares - before).max() < tolerance:
             return EstimatedShares(shares, number, True)
     return EstimatedShares(shares, iterations, False)
+
+
+def fit_bias_corrected(
+    labels: np.ndarray, log_probabilities: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Scale and biases that give the least cross-entropy of softmax(scale * log p + bias).
+
+    Bias-corrected temperature scaling (Alexandari et al. 2020, section 3): a temperature alone
+    leaves a class that is predicted too often as it is, and EM then takes this for other shares.
+
+    Args:
+      labels: integer [n], of validation. log_probabilities: float64 [n, classes].
+
+    Returns:
+      The scale, above 0, and float64 [classes].
+    """
+    count, classes = log_probabilities.shape
+    truth = np.eye(classes)[labels]
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, bias = np.exp(values[0]), values[1:]
+        scores = log_softmax(scale * log_probabilities + bias, axis=1)
+        slopes = (np.exp(scores) - truth) / count
+        of_scale = (slopes * log_probabilities).sum() * scale
+        return -(scores * truth).sum() / count, np.r_[of_scale, slopes.sum(axis=0)]
+
+    bounds = [(-np.log(_MOST), np.log(_MOST)), *[(-_MOST, _MOST)] * classes]
+    found = scipy.optimize.minimize(
+        loss, np.zeros(classes + 1), jac=True, method="L-BFGS-B", bounds=bounds
+    ).x
+    return float(np.exp(found[0])), found[1:]
 
 
 def shares_apart(first: np.ndarray, second: np.ndarray) -> float:

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 
 from trainer.comparison.subgroups.membership import SubgroupTable
 from trainer.deployment.corrected_probabilities import VARIANTS, Deployment
-from trainer.evaluation import bootstrap, shares
+from trainer.evaluation import bootstrap, calibration, shares
 from trainer.evaluation.crossed_seeds import CrossedSeeds
 from trainer.evaluation.inference import LEVEL, RARE_BELOW, Inference, name_metrics, plain
 from trainer.evaluation.metrics import weighted_metrics
 from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.prior_shift import estimate_shares, shares_apart
+from trainer.evaluation.prior_shift import estimate_shares, fit_bias_corrected, shares_apart
 from trainer.runs.finished_run import FinishedRun
 
 PLACES = ("internal", "external")
@@ -28,7 +29,9 @@ OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro")
 BY_CLASS = ("recall", "precision", "auroc")
 PROBABILITIES = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece")
 LINES = ("calibration_intercept", "calibration_slope")
-# Elsewhere only: calibrated probabilities at the class shares of EM, and at the true ones.
+# Calibrated by a temperature and a bias of each class, see `prior_shift.fit_bias_corrected`; and,
+# elsewhere only, these at the class shares of EM and at the true ones.
+BIAS = "bias_corrected"
 ESTIMATED, TRUE = "estimated_shares", "true_shares"
 
 
@@ -40,6 +43,7 @@ class Answers:
       predictions: of each of `PLACES`.
       plan: the correction of its probabilities.
       estimated: the class shares elsewhere by EM, float64 [classes]; converged: whether EM ended.
+      internal_apart: how far EM is from the true shares on the internal test split.
       variants: place -> variant -> log-probabilities, float64 [n, classes].
     """
 
@@ -48,6 +52,7 @@ class Answers:
     plan: Deployment
     estimated: np.ndarray
     converged: bool
+    internal_apart: float
     variants: Mapping[str, Mapping[str, np.ndarray]]
 
     @classmethod
@@ -59,16 +64,21 @@ class Answers:
         variants = {
             place: dict(plan.variants(p.log_probabilities)) for place, p in predictions.items()
         }
-        # EM takes miscalibration for other class shares, so it gets calibrated probabilities.
-        source = "prior_corrected" if plan.temperature_warning() else "calibrated"
-        em = estimate_shares(variants["external"][source], plan.target)
+        # EM takes miscalibration for other class shares, so it needs more than a temperature.
+        validation = run.predictions("validation")
+        scale, bias = fit_bias_corrected(validation.labels, validation.log_probabilities)
+        for place, p in predictions.items():
+            variants[place][BIAS] = log_softmax(scale * p.log_probabilities + bias, axis=1)
+        em = {place: estimate_shares(variants[place][BIAS], plan.natural) for place in PLACES}
         # A share of 0 would call images impossible: at least half an image of each class.
-        estimated = np.maximum(em.shares, 0.5 / len(external.labels))
+        estimated = np.maximum(em["external"].shares, 0.5 / len(external.labels))
         estimated /= estimated.sum()
         for name, target in ((ESTIMATED, estimated), (TRUE, _true_shares(external))):
-            moved = dataclasses.replace(plan, target=target)
-            variants["external"][name] = moved.variants(external.log_probabilities)[source]
-        return cls(run, predictions, plan, estimated, em.converged, variants)
+            variants["external"][name] = calibration.correct_priors(
+                variants["external"][BIAS], plan.natural, target
+            )
+        apart = shares_apart(em["internal"].shares, _true_shares(internal))
+        return cls(run, predictions, plan, estimated, em["external"].converged, apart, variants)
 
 
 def _true_shares(predictions: Predictions) -> np.ndarray:
@@ -115,7 +125,7 @@ class Places:
         Returns:
           runs, seeds, temperatures; dataset: that of the first run; counts: place -> images of each
           class; groups: place -> how many; metrics: name -> internal, external and difference
-          (external - internal); probabilities: variant -> metric -> internal (of `VARIANTS` only)
+          (external - internal); probabilities: variant -> metric -> internal (not of the last two)
           and external; lines: metric by class -> the same, of calibrated probabilities; confusion
           [true][predicted], mean over runs; rare_classes: of each place; shares: see `_shares`;
           subgroups, if there is a table.
@@ -146,7 +156,7 @@ class Places:
             "metrics": {m: _compare(m, "raw", values, inference) for m in metrics},
             "probabilities": {
                 variant: {m: _compare(m, variant, values, inference) for m in PROBABILITIES}
-                for variant in (*VARIANTS, ESTIMATED, TRUE)
+                for variant in (*VARIANTS, BIAS, ESTIMATED, TRUE)
             },
             "lines": {m: _compare(m, "calibrated", values, inference) for m in lines},
             "confusion": np.mean(confusion, axis=0).tolist(),
@@ -249,7 +259,8 @@ def _compare(
 
 def _shares(chosen: Sequence[Answers]) -> dict[str, Any]:
     """Class shares, in label order: of training, true and estimated elsewhere (mean over runs);
-    `apart`: how far the first and the last are from the true ones, see `shares_apart`."""
+    `apart`: how far the first and the last are from the true ones, see `shares_apart`, and EM on
+    the internal test split from those there."""
     true = _true_shares(chosen[0].predictions["external"])
     rows = {
         "training": np.mean([one.plan.natural for one in chosen], axis=0),
@@ -258,6 +269,9 @@ def _shares(chosen: Sequence[Answers]) -> dict[str, Any]:
     return {
         "true": true.tolist(),
         **{name: row.tolist() for name, row in rows.items()},
-        "apart": {name: shares_apart(row, true) for name, row in rows.items()},
+        "apart": {
+            **{name: shares_apart(row, true) for name, row in rows.items()},
+            "internal": float(np.mean([one.internal_apart for one in chosen])),
+        },
         "converged": all(one.converged for one in chosen),
     }

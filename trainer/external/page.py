@@ -35,9 +35,10 @@ _SEEDS = " Figures are means over seeds, with intervals for other seeds and othe
 _PROBABILITIES = (
     "Raw: at the class shares of training, after any balancing. Prior-corrected: at those of the "
     "training split (Saerens et al. 2002). Calibrated: also at a temperature that was fitted on "
-    "validation (Guo et al. 2017). The last two rows are at the class shares there, which are "
-    "estimated without labels or known from them. Lower is better for log loss, Brier score "
-    "(0 to 2) and ECE."
+    "validation (Guo et al. 2017). With a bias for each class: at a temperature and biases that "
+    "were fitted on validation (Alexandari et al. 2020); class shares are estimated from these. "
+    "The last two rows are at the class shares there, estimated without labels or known from them. "
+    "Lower is better for log loss, Brier score (0 to 2) and ECE."
 )
 _LINES = (
     "Of the calibrated probabilities, each class against all others. Intercept: 0 is right; below "

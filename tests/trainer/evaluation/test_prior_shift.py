@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from trainer.evaluation.prior_shift import estimate_shares, shares_apart
+from trainer.evaluation.prior_shift import estimate_shares, fit_bias_corrected, shares_apart
 
 TRAINED_AT = np.array([0.2, 0.5, 0.3])
 CENTERS = np.array([[0.0, 1.0], [1.0, 0.0], [-0.7, -0.7]])
@@ -33,6 +33,17 @@ def test_em_is_wrong_where_images_of_a_class_look_different():
     labels, posteriors = _draw(20_000, TRAINED_AT, move=1.0)
     found = estimate_shares(posteriors, TRAINED_AT)
     assert shares_apart(found.shares, np.bincount(labels) / len(labels)) > 0.2
+
+
+def test_a_bias_for_each_class_makes_em_right_again():
+    labels, posteriors = _draw(20_000, TRAINED_AT)
+    wrong = scipy.special.log_softmax((posteriors - np.array([0.9, 0.0, -0.9])) / 0.5, axis=1)
+    scale, bias = fit_bias_corrected(labels, wrong)
+    assert scale == pytest.approx(0.5, rel=0.05)
+    np.testing.assert_allclose(bias - bias.mean(), [0.9, 0, -0.9], atol=0.05)
+    corrected = scipy.special.log_softmax(scale * wrong + bias, axis=1)
+    assert shares_apart(estimate_shares(wrong, TRAINED_AT).shares, TRAINED_AT) > 0.2
+    assert shares_apart(estimate_shares(corrected, TRAINED_AT).shares, TRAINED_AT) < 0.02
 
 
 def test_em_says_if_it_did_not_come_to_an_end():

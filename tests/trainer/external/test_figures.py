@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import scipy.special
 from sklearn import metrics as sk
 
 from cxr_tfrecords import tables
@@ -14,7 +13,7 @@ from trainer.comparison.subgroups.membership import SubgroupTable
 from trainer.evaluation.predictions import Predictions
 from trainer.external import text
 from trainer.external.evaluate_runs import describe, differ_by_seed, make_answers
-from trainer.external.figures import ESTIMATED, TRUE
+from trainer.external.figures import BIAS, ESTIMATED, TRUE
 from trainer.external.other_data import OtherData
 from trainer.external.page import render, render_markdown
 from trainer.runs.finished_run import read_run
@@ -127,18 +126,17 @@ def test_shares_are_estimated_without_labels_and_used(answers, content):
     assert shares["true"] == pytest.approx([0.5, 1 / 6, 1 / 3, 0])
     assert shares["training"] == pytest.approx([0.2, 0.3, 0.4, 0.1])
     assert shares["apart"]["estimated"] < 0.1 < shares["apart"]["training"]
-    raw = answers[0].predictions["external"].log_probabilities
-    plan = answers[0].plan
-    at_natural = raw + np.log(plan.natural) - np.log(plan.trained_at)
+    assert shares["apart"]["internal"] < 0.1
+    natural = answers[0].plan.natural
+    there = np.exp(answers[0].variants["external"][BIAS])
     for name, target in ((ESTIMATED, answers[0].estimated), (TRUE, np.array(shares["true"]))):
-        with np.errstate(divide="ignore"):
-            moved = at_natural / plan.temperature + np.log(target) - np.log(plan.natural)
-        wanted = scipy.special.softmax(moved, axis=1)
+        moved = there * target / natural
+        wanted = moved / moved.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(np.exp(answers[0].variants["external"][name]), wanted, atol=1e-9)
     useful, note = text.shares_note(content["runs"][0])
     assert useful
     assert "near the true ones" in note
-    wrong = {"apart": {"estimated": 0.3, "training": 0.4}, "converged": False}
+    wrong = {"apart": {"estimated": 0.3, "training": 0.4, "internal": 0.1}, "converged": False}
     useful, note = text.shares_note({"shares": wrong})
     assert not useful
     assert "are wrong: the estimation did not come to an end, and 30.0% of all images" in note
