@@ -12,6 +12,7 @@ import pytest
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.shared import shared_path
+from tests.trainer import processes
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import SamplerAudit
 from trainer.epochs.preview import describe_sampler, make_configs, read_counts
@@ -144,3 +145,22 @@ def test_picture_shows_every_count():
     assert texts.count("2,010") == 1
     assert texts.count("2,000") == 4
     assert figure.axes[0].get_title() == "over\nn = 2,010 → 4,010"
+
+
+@pytest.mark.slow
+def test_augmented_images_are_drawn(tmp_path):
+    data = helpers.write_dataset(tmp_path / "data")
+    picture = tmp_path / "new" / "changes.png"
+    flags = (
+        f"--data_dir={data.path}",
+        "--sampler=none",
+        "--batch_size=8",
+        f"--augment_out={picture}",
+    )
+    done = processes.run("trainer.sampler_preview", *flags, "--augment_shift=0.1")
+    assert done.returncode == 0, done.stderr
+    assert f"picture of augmented images: {picture}" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    refused = processes.run("trainer.sampler_preview", *flags)
+    assert refused.returncode == 2
+    assert "add a flag such as --augment_rotation=10" in refused.stderr

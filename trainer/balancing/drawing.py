@@ -16,7 +16,7 @@ from trainer.balancing.class_shares import Sampling, acceptance, wanted_shares
 
 # What a stream of random numbers is for. Each purpose has a stream of its own, so that for example
 # switching the flips off changes no record.
-ORDER, FLIPS, LABELS, SUBSET = range(4)
+ORDER, FLIPS, LABELS, SUBSET, AUGMENTATION = range(5)
 _PURPOSES = 16
 
 

@@ -19,9 +19,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainer.balancing.augmentation import Augmentation
 from trainer.balancing.class_shares import Sampling
 from trainer.balancing.drawing import Streams
-from trainer.balancing.samplers import EpochPlan, draw_epoch, join_plans
+from trainer.balancing.samplers import NO_AUGMENTATION, EpochPlan, draw_epoch, join_plans
 
 # Added to the run's seed, so that these random numbers are not those of the training stream: from
 # the same numbers, the partner of a `weighted` stream would be the image itself. Users' seeds are
@@ -57,6 +58,7 @@ def draw_partners(
     seed: int,
     epoch: int,
     flip: bool = True,
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> Mixing:
     """Draws partners and weights for a plan; equal arguments give equal ones, everywhere.
 
@@ -66,6 +68,7 @@ def draw_partners(
       counts: records of each class in the split.
       epoch: from 0.
       flip: mirror each partner of `balanced` with probability 1/2 (`plain` takes it as planned).
+      augmentation: other changes of the partners of `balanced`.
     """
     size = len(plan.labels)
     streams = Streams(seed + _MIXING_SEED, epoch)
@@ -78,7 +81,7 @@ def draw_partners(
         # Beta's inverse distribution function: a rejection method needs a varying number of draws.
         lam = scipy.special.betaincinv(alpha, alpha, uniform)
     else:
-        partner = _balanced_plan(plan, counts, seed + _PARTNER_SEED, epoch, flip)
+        partner = _balanced_plan(plan, counts, seed + _PARTNER_SEED, epoch, flip, augmentation)
         lam = 1.0 - uniform ** (1.0 / alpha)
     return Mixing(partner, lam.astype(np.float32))
 
@@ -102,13 +105,24 @@ def label_shares(kind: str, alpha: float, shares: np.ndarray, counts: Sequence[i
 
 
 def _balanced_plan(
-    plan: EpochPlan, counts: Sequence[int], seed: int, epoch: int, flip: bool
+    plan: EpochPlan,
+    counts: Sequence[int],
+    seed: int,
+    epoch: int,
+    flip: bool,
+    augmentation: Augmentation,
 ) -> EpochPlan:
     """As many slots as `plan` has, each class equally often on average; empty classes never."""
     sampling = Sampling("weighted", target=[float(count > 0) for count in counts])
     parts = [
         draw_epoch(
-            sampling, counts, batch_size=1, seed=seed, epoch=epoch * _PARTS + part, flip=flip
+            sampling,
+            counts,
+            batch_size=1,
+            seed=seed,
+            epoch=epoch * _PARTS + part,
+            flip=flip,
+            augmentation=augmentation,
         )
         for part in range(-(-len(plan.labels) // sum(counts)))
     ]

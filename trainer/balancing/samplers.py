@@ -18,7 +18,10 @@ import numpy as np
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.quotas import apportion
 from trainer.balancing import drawing, sampler_table
+from trainer.balancing.augmentation import Augmentation
 from trainer.balancing.class_shares import Sampling
+
+NO_AUGMENTATION = Augmentation()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +33,14 @@ class EpochPlan:
       ordinals: int64 [n], which record of that class, in the split's canonical order.
       flips: bool [n], whether the slot's image is mirrored left to right.
       batch_size: images in a step over all replicas; n is a multiple of it.
+      changes: float32 [n, columns], see `Augmentation.draw`; None without augmentation.
     """
 
     labels: np.ndarray
     ordinals: np.ndarray
     flips: np.ndarray
     batch_size: int
+    changes: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -44,7 +49,11 @@ class EpochPlan:
     def take(self, slots: slice | np.ndarray) -> EpochPlan:
         """The plan of some slots: a slice of them, or their numbers (int [m])."""
         return EpochPlan(
-            self.labels[slots], self.ordinals[slots], self.flips[slots], self.batch_size
+            self.labels[slots],
+            self.ordinals[slots],
+            self.flips[slots],
+            self.batch_size,
+            None if self.changes is None else self.changes[slots],
         )
 
     def part(self, start: int, count: int) -> EpochPlan:
@@ -54,11 +63,13 @@ class EpochPlan:
 
 def join_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
     """Plans of one batch size, one after the other."""
+    changes = [plan.changes for plan in plans if plan.changes is not None]
     return EpochPlan(
         np.concatenate([plan.labels for plan in plans]),
         np.concatenate([plan.ordinals for plan in plans]),
         np.concatenate([plan.flips for plan in plans]),
         plans[0].batch_size,
+        np.concatenate(changes) if changes else None,
     )
 
 
@@ -92,6 +103,7 @@ def draw_epoch(
     seed: int,
     epoch: int,
     flip: bool = True,
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> EpochPlan:
     """Draws one epoch; equal arguments give equal plans, on every machine and NumPy version.
 
@@ -104,6 +116,7 @@ def draw_epoch(
       seed: any integer.
       epoch: from 0.
       flip: mirror each slot with probability 1/2.
+      augmentation: other changes of the slots' images.
 
     Raises:
       UserError: a class that the sampler needs has no record, the target does not fit, or the
@@ -121,6 +134,7 @@ def draw_epoch(
     draw = sampler_table.SAMPLERS[sampling.sampler].draw
     labels, ordinals = draw(np.asarray(counts, np.int64), delivered, sampling, streams)
     flips = streams.uniform(drawing.FLIPS, used) < 0.5 if flip else np.zeros(used, bool)
+    changes = augmentation.draw(streams, labels[:used]) if augmentation.is_active else None
     return EpochPlan(
-        labels[:used].astype(np.int32), ordinals[:used].astype(np.int64), flips, batch_size
+        labels[:used].astype(np.int32), ordinals[:used].astype(np.int64), flips, batch_size, changes
     )

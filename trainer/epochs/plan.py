@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trainer.balancing import mixup, sampler_options, samplers
+from trainer.balancing.augmentation import Augmentation, resolve_strength
 from trainer.balancing.class_shares import Sampling
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.settings.config import TrainConfig
@@ -61,6 +62,20 @@ class EpochPlanner:
             wanted -= parts[-1].steps
         return samplers.join_plans(parts)
 
+    @property
+    def augmentation(self) -> Augmentation:
+        """The changes of training images besides the flip."""
+        config = self.config
+        return Augmentation(
+            config.augment_rotation,
+            config.augment_shift,
+            config.augment_zoom,
+            config.augment_brightness,
+            config.augment_contrast,
+            config.augment_cutout,
+            resolve_strength(config.augment_strength, self.class_names),
+        )
+
     def partners(self, plan: samplers.EpochPlan, epoch: int) -> mixup.Mixing | None:
         """The partners that mixup adds to the images of an epoch's plan; None without mixup."""
         config = self.config
@@ -74,6 +89,7 @@ class EpochPlanner:
             seed=config.seed,
             epoch=epoch,
             flip=config.flip,
+            augmentation=self.augmentation,
         )
 
     def moments(self, epoch: int = 0) -> tuple[samplers.EpochPlan, mixup.Mixing | None]:
@@ -129,6 +145,7 @@ class EpochPlanner:
             seed=config.seed,
             epoch=epoch,
             flip=config.flip,
+            augmentation=self.augmentation,
         )
 
     def _sampling(self, images: int) -> Sampling:

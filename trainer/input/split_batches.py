@@ -22,7 +22,8 @@ import contextlib
 import copy
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -117,8 +118,8 @@ class SplitSource:
 
         Returns:
           (images uint8 [b, S, S, C], labels int32 [b]), b = batch_size / replicas; images are
-          mirrored where the plan says so. With `mixing` also (partners' labels int32 [b], weight
-          of the first label float32 [b]); images are then mixed, rounded to whole grey levels.
+          mirrored and changed as the plan says. With `mixing` also (partners' labels int32 [b],
+          weight of the first label float32 [b]); images are then mixed, in whole grey levels.
         """
         slots = _host_slots(len(plan.labels), batch_size, context)[start_step:]
         slots = slots.reshape(-1, slots.shape[-1])
@@ -152,10 +153,9 @@ class SplitSource:
             batches = tf.data.Dataset.from_tensor_slices((rows, plan.labels[slots]))
             batches = batches.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
         if plan.flips.any() and not self._has_mirrored:
-            flips = tf.data.Dataset.from_tensor_slices(plan.flips[slots])
-            batches = tf.data.Dataset.zip(batches, flips).map(
-                batch_ops.mirror, num_parallel_calls=tf.data.AUTOTUNE
-            )
+            batches = _applied(batch_ops.mirror, batches, plan.flips[slots])
+        if plan.changes is not None:
+            batches = _applied(batch_ops.augment, batches, plan.changes[slots])
         return batches
 
     def evaluation(
@@ -178,12 +178,7 @@ class SplitSource:
         else:
             batches = tf.data.Dataset.from_tensor_slices((rows, self._labels[rows]))
             batches = batches.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
-        padding = tf.data.Dataset.from_tensor_slices((real, index))
-        return _ready(
-            tf.data.Dataset.zip(batches, padding).map(
-                batch_ops.mask, num_parallel_calls=tf.data.AUTOTUNE
-            )
-        )
+        return _ready(_applied(batch_ops.mask, batches, (real, index)))
 
     def ids(self) -> list[str]:
         """Image ids in canonical order: by class, then shard, then as stored."""
@@ -290,6 +285,12 @@ def _host_slots(
     first = context.input_pipeline_id * local
     slots = np.arange(count).reshape(-1, replicas, batch_size // replicas)
     return slots[:, first : first + local]
+
+
+def _applied(operation: Callable, batches: tf.data.Dataset, values: Any) -> tf.data.Dataset:
+    """`operation(batch, its values)` of each batch."""
+    both = tf.data.Dataset.zip(batches, tf.data.Dataset.from_tensor_slices(values))
+    return both.map(operation, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _ready(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -16,6 +16,12 @@ from trainer.models import backbone_table
 from trainer.settings import chosen_classes, learning_rate
 from trainer.settings.table import Settings
 
+AUGMENTATIONS = tuple(
+    f"augment_{name}" for name in ("rotation", "shift", "zoom", "brightness", "contrast", "cutout")
+)
+# Settings that are pairs of a class and a value.
+_PAIRS = ("target_distribution", "sampling_strategy", "map_classes", "augment_strength")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings):
@@ -47,11 +53,21 @@ class TrainConfig(Settings):
         _check_trainable(self.trainable)
         _check_head_and_mixup(self)
         _check_cache(self)
+        if self.augment_strength and not self.augments:
+            raise UserError(
+                "--augment_strength multiplies --augment_rotation and the like, and none is "
+                "given: add one"
+            )
 
     @property
     def has_fixed_features(self) -> bool:
         """Whether what the head sees of an image, or of its mirror image, never changes."""
-        return self.trainable == "head" and self.mixup_alpha == 0
+        return self.trainable == "head" and self.mixup_alpha == 0 and not self.augments
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed besides the flip."""
+        return any(getattr(self, name) for name in AUGMENTATIONS)
 
     @property
     def scaled_learning_rate(self) -> float:
@@ -118,7 +134,7 @@ class TrainConfig(Settings):
         values = dict(content)
         values["head_units"] = tuple(values["head_units"])
         values["classes"] = tuple(values.get("classes", ()))
-        for name in ("target_distribution", "sampling_strategy", "map_classes"):
+        for name in _PAIRS:
             if not isinstance(values.get(name, ""), str):
                 values[name] = tuple((class_name, value) for class_name, value in values[name])
         return cls(**values)
@@ -174,8 +190,8 @@ def _check_cache(config: TrainConfig) -> None:
     if config.cache == "features" and not config.has_fixed_features:
         raise UserError(
             "--cache=features keeps what a frozen backbone makes of each image: it needs "
-            f"--trainable=head (not {config.trainable}) and --mixup_alpha=0 (not "
-            f"{config.mixup_alpha:g})"
+            f"--trainable=head (not {config.trainable}), --mixup_alpha=0 (not "
+            f"{config.mixup_alpha:g}) and no --augment_* flag, whose images differ in every epoch"
         )
 
 

@@ -32,6 +32,7 @@ CACHES = ("auto", "features", "memory", "none")
 
 _DATA = "Data and results"
 _MODEL = "The model"
+_CHANGES = "Random changes of the training images, anew in each epoch"
 _BALANCING = "Balancing the training images"
 _LOSS = "The loss"
 _OPTIMISATION = "Optimisation"
@@ -52,11 +53,33 @@ def parse_head_units(items: Sequence[str]) -> tuple[int, ...]:
         raise UserError(f"--head_units={','.join(items)} must be whole numbers") from error
 
 
+def parse_strength(items: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`["COVID=2", "Normal=0.5"]` to pairs.
+
+    Raises:
+      UserError: an item is not class=strength of 0 or more, or names a class twice.
+    """
+    pairs = sampler_options.parse_pairs("augment_strength", items, float, "CLASS=strength")
+    if not all(0 <= strength < float("inf") for _, strength in pairs):
+        raise UserError(f"--augment_strength={','.join(items)}: strengths must be 0 or more")
+    return pairs
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The fields of `config.TrainConfig`."""
 
-    groups: ClassVar = (_DATA, _MODEL, _BALANCING, _LOSS, _OPTIMISATION, _BEST, _WHERE, _SPEED)
+    groups: ClassVar = (
+        _DATA,
+        _MODEL,
+        _CHANGES,
+        _BALANCING,
+        _LOSS,
+        _OPTIMISATION,
+        _BEST,
+        _WHERE,
+        _SPEED,
+    )
 
     data_dir: str = setting(
         DEFAULT_DATA,
@@ -279,7 +302,43 @@ class Settings:
         within="[0, inf)",
     )
     flip: bool = setting(
-        True, _DATA, "Mirror half of the training images left to right, at random."
+        True, _CHANGES, "Mirror half of the training images left to right, at random."
+    )
+    augment_rotation: float = setting(
+        0.0, _CHANGES, "Turn by up to so many degrees to either side, as 10.", within="[0, 180]"
+    )
+    augment_shift: float = setting(
+        0.0, _CHANGES, "Shift by up to this share of the side, as 0.05.", within="[0, 1)"
+    )
+    augment_zoom: float = setting(
+        0.0, _CHANGES, "0.1: magnify by 0.9 to 1.1. What is outside is black.", within="[0, 1)"
+    )
+    augment_brightness: float = setting(
+        0.0,
+        _CHANGES,
+        "0.1: add or take away up to a tenth of the range of grey levels. Black stays black.",
+        within="[0, 1]",
+    )
+    augment_contrast: float = setting(
+        0.0,
+        _CHANGES,
+        "0.1: multiply differences from the image's mean by 0.9 to 1.1. Black stays black.",
+        within="[0, 1]",
+    )
+    augment_cutout: float = setting(
+        0.0,
+        _CHANGES,
+        "Black out a square at a random place, whose side is this share of the image's, as 0.2. "
+        "A part of it may lie outside.",
+        within="[0, 1]",
+    )
+    augment_strength: tuple[tuple[str, float], ...] = setting(
+        (),
+        _CHANGES,
+        "What a class's --augment_* values are multiplied by, as COVID=2,Normal=0.5; 0: nothing is "
+        "changed. 1 for classes that are not named. `python -m trainer.sampler_preview "
+        "--augment_out=FILE.png` draws examples.",
+        parse=parse_strength,
     )
     mask: str = setting(
         "none",

@@ -42,7 +42,7 @@ from trainer.runs import run_directory, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import SPLITS
 from trainer.runs.training_priors import training_priors
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import AUGMENTATIONS, TrainConfig
 from trainer.training import output_layer
 from trainer.training.learner import create_planner
 from trainer.training.run import write_results
@@ -228,12 +228,14 @@ def _second_stage(
     config: TrainConfig, data: DatasetDir, epochs: int, learning_rate: float
 ) -> TrainConfig:
     """The settings that describe what `crt` does; `from_config` keeps those of the first stage."""
+    unchanged: dict[str, Any] = {**dict.fromkeys(AUGMENTATIONS, 0.0), "augment_strength": ()}
     return dataclasses.replace(
         config,
         sampler="weighted",
         target_distribution=(),
         resample_each_epoch=False,
         flip=False,
+        **unchanged,
         loss="cross_entropy",
         mixup="plain",
         mixup_alpha=0.0,

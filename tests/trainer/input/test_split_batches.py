@@ -13,11 +13,13 @@ from cxr_tfrecords import records, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests.helpers import COUNTS, write_dataset
 from trainer.balancing import samplers
+from trainer.balancing.augmentation import Augmentation
 from trainer.balancing.class_shares import Sampling
 from trainer.input import shard_reading, split_batches
 from trainer.input.split_batches import SplitSource
 
 CACHES = ("memory", "none")
+CHANGES = Augmentation(20, 0.1, 0.2, 0.2, 0.3, 0.2, (1.0, 0.0, 2.0, 1.0))
 SAMPLERS = ("none", "oversample", "weighted", "rejection")
 
 
@@ -129,7 +131,7 @@ def test_neither_does_reading_a_split_once(data):
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("start_step", [1, 3, 5])
 def test_training_resumes_with_exactly_the_rest(start_step, cache, sources):
-    drawn = plan("weighted")
+    drawn = plan("weighted", augmentation=CHANGES)
     source = sources["train", cache]
     whole = read(source.training(drawn, batch_size=8))
     rest = read(source.training(drawn, batch_size=8, start_step=start_step))
@@ -150,7 +152,7 @@ def test_training_order_repeats_for_an_epoch_and_differs_between_epochs(cache, s
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize(("hosts", "replicas"), [(1, 4), (2, 2), (2, 4)])
 def test_replicas_together_train_on_the_same_global_batches(hosts, replicas, cache, sources):
-    drawn = plan("oversample")
+    drawn = plan("oversample", augmentation=CHANGES)
     source = sources["train", cache]
     single = read(source.training(drawn, batch_size=8))
     local = replicas // hosts
