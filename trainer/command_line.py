@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": "trainer.compare",
     "predict": "trainer.predict",
     "evaluate": "trainer.evaluate",
+    "label-doubts": "trainer.label_doubts",
     "serve": "trainer.serve",
     "export": "trainer.export",
     "from-confusion": "trainer.from_confusion",

@@ -45,6 +45,30 @@ figcaption { overflow-wrap: anywhere; margin-top: 4px; }
 .bar { display: inline-block; width: 100px; height: .7em; margin-left: 6px; background: #e8e8e8; }
 .bar span { display: block; height: 100%; background: #0072B2; }
 """
+# For `document`: a dark page where the reader's system is dark, and narrow screens. Not for pages
+# with plots, which are drawn on white.
+DARK = """
+@media (max-width: 600px) {
+  body { padding: 16px 12px 40px; }
+  h1 { font-size: 1.3rem; }
+  .row, .groups { gap: 10px 8px; }
+  th, td { padding-right: 10px; white-space: normal; }
+}
+@media (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; }
+  body { background: #151515; color: #ddd; }
+  h2 { border-color: #444; }
+  th, td { border-color: #333; }
+  .quiet { color: #aaa; }
+  .gray { background: #262626; }
+  .amber { background: #332a17; }
+  .red { background: #3a1d1b; }
+  .green { background: #1b2d20; }
+  .group { border-color: #444; }
+  .conflict { border-color: #d9534f; }
+  figure img, figure .none { background: #262626; }
+}
+"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Which labels do the predictions of cross-validation contradict?"""
