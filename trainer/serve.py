@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from cxr_tfrecords.errors import UserError, run_main
+from trainer.evaluation import out_of_distribution
 
 if TYPE_CHECKING:
     from trainer.deployment.predictor import Classifier
@@ -67,6 +68,20 @@ flags.DEFINE_float(
     "coverage",
     0.9,
     "Share of the images of each class whose set holds it.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+flags.DEFINE_enum(
+    "ood_method",
+    out_of_distribution.DEFAULT,
+    [*out_of_distribution.DETECTORS, "none"],
+    "How images unlike the training images are found, as in trainer.predict; at first use it is "
+    "fitted on the data set of the run, which takes a minute or more. none: they are not.",
+)
+flags.DEFINE_float(
+    "false_alarms",
+    out_of_distribution.FALSE_ALARMS,
+    "Share of images like those of validation that may be called unlike the training images.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
@@ -161,6 +176,8 @@ def _serve(listening: socket.socket) -> None:
         deploy_prior=FLAGS.deploy_prior,
         sensitivity=FLAGS.sensitivity,
         coverage=FLAGS.coverage,
+        ood_method=FLAGS.ood_method,
+        false_alarms=FLAGS.false_alarms,
     )
     _answer_requests(listening, classifiers)
 

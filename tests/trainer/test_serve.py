@@ -32,6 +32,18 @@ def test_a_port_in_use_is_refused_in_one_line(tmp_path):
                 serve.main([])
 
 
+def test_images_are_checked_as_the_flags_say(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        "trainer.deployment.several_models.load_models", lambda paths, **options: given | options
+    )
+    monkeypatch.setattr(serve, "_answer_requests", lambda listening, models: given.update(models))
+    with flagsaver.flagsaver(model=[str(tmp_path)], false_alarms=0.02):
+        serve.FLAGS.mark_as_parsed()
+        serve._serve(None)
+    assert (given["ood_method"], given["false_alarms"]) == ("mahalanobis", 0.02)
+
+
 @contextlib.contextmanager
 def running(run_dir, *flags):  # noqa: F811
     """The address of a server in a process of its own; at the end, Ctrl-C must end it cleanly."""

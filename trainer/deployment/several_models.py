@@ -10,7 +10,6 @@ import numpy as np
 from cxr_tfrecords.errors import UserError
 from trainer.deployment.corrected_probabilities import VARIANTS, parse_deploy_prior
 from trainer.deployment.predictor import Answers, Classifier
-from trainer.evaluation.out_of_distribution import FALSE_ALARMS
 from trainer.runs.finished_run import read_run
 
 
@@ -59,8 +58,8 @@ def load_models(
     deploy_prior: Sequence[str],
     sensitivity: float,
     coverage: float,
-    ood_method: str = "none",
-    false_alarms: float = FALSE_ALARMS,
+    ood_method: str,
+    false_alarms: float,
 ) -> list[Classifier]:
     """Loads models that read images in one way; prints a line for each.
 

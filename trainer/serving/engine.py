@@ -24,7 +24,8 @@ class Answer:
 
     Attributes:
       combined: of n = 1 image.
-      outside: whether most models call it out of distribution; None if they cannot tell.
+      outside: whether most models call it out of distribution; None if one of
+        them does not check images.
       heat_map: uint8 [size, size, 3], the image under its Grad-CAM (the mean of the models'); None
         if it was not asked for.
     """
@@ -118,9 +119,8 @@ class Engine:
         answers = []
         for row, job in enumerate(jobs):
             combined = combine([_row(one, row) for one in given])
-            votes = [getattr(one, "out_of_distribution", None) for one in given]
-            known = [bool(vote[row]) for vote in votes if vote is not None]
-            outside = sum(known) * 2 > len(known) if known else None
+            flags = combined.out_of_distribution
+            outside = None if flags is None else bool(flags[0])
             heat = None
             if job.heat_map:
                 heat = self._heat_map(job.pixels, int(combined.classes[0]))

@@ -1,6 +1,7 @@
 """The model's thread: one batch of what waits, and several models as their mean."""
 
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -39,6 +40,20 @@ def test_what_waits_is_answered_in_one_batch_and_what_was_cancelled_is_not(serve
             given = answer.combined.probabilities[name][0]
             np.testing.assert_allclose(given, values[row], atol=1e-5)
         assert (answer.outside, answer.heat_map) == (None, None)
+
+
+def test_every_image_has_its_own_flag_of_the_detector(served, monkeypatch):
+    stack = pictures(5)
+    scores = served.classifier.predict_pixels(stack).logits.max(axis=1)
+    threshold = float(np.sort(scores)[2:4].mean())
+    detector = types.SimpleNamespace(
+        score=lambda features, logits: logits.max(axis=1), threshold=threshold
+    )
+    monkeypatch.setattr(served.classifier, "detector", detector)
+    futures = [served.engine.ask(one) for one in stack]
+    flags = [future.result(60).outside for future in futures]
+    assert flags == (scores > threshold).tolist()
+    assert flags.count(True) == 2
 
 
 def test_a_failure_is_told_to_who_waits_and_the_next_is_answered(served, monkeypatch):
