@@ -6,7 +6,7 @@ import pytest
 
 from tests import helpers
 from tests.trainer import processes
-from trainer.evaluation.predictions import read_predictions
+from trainer.evaluation.predictions import compute_metrics, read_predictions
 
 COUNTS = {f"fold{k}": (4, 5, 6, 3) for k in range(3)}
 
@@ -99,3 +99,34 @@ def test_folds_that_do_not_fit_are_refused(data, tmp_path):
         assert result.returncode == 2
         assert message in result.stderr
         assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.slow
+def test_each_fold_is_tuned_by_its_own_validation(data, tmp_path):
+    study = tmp_path / "study"
+    done = _compare(
+        *(f"--data_dir={data.path}", f"--study_dir={study}", "--folds", "--tune=2", "--seeds=0"),
+        *("--epochs=1", "--batch_size=6", "--resamples=100", "--methods=none,tau_norm"),
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads((study / "comparison.json").read_text())
+    assert (content["folds"], content["test"]["images"]) == (3, 3 * 18)
+    tuned = content["tuning"]["methods"]
+    assert list(tuned) == ["none"]  # tau_norm starts from the tuned run of its fold
+    for name, folds in tuned.items():
+        assert [one["fold"] for one in folds] == [0, 1, 2]
+        for one in folds:
+            scores = [each["validation"] for each in one["tries"]]
+            assert scores[one["chosen"]] == max(scores)
+            for number, each in enumerate(one["tries"]):
+                path = study / "tuning" / f"tiny-{name}-fold{one['fold']}-try{number}-seed1000"
+                predictions = read_predictions(str(path / "predictions_validation.csv"))
+                after = (one["fold"] + 1) % 3  # the fold after the test fold is validation
+                assert all(f"/fold{after}-" in image for image in predictions.ids)
+                score = compute_metrics(predictions, content["class_names"])["balanced_accuracy"]
+                assert each["validation"] == pytest.approx(score)
+            chosen = one["tries"][one["chosen"]]["values"]
+            for method in (name, "tau_norm"):
+                run = study / "runs" / f"tiny-{method}-fold{one['fold']}-seed0" / "config.json"
+                config = json.loads(run.read_text())["config"]
+                assert {key: config[key] for key in chosen} == chosen

@@ -59,8 +59,8 @@ def describe(config: TrainConfig, class_names: Sequence[str]) -> str:
         return f"weights and head of {config.init_from}"
     reason = "another --head_units or kind of loss"
     if list(class_names) != list(source.class_names):
-        reason = f"classes {', '.join(source.class_names)}"
-    return f"weights of {config.init_from} with a new head, because that run has {reason}"
+        reason = f"other classes ({', '.join(source.class_names)})"
+    return f"weights of {config.init_from} with a new head (that run has {reason})"
 
 
 def other_data(config: TrainConfig) -> str:

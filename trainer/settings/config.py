@@ -188,10 +188,15 @@ def _check_cache(config: TrainConfig) -> None:
             f"in memory (--cache={config.cache}): give --cache=none"
         )
     if config.cache == "features" and not config.has_fixed_features:
+        changes = {
+            f"--trainable={config.trainable}": config.trainable != "head",
+            f"--mixup_alpha={config.mixup_alpha:g}": config.mixup_alpha != 0,
+            "--augment_*": config.augments,
+        }
+        named = " and ".join(flag for flag, is_wrong in changes.items() if is_wrong)
         raise UserError(
-            "--cache=features keeps what a frozen backbone makes of each image: it needs "
-            f"--trainable=head (not {config.trainable}), --mixup_alpha=0 (not "
-            f"{config.mixup_alpha:g}) and no --augment_* flag, whose images differ in every epoch"
+            "--cache=features keeps what a frozen backbone makes of each image, the same in every "
+            f"epoch, which {named} would change: leave out one or the other"
         )
 
 

@@ -70,7 +70,7 @@ def test_other_classes_get_a_new_head_and_a_line_says_so(data, source):
     for a, b in zip(head_model(model).get_weights(), head_model(fresh).get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     text = initial_run.describe(config, shown.class_names)
-    assert "with a new head, because that run has classes COVID, Lung_Opacity, Normal, V" in text
+    assert "with a new head (that run has other classes (COVID, Lung_Opacity, Normal, V" in text
     assert not initial_run.other_data(config)
     wider = _config(data, source, head_units=(9,))
     assert "because that run has another --head_units" in initial_run.describe(
