@@ -18,7 +18,7 @@ import xxhash
 from PIL import Image
 
 from cxr_tfrecords.decoding import dicom, jpeg, other_formats, png
-from cxr_tfrecords.decoding.result import TRANSPARENT, BadImageError, Decoded
+from cxr_tfrecords.decoding.result import BYTES_PER_PIXEL, TRANSPARENT, BadImageError, Decoded
 from cxr_tfrecords.tables import is_unknown_id
 
 # Our own --max_pixels check replaces Pillow's, which warns on stderr or raises by size class.
@@ -29,6 +29,7 @@ cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 DEFAULT_MAX_PIXELS = 64_000_000
+_METADATA = 1 << 24  # bytes that a file may have besides its pixels
 # Each pixel minus the one above it, then run lengths. On radiographs of 224 px, against zlib's
 # default strategy at level 1: 6% smaller, half the time to encode, little more than half to decode.
 PNG_OPTIONS = (
@@ -61,6 +62,19 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     if data.startswith(jpeg.START):
         return jpeg.decode_jpeg(data, max_pixels)
     return other_formats.decode_other(data, max_pixels)
+
+
+def check_file_size(num_bytes: int, max_pixels: int) -> None:
+    """Refuses a file that is larger than what an image of `max_pixels` unpacks to, unread.
+
+    Raises:
+      BadImageError: it is.
+    """
+    if num_bytes > BYTES_PER_PIXEL * max_pixels + _METADATA:
+        raise BadImageError(
+            f"file of {num_bytes:,} bytes: more than {BYTES_PER_PIXEL} for each of "
+            f"--max_pixels={max_pixels}"
+        )
 
 
 def warning_of(decoded: Decoded) -> str:

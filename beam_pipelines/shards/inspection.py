@@ -86,6 +86,7 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         "reason": "",
     }
     try:
+        images.check_file_size(file.num_bytes, work.config.max_pixels)
         data = _read(files.join(work.root, file.filename))
         row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         decoded = images.decode(data, max_pixels=work.config.max_pixels)

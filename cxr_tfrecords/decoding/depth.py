@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+_AT_ONCE = 1 << 20  # values that `by_rows` changes at once
 
 
 def depth_of(most: int, stored_bits: int) -> int:
@@ -32,4 +36,19 @@ def describe_depth(depth: int, stored_bits: int) -> tuple[str, ...]:
 def to_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
     """Unsigned values of up to 16 bits to uint8, so that 2^depth - 1 becomes 255."""
     top = 2**depth - 1
-    return ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    return by_rows(
+        lambda rows: ((rows.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8), values
+    )
+
+
+def by_rows(change: Callable[..., np.ndarray], *values: np.ndarray) -> np.ndarray:
+    """`change(*values)`, which gives uint8 of the first array's shape, for a few rows at a time
+    where the arrays are large: what it needs meanwhile is several times their size."""
+    height = len(values[0])
+    rows = max(1, _AT_ONCE * height // max(1, values[0].size))
+    if rows >= height:
+        return change(*values)
+    result = np.empty(values[0].shape, np.uint8)
+    for start in range(0, height, rows):
+        result[start : start + rows] = change(*(one[start : start + rows] for one in values))
+    return result

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_tfrecords.decoding import dicom_limits as limits
 from cxr_tfrecords.decoding import dicom_values
 from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
 
@@ -51,6 +52,7 @@ def decode_dicom(data: bytes, max_pixels: int) -> Decoded:
     pydicom = _pydicom()
     if data[:4] == b"DICM":
         data = bytes(128) + data
+    limits.check_deflated(data, max_pixels)
     try:
         return _decode(pydicom.dcmread(io.BytesIO(data), force=True), max_pixels)
     except BadImageError:
@@ -85,6 +87,9 @@ def _decode(file: Dataset, max_pixels: int) -> Decoded:
     if file.get("BitsAllocated") not in (1, 8, 16):
         raise BadImageError(f"DICOM of {file.get('BitsAllocated')} bits a pixel is not supported")
     _fill_in(file, kind)
+    # Of colours pydicom makes copies in floating point.
+    values = 1 if file.SamplesPerPixel == 1 and kind in GRAY else 12
+    check_size(file.Columns, file.Rows, max_pixels, values * file.BitsAllocated // 8 or 1)
     stored = _pixel_data(file)
     if stored.shape[:2] != (file.Rows, file.Columns):
         raise BadImageError(f"header says {file.Columns} x {file.Rows}, decoded {stored.shape}")
@@ -147,6 +152,7 @@ def _pixel_data(file: Dataset) -> np.ndarray:
         raise BadImageError(f"the transfer syntax {syntax.name} is not supported") from error
     if plugin not in available:
         raise BadImageError(f"no decoder for the transfer syntax {syntax.name}: {_DECODERS}")
+    limits.check_frame(file, syntax)
     try:
         return pixel_array(file, decoding_plugin=plugin)
     except Exception as error:  # of many types, one for each decoder

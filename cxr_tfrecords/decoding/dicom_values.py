@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
+from cxr_tfrecords.decoding.depth import by_rows, depth_of, describe_depth, to_8_bits
 from cxr_tfrecords.decoding.result import BadImageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,23 @@ def show_gray(stored: np.ndarray, file: Dataset) -> Shown:
     """
     if stored.ndim != 2:
         raise BadImageError(f"gray DICOM with pixels of shape {stored.shape}")
+    if stored.size <= 2**16 or stored.dtype.itemsize > 2:
+        return _show_values(stored, file)
+    # What a pixel becomes depends on its value and on which values there are, so it is enough to
+    # work it out once for each: in floating point all pixels would need much memory.
+    kind = stored.dtype.newbyteorder("=")
+    index = stored.astype(kind, copy=False).view(f"u{kind.itemsize}")
+    present = np.zeros(2 ** (8 * kind.itemsize), bool)
+    for rows in np.array_split(index, 1 + index.size // 2**20):
+        present[rows] = True
+    values = np.flatnonzero(present).astype(index.dtype)
+    shown, steps = _show_values(values.view(kind)[None], file)
+    table = np.zeros(len(present), np.uint8)
+    table[values] = shown[0]
+    return by_rows(lambda rows: table[rows], index), steps
+
+
+def _show_values(stored: np.ndarray, file: Dataset) -> Shown:
     padding = _padding(stored, file)
     steps: list[str] = []
     little_endian = _is_little_endian(file)

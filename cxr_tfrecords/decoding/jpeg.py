@@ -17,6 +17,10 @@ START = b"\xff\xd8"
 _END = b"\xff\xd9"
 _SCAN = 0xDA
 _FEWEST_FILL_BYTES = 4
+_FILL_BYTES = b"\xff" * 1000  # Pillow reads them one by one
+# A decoder goes over the whole image at each scan, however little the scan holds. Encoders write
+# about 10 scans into a progressive image.
+_MOST_SCANS = 16  # at --max_pixels; more in a smaller image
 
 
 def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
@@ -25,16 +29,26 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     Raises:
       BadImageError: damaged, truncated, or over `max_pixels`.
     """
+    if _FILL_BYTES in data:
+        raise BadImageError("damaged JPEG: over 1,000 fill bytes (FF) in a row")
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as header:
             mode, (width, height) = header.mode, header.size
+            progressive = "progressive" in header.info
             several = getattr(header, "n_frames", 1) > 1
             # Without either, Pillow would only look for them again.
             tagged = "exif" in header.info or "xmp" in header.info
             orientation = orientation_of(header) if tagged else 1
     except Exception as error:  # Pillow raises many types for a damaged header
         raise BadImageError(f"damaged or truncated JPEG ({short(error)})") from error
-    check_size(width, height, max_pixels)
+    # Of a progressive image the decoder also keeps all coefficients, of 2 bytes each.
+    check_size(width, height, max_pixels, (1 if mode == "L" else 3) * (3 if progressive else 1))
+    scans = data.count(b"\xff\xda")
+    if scans * width * height > _MOST_SCANS * max_pixels:
+        raise BadImageError(
+            f"JPEG of {scans} scans of {width} x {height} pixels: more than {_MOST_SCANS} scans of "
+            f"--max_pixels={max_pixels}"
+        )
     stray: tuple[str, ...] = ()
     try:
         pixels = _decode(data, mode)

@@ -42,7 +42,9 @@ def decode_other(data: bytes, max_pixels: int) -> Decoded:
             raise BadImageError(
                 f"format {kind} is not supported (PNG, JPEG, DICOM, WebP, BMP, TIFF and GIF are)"
             )
-        check_size(*image.size, max_pixels)
+        gray = {"1": 1, "L": 1, "I;16": 2, "I;16B": 2}.get(mode)
+        # Pillow keeps 4 bytes for each pixel in colour, and copies them to change the mode.
+        check_size(*image.size, max_pixels, gray or 6)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_tiff(image, max_pixels)
         try:

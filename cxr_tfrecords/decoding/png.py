@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
+from cxr_tfrecords.decoding.depth import by_rows, depth_of, describe_depth, to_8_bits
 from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
 from cxr_tfrecords.decoding.result import TRANSPARENT, BadImageError, Decoded, check_size, short
 
@@ -26,7 +26,8 @@ _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PIXELS = (*_CRITICAL, b"tRNS")
 # Where an EXIF orientation can be: its own chunk, or text of these keywords.
 _EXIF_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-_MAX_EXIF = 1 << 20
+_MAX_EXIF, _MAX_EXIFS = 1 << 20, 8
+_MAX_CHUNKS = 100_000  # at the 8 KB of most encoders 800 MB of image data
 _ONE_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(b"\0\0")
 
 
@@ -39,14 +40,14 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise BadImageError("damaged PNG: it does not begin with its header, the chunk IHDR")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    check_size(width, height, max_pixels)
+    # OpenCV makes four channels of a palette or gray with alpha, too.
+    check_size(width, height, max_pixels, (bits + 7) // 8 * (1 if colour == 0 else 4))
     if colour not in _MODES:
         raise BadImageError(f"damaged PNG: its header has the colour type {colour}")
     pixels_only, exif, animated = _read_chunks(data)
-    raw = _decode(pixels_only)
-    if raw.shape[:2] != (height, width):
-        raise BadImageError(f"header says {width} x {height}, decoded {raw.shape[1::-1]}")
-    pixels, steps = _to_gray_or_rgb(raw)
+    pixels, steps = _to_gray_or_rgb(_decode(pixels_only))
+    if pixels.shape[:2] != (height, width):
+        raise BadImageError(f"header says {width} x {height}, decoded {pixels.shape[1::-1]}")
     if animated:
         steps = ("default image of an animation", *steps)
     if exif:
@@ -64,8 +65,11 @@ def _read_chunks(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bool]:
       orientation; whether the file is an animation.
     """
     kept: list[bytes | memoryview] = [SIGNATURE]
-    exif, others, animated = [], False, False
-    for kind, start, end in _chunks(data):
+    exif: list[tuple[bytes, bytes]] = []
+    others, animated = False, False
+    for number, (kind, start, end) in enumerate(_chunks(data)):
+        if number == _MAX_CHUNKS:
+            raise BadImageError(f"PNG of more than {_MAX_CHUNKS:,} chunks")
         if kind in _PIXELS:
             kept.append(memoryview(data)[start:end])
             continue
@@ -79,7 +83,7 @@ def _read_chunks(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bool]:
             kind in (b"tEXt", b"zTXt", b"iTXt")
             and data[start + 8 : start + 40].startswith(_EXIF_TEXTS)
         )
-        if may_orient and end - start <= _MAX_EXIF:
+        if may_orient and end - start <= _MAX_EXIF and len(exif) < _MAX_EXIFS:
             exif.append((kind, data[start + 8 : end - 4]))
     return (b"".join(kept) if others else data), exif, animated
 
@@ -124,7 +128,7 @@ def _to_gray_or_rgb(raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         depth = depth_of(int(colour.max(initial=0)), 16)
         scaled = to_8_bits(colour, depth)
         # Alpha is always of the full depth.
-        alpha = (raw[:, :, 3:] // 257).astype(np.uint8) if raw.ndim == 3 else None
+        alpha = by_rows(_upper_byte, raw[:, :, 3:]) if raw.ndim == 3 else None
         raw = scaled if alpha is None else np.dstack([scaled, alpha])
         steps = describe_depth(depth, 16)
     if raw.ndim == 2:
@@ -132,6 +136,7 @@ def _to_gray_or_rgb(raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if raw.shape[2] == 4:
         alpha = raw[:, :, 3:]
         raw, more = over_black(raw[:, :, :3], alpha)
+        del alpha  # it would keep all four channels in memory
         steps += more
     if raw.shape[2] == 1:
         return raw[:, :, 0], steps
@@ -142,9 +147,16 @@ def over_black(colour: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, tuple
     """Draws uint8 [height, width, 3] with alpha [height, width, 1] on black; and the steps."""
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(colour), ()
-    drawn = (colour.astype(np.uint16) * alpha.astype(np.uint16) + 127) // 255
     step = "transparency drawn on black" if alpha.any() else TRANSPARENT
-    return drawn.astype(np.uint8), (step,)
+    return by_rows(_draw, colour, alpha), (step,)
+
+
+def _draw(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return ((colour.astype(np.uint16) * alpha.astype(np.uint16) + 127) // 255).astype(np.uint8)
+
+
+def _upper_byte(values: np.ndarray) -> np.ndarray:
+    return (values // 257).astype(np.uint8)
 
 
 def _orientation(exif: list[tuple[bytes, bytes]]) -> int:

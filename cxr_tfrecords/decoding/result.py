@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 
 TRANSPARENT = "fully transparent"
+# For each of --max_pixels: what 16 bits of gray, or 8 bits of RGB with or without alpha, need.
+BYTES_PER_PIXEL = 4
 
 
 class BadImageError(Exception):
@@ -36,16 +38,25 @@ class Decoded:
     issuer: str = ""
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuses a header of too many pixels, before anything is decoded.
+def check_size(width: int, height: int, max_pixels: int, pixel_bytes: int = 1) -> None:
+    """Refuses a header of too many pixels or bytes, before anything is decoded.
+
+    Args:
+      pixel_bytes: what a decoder keeps for each pixel, in bytes.
 
     Raises:
-      BadImageError: width × height is 0 or above `max_pixels`.
+      BadImageError: width × height is 0 or above `max_pixels`, or its bytes are above
+        `BYTES_PER_PIXEL` × `max_pixels`.
     """
     if width <= 0 or height <= 0:
         raise BadImageError(f"its header says {width} x {height} pixels")
     if width * height > max_pixels:
         raise BadImageError(f"{width} x {height} pixels are more than --max_pixels={max_pixels}")
+    if width * height * pixel_bytes > BYTES_PER_PIXEL * max_pixels:
+        raise BadImageError(
+            f"{width} x {height} pixels of {pixel_bytes} bytes are more than --max_pixels="
+            f"{max_pixels} times {BYTES_PER_PIXEL} bytes"
+        )
 
 
 def short(error: BaseException) -> str:

@@ -1,0 +1,138 @@
+"""What a DICOM file would unpack to, counted before a decoder makes room for it.
+
+A decoder takes the size of an image from its own header, not from that of the DICOM file, and
+pydicom checks the length of what was unpacked only when all of it is in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+from cxr_tfrecords.decoding.result import BadImageError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+    from pydicom.uid import UID
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_BLOCK = 1 << 20
+# The header of a frame (ITU-T T.81 B.2.2, T.87 C.1.1): marker, length, precision, height, width and
+# number of components. Image data cannot hold these markers.
+_JPEG_FRAME = re.compile(
+    rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7](..)[\x02-\x10](..)(..)(.)", re.DOTALL
+)
+_JP2_SIGNATURE = b"\0\0\0\x0cjP  "
+_MOST_SCANS = 64
+_MOST_SAMPLES = 4  # of a pixel
+_MOST_RUNS = 8_000_000  # of an RLE segment: pydicom needs about a microsecond for four
+
+
+def check_deflated(data: bytes, max_pixels: int) -> None:
+    """Inflates a file of the deflated transfer syntax (PS3.5 A.5) without keeping it.
+
+    Raises:
+      BadImageError: it is larger than an image of 16 bits with `max_pixels`.
+    """
+    if _DEFLATED not in data[:_BLOCK]:
+        return
+    from pydicom import filereader
+
+    stream = io.BytesIO(data)
+    try:
+        filereader.read_preamble(stream, force=True)
+        syntax = filereader._read_file_meta_info(stream).get("TransferSyntaxUID")
+    except Exception:  # of many types: the reader of the whole file meets it again
+        return
+    if syntax != _DEFLATED.decode():
+        return
+    inflate, limit, total = zlib.decompressobj(-zlib.MAX_WBITS), 2 * max_pixels + _BLOCK, 0
+    while not inflate.eof and (block := inflate.unconsumed_tail or stream.read(_BLOCK)):
+        try:
+            total += len(inflate.decompress(block, _BLOCK))
+        except zlib.error:
+            return
+        if total > limit:
+            raise BadImageError(
+                f"deflated DICOM that unpacks to more than {limit:,} bytes, 2 for each of "
+                f"--max_pixels={max_pixels}"
+            )
+
+
+def check_frame(file: Dataset, syntax: UID) -> None:
+    """Compares the size in a compressed image's own header with that of the DICOM file.
+
+    Raises:
+      BadImageError: they differ, or it would unpack to more.
+    """
+    from pydicom import encaps, uid
+
+    try:
+        frame = encaps.get_frame(file.PixelData, 0, number_of_frames=1)
+    except Exception:  # of many types: decoding meets it again
+        return
+    if syntax == uid.RLELossless:
+        _check_rle(frame, file.Rows * file.Columns)
+    elif syntax in (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes):
+        for header in _JPEG_FRAME.findall(frame):
+            length, height, width, samples = (int.from_bytes(one, "big") for one in header)
+            if length == 8 + 3 * samples:  # else these bytes are something else
+                _compare(file, width, height, samples)
+        scans = frame.count(b"\xff\xda")
+        if scans > _MOST_SCANS:
+            raise BadImageError(f"JPEG of {scans} scans in a DICOM: more than {_MOST_SCANS}")
+    else:
+        _check_boxes(frame)
+        from openjpeg.utils import get_parameters
+
+        try:
+            found = get_parameters(frame)
+        except Exception:
+            return
+        names = "columns", "rows", "samples_per_pixel"
+        _compare(file, *(int(found[name]) for name in names))
+
+
+def _compare(file: Dataset, width: int, height: int, samples: int) -> None:
+    # An embedded preview is smaller. A height of 0 is given after the image data, up to 65,535.
+    if width > file.Columns or (height or 65535) > file.Rows or samples > _MOST_SAMPLES:
+        raise BadImageError(
+            f"header says {file.Columns} x {file.Rows}, its compressed image {width} x {height} of "
+            f"{samples} samples a pixel"
+        )
+
+
+def _check_boxes(frame: bytes) -> None:
+    """Refuses a JP2 file in which pydicom would look for the image data for ever."""
+    position = len(_JP2_SIGNATURE) + 4
+    if not frame.startswith(_JP2_SIGNATURE):
+        return
+    while position < len(frame) and frame[position + 4 : position + 8] != b"jp2c":
+        length = int.from_bytes(frame[position : position + 4], "big")
+        if length < 8:
+            raise BadImageError(f"damaged JPEG 2000: a box of {length} bytes")
+        position += length
+
+
+def _check_rle(frame: bytes, pixels: int) -> None:
+    """Counts what the segments unpack to (PS3.5 G.3); a little padding is usual."""
+    if len(frame) < 64:
+        return
+    count, *starts = struct.unpack("<16I", frame[:64])
+    ends = [*starts[1:count], len(frame)]
+    runs = 0
+    for start, end in zip(starts[:count], ends, strict=False):
+        position, total, end = start, 0, min(end, len(frame))
+        while position < end:
+            code = frame[position]
+            runs += 1
+            position += 2 if code > 128 else code + 2 if code < 128 else 1
+            total += 257 - code if code > 128 else code + 1 if code < 128 else 0
+            if total > 2 * pixels + _BLOCK or runs > _MOST_RUNS:
+                raise BadImageError(
+                    f"run lengths that unpack to more than {pixels:,} pixels, or of more than "
+                    f"{_MOST_RUNS:,} runs"
+                )
