@@ -37,7 +37,6 @@ This is a research tool and not a medical device.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -45,7 +44,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from cxr_tfrecords import files
+from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.errors import UserError, run_main
 from trainer.evaluation import out_of_distribution
 
@@ -167,14 +166,14 @@ def _report_rejected(rejected: dict[str, str]) -> None:
     path = f"{stem}_rejected{extension}"
     with (
         files.replacing(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
+        csv_rows.open_csv(temporary, "w") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_rows.writer(file)
         writer.writerow(["id", "reason"])
         writer.writerows(rejected.items())
     print(f"{len(rejected):,} files could not be used, {path} lists them:")
     for identity, reason in list(rejected.items())[:_SHOWN_REASONS]:
-        print(f"  {identity}: {reason}")
+        print(f"  {identity.encode(errors='backslashreplace').decode()}: {reason}")
 
 
 if __name__ == "__main__":

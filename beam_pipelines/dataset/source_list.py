@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from beam_pipelines.dataset.existing_rows import ExistingRows
 from beam_pipelines.planning.grouping import OUTCOME_REASONS, REJECTED
 from beam_pipelines.planning.plan import BuildPlan
 from beam_pipelines.shards.parts import Parts
-from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords import csv_rows, dataset_dir, files
 
 _SOURCE_COLUMNS = ("num_bytes", "sha256", "height", "width", "format", "mode", "pixel_steps")
 _DIGEST_COLUMNS = ("pixels", "stored", "near")
@@ -32,7 +31,7 @@ def write_sources(
       existing: rows of the data set that was appended to; renamed: its shards' new names.
     """
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_rows.writer(file)
         writer.writerow(dataset_dir.SOURCE_COLUMNS)
         if existing is not None:
             writer.writerows(_existing_rows(plan, existing, renamed or {}))

@@ -208,7 +208,13 @@ def test_a_picture_that_unpacks_to_gigabytes_is_rejected_by_its_header(radiograp
 # Names
 
 NAMES = ("новый 日本.png", "two  spaces.png", 'it\'s "quoted".png', "line\nbreak.png")
-NAMES += ("comma,semi;.png", "<b>&amp;.png", "tab\t.png", "back\\slash.png", "100%25?#.png")
+NAMES += (
+    "comma,semi;.png",
+    "<b>&amp;.png",
+    "tab\tand\rreturn.png",
+    "back\\slash.png",
+    "100%25?#.png",
+)
 
 
 def test_odd_names_of_files_and_classes_survive(radiographs, tmp_path):

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
-from cxr_tfrecords import files, images
+from cxr_tfrecords import csv_rows, files, images
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
 from cxr_tfrecords.errors import UserError
 from trainer.deployment.predictor import Answers, Classifier, read_file
@@ -71,6 +71,8 @@ def _read_list(path: str) -> list[str]:
             return list(dict.fromkeys(row[column] for row in reader if row[column]))
     except UnicodeDecodeError as error:
         raise UserError(f"--input={path} is not a text file in UTF-8: save it so") from error
+    except csv.Error as error:
+        raise UserError(f"--input={path}, line {reader.line_num}: {error}: correct it") from error
 
 
 def predict_files(
@@ -114,7 +116,7 @@ def predict_files(
 
         todo = [identity for identity in ids if identity not in done]
         with (
-            open(part, "a", newline="", encoding="utf-8") as file,
+            csv_rows.open_csv(part, "a") as file,
             tqdm(total=len(ids), initial=len(done), unit="image", disable=None) as bar,
         ):
             good = _good(map_in_order(read, todo, threads), rejected, bar)
@@ -172,7 +174,7 @@ def _resume(part: str, header: list[str], settings: dict[str, Any]) -> set[str]:
     settings_path = f"{part}.json"
     try:
         if files.read_json(settings_path) == settings:
-            with open(part, newline="", encoding="utf-8") as file:
+            with csv_rows.open_csv(part) as file:
                 rows = [row for row in csv.reader(file) if len(row) == len(header)]
             if rows and rows[0] == header:
                 _write_all(part, rows)  # without a last row that was cut off
@@ -187,9 +189,9 @@ def _resume(part: str, header: list[str], settings: dict[str, Any]) -> set[str]:
 def _write_all(path: str, rows: list[list[str]]) -> None:
     with (
         files.replacing(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as f,
+        csv_rows.open_csv(temporary, "w") as file,
     ):
-        csv.writer(f, lineterminator="\n").writerows(rows)
+        csv_rows.writer(file).writerows(rows)
 
 
 def _good(
@@ -234,7 +236,7 @@ def _write_rows(file: IO[str], names: Sequence[str], answers: Sequence[Answers])
         if len(answers) == 1:
             score = answers[0].out_of_distribution_score
             columns.append(np.asarray(score, np.float32)[:, np.newaxis])
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv_rows.writer(file)
     for row, name in enumerate(names):
         values = [str(value) for column in columns for value in column[row]]
         writer.writerow([name, answers[0].class_names[combined.classes[row]], *values])
@@ -243,7 +245,7 @@ def _write_rows(file: IO[str], names: Sequence[str], answers: Sequence[Answers])
 
 def _count_classes(path: str, class_names: Sequence[str]) -> dict[str, int]:
     counts = dict.fromkeys(class_names, 0)
-    with open(path, newline="", encoding="utf-8") as file:
+    with csv_rows.open_csv(path) as file:
         for row in csv.DictReader(file):
             counts[row["class"]] += 1
     return counts
@@ -252,7 +254,7 @@ def _count_classes(path: str, class_names: Sequence[str]) -> dict[str, int]:
 def count_flagged(path: str) -> int | None:
     """How many rows of a file of `predict_files` are flagged as unlike the training images; None if
     it does not say so."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with csv_rows.open_csv(path) as file:
         reader = csv.DictReader(file)
         if _FLAG not in (reader.fieldnames or ()):
             return None

@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from tqdm import tqdm
 
-from cxr_tfrecords import __version__, files
+from cxr_tfrecords import __version__, csv_rows, files
 from cxr_tfrecords.decoding.dicom import is_dicom
 from trainer.deployment.predictor import Classifier
 from trainer.runs import run_files, same_run
@@ -72,7 +72,7 @@ def write_reports(
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom")
     counts: collections.Counter[str] = collections.Counter()
-    with open(rows_path, newline="", encoding="utf-8") as file:
+    with csv_rows.open_csv(rows_path) as file:
         rows = list(csv.DictReader(file))
     for row in tqdm(rows, unit="report", disable=None):
         probabilities = {c: float(row[f"calibrated_{c}"]) for c in classifiers[0].class_names}

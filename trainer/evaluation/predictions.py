@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_tfrecords import csv_rows
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.files import replacing
 from trainer.evaluation.metrics import weighted_metrics
@@ -123,9 +124,9 @@ def write_predictions(path: str, predictions: Predictions, class_names: Sequence
     probabilities = predictions.probabilities.astype(np.float32)
     with (
         replacing(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
+        csv_rows.open_csv(temporary, "w") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_rows.writer(file)
         writer.writerow(header)
         groups = predictions.groups or predictions.ids
         for row, (identity, group, label) in enumerate(
@@ -145,7 +146,7 @@ def read_predictions(path: str, counts: Sequence[int] | None = None) -> Predicti
       UserError: no such file, or not one of predictions, or it was changed or cut short.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with csv_rows.open_csv(path) as file:
             text = file.read()
         reader = csv.DictReader(io.StringIO(text, newline=""))
         columns = [name for name in reader.fieldnames or () if name.startswith("logit_")]
@@ -160,7 +161,7 @@ def read_predictions(path: str, counts: Sequence[int] | None = None) -> Predicti
         )
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; is its run finished?") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path} is not a file of predictions ({error}): name a run directory of trainer.main"
         ) from error

@@ -1,0 +1,32 @@
+"""Rows of the CSV files that this software writes, so that any file name is read back as it is.
+
+Before Python 3.13 `csv` does not quote a carriage return if lines end with a line feed alone, and
+then cannot read the row; macOS has files called `Icon\\r`. File names of other bytes than UTF-8
+stay what they are (`surrogateescape`). A name that begins with `=`, `+`, `-` or `@` is not changed
+either, because it must lead to its file: a spreadsheet may take it for a formula.
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import IO, Any
+
+
+def open_csv(path: str, mode: str = "r") -> IO[str]:
+    """Opens a local CSV file, in which file names may be of any bytes."""
+    return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def writer(file: IO[str]) -> Any:
+    """A `csv.writer` whose lines end with a line feed, to a file opened with newline=""."""
+    return csv.writer(_LineFeeds(file), lineterminator="\r\n")
+
+
+class _LineFeeds:
+    """`csv` quotes both characters of its line end and writes each row in one call."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")

@@ -1,0 +1,50 @@
+"""Any file name that Linux or macOS takes is read back from a CSV file as it was written."""
+
+from __future__ import annotations
+
+import csv
+import os
+
+import pyarrow.csv
+import pytest
+
+from cxr_tfrecords import csv_rows
+
+NAMES = ["Icon\r", "\r", "a\rb", "a\r\nb", "line\nbreak", 'quo"te', "com,ma", "semi;colon", " "]
+NAMES += ["=1+1", "+1", "-1", "@SUM(A1)", "\u202egnp.rtl", "سعال.png", "x" * 255, "tab\t", "\\"]
+NOT_TEXT = os.fsdecode(b"\xff\xfe.png")
+
+
+@pytest.mark.parametrize("name", [*NAMES, NOT_TEXT], ids=ascii)
+def test_any_name_is_read_back(tmp_path, name):
+    path = str(tmp_path / "rows.csv")
+    rows = [["id", "class"], [name, "a"], ["b", name]]
+    with csv_rows.open_csv(path, "w") as file:
+        csv_rows.writer(file).writerows(rows)
+    with csv_rows.open_csv(path) as file:
+        assert list(csv.reader(file)) == rows
+    with open(path, "rb") as file:
+        content = file.read()
+    assert content.startswith(b"id,class\n")
+    if name != NOT_TEXT:
+        options = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        table = pyarrow.csv.read_csv(
+            path,
+            parse_options=options,
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={"id": "string", "class": "string"}, strings_can_be_null=False
+            ),
+        )
+        assert [list(row.values()) for row in table.to_pylist()] == rows[1:]
+
+
+def test_ordinary_rows_are_the_bytes_that_csv_writes(tmp_path):
+    rows = [["id", "value"], ["a.png", 1.5], ["a, b", None], ["c", ""], [""]]
+    for name, write in (("own", csv_rows.writer), ("csv", _plain)):
+        with csv_rows.open_csv(str(tmp_path / name), "w") as file:
+            write(file).writerows(rows)
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "csv").read_bytes()
+
+
+def _plain(file):
+    return csv.writer(file, lineterminator="\n")
