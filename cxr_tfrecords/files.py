@@ -7,9 +7,11 @@ source file. `replacing` writes a file so that it is never seen half-written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -100,6 +102,20 @@ def open_file(path: str, mode: str = "rb") -> IO[Any]:
 def read_bytes(path: str) -> bytes:
     with open_file(path) as file:
         return file.read()
+
+
+def read_regular(path: str) -> bytes:
+    """The bytes of a file that somebody else named.
+
+    Raises:
+      OSError: it cannot be read, or is a pipe, device or socket, which is not opened: that might
+        wait for ever.
+    """
+    if is_local(path):
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):  # opening a folder has its own message
+            raise OSError(errno.EINVAL, "a pipe, device or socket", path)
+    return read_bytes(path)
 
 
 def exists(path: str) -> bool:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 from beam_pipelines.folders.listing import (
+    NOT_A_FILE,
     NOT_UNPACKED,
     Entry,
     is_archive,
@@ -123,6 +124,8 @@ def _walk(
         path = f"{folder}/{entry.name}"
         if is_junk(entry.name):
             passed.paths.append(path)
+        elif entry.is_special:
+            passed.paths.append(path + NOT_A_FILE)
         elif not entry.is_folder and is_archive(entry.name):
             passed.paths.append(path + NOT_UNPACKED)
         elif not entry.is_folder:

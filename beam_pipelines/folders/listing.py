@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 from cxr_tfrecords import files
@@ -20,17 +22,20 @@ _JUNK = frozenset(
 )
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+NOT_A_FILE = " (not a file)"  # after the paths of pipes, devices, sockets and endless links
 NOT_UNPACKED = " (an archive, not unpacked)"  # after the paths of archives that are passed over
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A file or folder; `mtime_ns` is 0 where it is not known."""
+    """A file or folder; `mtime_ns` is 0 where it is not known. `is_special`: a pipe, device or
+    socket, whose opening may wait for ever, or an endless link."""
 
     name: str
     is_folder: bool
     num_bytes: int
     mtime_ns: int
+    is_special: bool = False
 
 
 def is_junk(name: str) -> bool:
@@ -77,10 +82,12 @@ def list_entries(folder: str) -> Iterator[Entry]:
             raise UserError(f"--input_dir: the name of {path!r} is not UTF-8 text: rename it")
         try:
             status = os.stat(path)
-        except OSError:
-            yield Entry(name, False, 0, 0)
+        except OSError as error:
+            yield Entry(name, False, 0, 0, is_special=error.errno == errno.ELOOP)
             continue
-        yield Entry(name, os.path.isdir(path), status.st_size, status.st_mtime_ns)
+        is_folder = stat.S_ISDIR(status.st_mode)
+        is_special = not is_folder and not stat.S_ISREG(status.st_mode)
+        yield Entry(name, is_folder, status.st_size, status.st_mtime_ns, is_special)
 
 
 def _is_text(name: str) -> bool:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from beam_pipelines.folders.class_folders import find_class_folders
 from beam_pipelines.folders.image_files import PassedOver, image_files
-from beam_pipelines.folders.listing import NOT_UNPACKED, unpack_hint
+from beam_pipelines.folders.listing import NOT_A_FILE, NOT_UNPACKED, unpack_hint
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
 
@@ -171,6 +171,12 @@ def find_sources(
     listed = FileList(rows())
     ignored = sorted([*layout.ignored, *passed.paths, *passed.folders])
     notes = [*layout.notes, *passed.notes(recursive)]
+    special = [path for path in ignored if path.endswith(NOT_A_FILE)]
+    if special:
+        notes.append(
+            f"warning: {len(special):,} pipes, devices, sockets or endless links are not read, "
+            f"such as {special[0].removesuffix(NOT_A_FILE)}"
+        )
     archives = [path for path in ignored if path.endswith(NOT_UNPACKED)]
     if archives:
         notes.append(

@@ -146,7 +146,7 @@ def _sums(stored: np.ndarray) -> list[int]:
 
 def _read(path: str) -> bytes:
     try:
-        return files.read_bytes(path)
+        return files.read_regular(path)
     except OSError as error:
         raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
 

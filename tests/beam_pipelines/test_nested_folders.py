@@ -1,11 +1,16 @@
 """Images in folders below a class folder: read with --recursive, else counted or refused."""
 
+import os
 import shutil
+import socket
 
 import pytest
 
+from beam_pipelines.folders.listing import NOT_A_FILE
 from beam_pipelines.inputs import sources
 from beam_pipelines.settings.call import BuildCall
+from beam_pipelines.settings.config import BuildConfig
+from beam_pipelines.shards import inspection
 from cxr_tfrecords.errors import UserError
 
 
@@ -113,3 +118,27 @@ def test_archives_beside_images_are_warned_of(root):
     assert listed.listed.digest == plain.listed.digest
     assert listed.notes[-1].startswith("warning: 2 archives are not read, such as A/more.tgz:")
     assert "C.zip (an archive, not unpacked)" in listed.ignored
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_pipes_sockets_devices_and_endless_links_are_never_opened(tmp_path, monkeypatch, recursive):
+    root = write(tmp_path / "in", "A/1.png", "B/2.png")
+    os.mkfifo(root / "A" / "pipe.png")
+    (root / "A" / "endless.png").symlink_to("endless.png")
+    (root / "B" / "device.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(root / "B")  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket.png")
+        listed = find(root, recursive=recursive)
+    assert names(listed) == [("A/1.png", 0), ("B/2.png", 1)]
+    assert [path.removesuffix(NOT_A_FILE) for path in listed.ignored] == [
+        *("A/endless.png", "A/pipe.png", "B/device.png", "B/socket.png")
+    ]
+    assert listed.notes == (
+        "warning: 4 pipes, devices, sockets or endless links are not read, such as A/endless.png",
+    )
+    # A list may name them as well.
+    work = inspection.Work(str(root), ("A", "B"), BuildConfig())
+    for name in ("A/pipe.png", "B/device.png", "B/socket.png"):
+        row, _, _ = inspection.inspect(sources.SourceFile(name, 0), work)
+        assert row["reason"] == "unreadable (a pipe, device or socket)"

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import expit
 
-from cxr_tfrecords import dataset_dir, images
+from cxr_tfrecords import dataset_dir, files, images
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from trainer.deployment.colour import check_gray
@@ -218,8 +218,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
       images.BadImageError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return files.read_regular(os.fspath(path))
     except OSError as error:
         raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 
 import cv2
@@ -16,7 +17,7 @@ from tests import helpers
 from trainer import predict
 from trainer.deployment import predicted_files
 from trainer.deployment.predicted_files import predict_files
-from trainer.deployment.predictor import Classifier
+from trainer.deployment.predictor import Classifier, read_file
 from trainer.evaluation.predictions import read_predictions
 from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig
@@ -184,6 +185,12 @@ def test_files_that_cannot_be_used_are_set_aside_and_counted(trained, tmp_path, 
     assert len(rows) == 19
     same = [rows[name]["logit_COVID"] for name in ("COVID/test-0.png", 'COVID/a "b",\n.png')]
     assert same[0] == same[1]
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(images.BadImageError, match="a pipe, device or socket"):
+        read_file(tmp_path / "pipe.png")
 
 
 def test_a_list_names_images_relative_to_its_folder(trained, classifier, tmp_path):
