@@ -1,6 +1,7 @@
 """Mistakes that a user can mend, and how every command of ours reports them."""
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ _EXTRA_MODULES = (
     *("tensorflow", "tensorflow_datasets", "tqdm"),
 )
 
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a user's share of it
 
 # Text flags that are not paths, and whose value may well begin with "~".
 _NOT_PATHS = ("group_salt", "label_separator")
@@ -158,6 +161,15 @@ def run_main(
             print(
                 f"error: {package} is not installed: pip install 'cxr-balance[build]' brings "
                 "what a build needs, 'cxr-balance[cpu]' (or gpu, tpu) all that training needs",
+                file=sys.stderr,
+            )
+            return UserError.exit_code
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            print(
+                f"error: cannot write{f' {error.filename}' if error.filename else ''}: "
+                f"{error.strerror or error}: make room, then run the same command again",
                 file=sys.stderr,
             )
             return UserError.exit_code

@@ -288,13 +288,24 @@ def replacing_folder(folder: str) -> Iterator[str]:
     """Yields a temporary folder, which is renamed to `folder` on success and removed on failure.
 
     `folder` is local, and missing or empty.
+
+    Raises:
+      UserError: another process has filled it meanwhile.
     """
     temporary = f"{folder.rstrip('/')}{_TEMPORARY}{os.getpid()}"
     os.makedirs(temporary)
     try:
         yield temporary
-        if os.path.isdir(folder):
-            os.rmdir(folder)
-        os.rename(temporary, folder)
+        try:
+            if os.path.isdir(folder):
+                os.rmdir(folder)
+            os.rename(temporary, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UserError(
+                f"{folder}: another process has written there meanwhile: use its files, or name "
+                "another folder"
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -32,6 +32,13 @@ def test_an_argument_is_refused_where_none_is_taken(settings, code, said):
     assert (done.returncode, done.stderr) == (code, said)
 
 
+def test_a_full_disk_is_one_line_in_every_command():
+    main = "import errno\ndef main(argv):\n    raise OSError(errno.ENOSPC, 'No space left', 'out')"
+    done = _run(main, "run_main(main)")
+    line = "error: cannot write out: No space left: make room, then run the same command again\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_home_folder_in_paths_is_expanded():
     main = """
 from absl import flags
