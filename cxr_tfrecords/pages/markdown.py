@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -24,3 +25,11 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same table for a file, without padding."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escaped(text: object) -> str:
+    """Text that any Markdown renderer shows as it is, also in a table: a class may be called `a|b`
+    or `<b>`. Entities are used because not every renderer knows a backslash before these."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    marks = r"[&<>|\\`*~$\[\]]|(?<!\w)_|_(?!\w)"  # an underscore inside a word has no meaning
+    return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", line)

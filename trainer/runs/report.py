@@ -5,20 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cxr_tfrecords.files import replacing
-from cxr_tfrecords.pages.markdown import plain_table
+from cxr_tfrecords.pages.markdown import escaped, plain_table
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run
 from trainer.evaluation.bootstrap import Interval
 from trainer.evaluation.inference import RARE_BELOW
 from trainer.runs import report_intervals
-from trainer.runs.balancing_notes import balancing_notes
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS
+from trainer.runs.run_limits import run_limits
 from trainer.runs.training_priors import planned_in_last_epoch
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
@@ -56,8 +56,8 @@ def write_report(run_dir: str) -> str:
         "By class, validation split:",
         _class_table(run, "validation", *intervals["validation"]),
         "## What was run",
-        "```\n" + _command(run) + "\n```",
-        _describe_training(run),
+        "```\n" + run_command(run) + "\n```",
+        describe_training(run),
         "![Training curves](training_curves.png)",
         "## Data",
         _describe_data(run),
@@ -65,7 +65,7 @@ def write_report(run_dir: str) -> str:
         *_describe_audit(run),
         "![Training images of each class before and after sampling](class_counts.png)",
         "## What these figures do not say",
-        "\n".join(f"- {note}" for note in _notes(run)),
+        "\n".join(f"- {note}" for note in run_limits(run)),
         "## Computing them again",
         _recompute(run),
     ]
@@ -106,7 +106,7 @@ def _title(run: FinishedRun) -> str:
     return f"# {', '.join([*parts, *run.fold, f'seed {config.seed}'])}"
 
 
-def _command(run: FinishedRun) -> str:
+def run_command(run: FinishedRun) -> str:
     if not run.decoupled:
         return describe_command(run.config)
     flags = {name: run.decoupled[name] for name in ("from_run", "method")}
@@ -143,7 +143,7 @@ def _class_table(run: FinishedRun, split: str, ends: Intervals, rare: Sequence[s
     columns = ("recall", "precision", "specificity", "f1", "auroc")
     rows = [
         [
-            f"{name}{' *' if name in rare else ''}",
+            f"{escaped(name)}{' *' if name in rare else ''}",
             f"{values['support']:,}",
             *(_cell(f"{column}/{name}", values[column], ends) for column in columns),
         ]
@@ -176,7 +176,7 @@ def _counts_table(run: FinishedRun) -> str:
         columns[after] = run.samples["planned"]
     columns["different images in epoch 1"] = run.samples["unique"]
     rows = [
-        [name, *(f"{counts[c]:,}" for counts in columns.values())]
+        [escaped(name), *(f"{counts[c]:,}" for counts in columns.values())]
         for c, name in enumerate(run.class_names)
     ]
     rows.append(["all", *(f"{sum(counts):,}" for counts in columns.values())])
@@ -189,7 +189,7 @@ def _describe_audit(run: FinishedRun) -> list[str]:
     return [describe_run(run.audit, checked=not run.config.mixup_alpha)]
 
 
-def _describe_training(run: FinishedRun) -> str:
+def describe_training(run: FinishedRun) -> str:
     config, rates = run.config, [row["learning_rate"] for row in run.history]
     falls = sum(after < before for before, after in itertools.pairwise(rates))
     last = run.history[-1]
@@ -238,36 +238,6 @@ def _describe_data(run: FinishedRun) -> str:
         f"{', '.join(of)}, fingerprint `{data['fingerprint'][:16]}`. "
         f"Validation is at {_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler "
         "acts on the training images alone, after the split."
-    )
-
-
-def _notes(run: FinishedRun) -> Iterable[str]:
-    yield (
-        f"Unit of the split: {run.dataset['split_unit'] or 'unknown'}. All images of a unit are in "
-        f"the same split (`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). If "
-        "patients are unknown, images of one patient may be in two splits: the figures then hold "
-        "for images, not for patients, and may be too good."
-    )
-    yield (
-        f"The epoch was chosen by {run.config.monitor.replace('_', ' ')}, so the validation "
-        "figures are too good. The test split was read once, at the end; choosing among runs by "
-        "their test figures would make these too good as well."
-    )
-    support = {n: v["support"] for n, v in run.metrics["test"]["per_class"].items() if v["support"]}
-    rarest = min(support, key=lambda name: support[name])
-    yield (
-        f"{rarest} has {support[rarest]:,} test images: one of them is "
-        f"{100 / support[rarest]:.1f} points of its recall."
-    )
-    yield (
-        "This is one seed. Another seed gives other figures, and the interval above covers only "
-        "the choice of test images: two such pages cannot show that two methods differ "
-        "(`python -m trainer.compare` can)."
-    )
-    yield from balancing_notes(run)
-    yield (
-        "No other hospital, scanner or period was tested. Classes that come from different "
-        "sources can be told apart by their source. This is not a medical device."
     )
 
 

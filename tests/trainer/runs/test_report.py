@@ -1,6 +1,7 @@
 """The report of a finished run says what its files say, and what they do not."""
 
 import dataclasses
+import html
 import re
 import shlex
 
@@ -115,3 +116,14 @@ def test_recomputation_shown_in_the_report_runs_and_agrees(run_dir, monkeypatch,
     monkeypatch.chdir(run_dir)
     exec(code)
     assert str(read_run(run_dir).metrics["test"]["accuracy"]) in capsys.readouterr().out
+
+
+def test_names_of_classes_are_shown_as_they_are(tmp_path):
+    names = ["<img src=x onerror=alert(1)>", "a|b", "*_c_*", "Lung_Opacity"]
+    counts = dict.fromkeys(("train", "validation", "test"), [50, 60, 70, 9])
+    text = _text(fake_run.write_run(tmp_path, class_names=names, counts=counts))
+    rows = re.findall(r"^\| ([^|]+) \| (?:50|60|70) \| \d+\.\d%", text, re.MULTILINE)
+    assert [html.unescape(name) for name in rows] == 2 * names[:3]
+    tables = text[: text.index("## Computing them again")]
+    assert "<img" not in tables
+    assert "| Lung_Opacity * |" in tables

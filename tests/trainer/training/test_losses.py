@@ -22,6 +22,7 @@ from trainer.balancing import class_weights, loss_table
 from trainer.models.classifier import create_model
 from trainer.runs import report
 from trainer.runs.finished_run import read_run
+from trainer.runs.run_limits import run_limits
 from trainer.settings import balance_summary
 from trainer.settings.config import TrainConfig
 from trainer.settings.table import LOSSES
@@ -309,10 +310,10 @@ def test_report_tells_loss_and_what_it_does_to_probabilities(tmp_path):
     assert "epoch 5, before deferred re-weighting" in text
     assert "last class mix" not in text
     late = dataclasses.replace(read_run(path).config, drw_epoch=5)
-    notes = report._notes(dataclasses.replace(read_run(path), config=late))
+    notes = run_limits(dataclasses.replace(read_run(path), config=late))
     assert not any("before deferred" in note for note in notes)
     moving = dataclasses.replace(read_run(path).config, sampler="progressive")
-    notes = report._notes(dataclasses.replace(read_run(path), config=moving))
+    notes = run_limits(dataclasses.replace(read_run(path), config=moving))
     assert any("of epoch 5 of 8: --sampler=progressive had not" in note for note in notes)
 
 

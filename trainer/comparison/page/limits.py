@@ -7,6 +7,7 @@ from typing import Any
 
 from cxr_tfrecords.pages.html import Html, escaped, paragraph, table
 from trainer.comparison.methods import Entry
+from trainer.comparison.page import reporting_items as items
 from trainer.comparison.text import TITLES
 
 BLANK = Html('<span class="blank">to be filled in by the authors</span>')
@@ -66,53 +67,54 @@ def checklists(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator
         "Filled in as far as the files of the runs say. This is not complete, and no statement of "
         "compliance."
     )
-    yield "<h3>TRIPOD+AI (Collins et al., BMJ 2024)</h3>"
-    yield _listed(_tripod(content, entries))
-    yield "<h3>CLAIM (Mongan et al. 2020, update 2024)</h3>"
-    yield _listed(_claim(content, entries))
+    yield f"<h3>{escaped(items.TRIPOD_AI_SOURCE)}</h3>"
+    yield _listed(items.TRIPOD_AI, _tripod(content, entries))
+    yield f"<h3>{escaped(items.CLAIM_SOURCE)}</h3>"
+    yield _listed(items.CLAIM, _claim(content, entries))
 
 
-def _listed(items: Sequence[tuple[str, str]]) -> str:
-    return table(["item", "this study"], items, texts=2)
+def _listed(topics: Mapping[str, str], answers: Sequence[tuple[str, str]]) -> str:
+    rows = [[f"{number} {topics[number]}", answer] for number, answer in answers]
+    return table(["item", "this study"], rows, texts=2)
 
 
 def _tripod(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[str, str]]:
     """Item 13 first, because this tool is about it; then those that a run tells something of."""
     data = content["dataset"]
     return [
-        ("13 Class imbalance", _imbalance(content)),
-        ("5a Sources of data, and whether they represent the target population", BLANK),
-        ("6b Eligibility criteria", BLANK),
-        ("7 Data preparation", _preparation(content)),
-        ("8a Outcome, and how it was assessed", _outcome(content)),
-        ("10 Sample size", _sizes(content) + " How it was arrived at: not known to the software."),
+        ("13", _imbalance(content)),
+        ("5a", BLANK),
+        ("6b", BLANK),
+        ("7", _preparation(content)),
+        ("8a", _outcome(content)),
+        ("10", _sizes(content) + " How it was arrived at: not known to the software."),
         (
-            "11 Missing data",
+            "11",
             "Images that could not be read were set aside when the data set was built: how many, "
             "and why, is in its manifest.json. What was never collected: to be filled in by the "
             "authors.",
         ),
-        ("12a Use of the data, split", _split(content)),
-        ("12c Model, hyperparameters, selection", _model(content, entries)),
-        ("12e Performance measures", _measures(content)),
-        ("12f Model updating (recalibration)", "See item 13; nothing was trained again."),
-        ("14 Fairness", _fairness(content)),
+        ("12a", _split(content)),
+        ("12c", _model(content, entries)),
+        ("12e", _measures(content)),
+        ("12f", "See item 13; nothing was trained again."),
+        ("14", _fairness(content)),
         (
-            "15 Model output",
+            "15",
             "A probability of each class: raw, corrected for the class shares, and with a "
             "temperature. The predicted class is the one of the largest raw probability; "
             "thresholds, where given, were chosen on validation.",
         ),
         (
-            "16 Training versus evaluation",
+            "16",
             f"One data set, split within classes. Balanced: training only{_also_balanced(data)}.",
         ),
-        ("18e Data availability", BLANK),
-        ("18f Code availability", _code(content, entries)),
-        ("21 Images in each analysis", _sizes(content)),
-        ("23a Performance with intervals", "Sections Results, Recall by class, Probabilities."),
+        ("18e", BLANK),
+        ("18f", _code(content, entries)),
+        ("21", _sizes(content)),
+        ("23a", "Sections Results, Recall by class, Probabilities."),
         (
-            "26 Limitations",
+            "26",
             f"Section Limits; what is particular to {data['path']}: to be filled in by the "
             "authors.",
         ),
@@ -121,19 +123,25 @@ def _tripod(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[
 
 def _claim(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return [
-        ("Study design and objective", _design(content)),
-        ("Data sources, eligibility, de-identification", BLANK),
-        ("Data pre-processing", _preparation(content)),
-        ("Ground truth: definition, annotators and their agreement", BLANK),
-        ("Partitions, and the level at which they are disjoint", _split(content)),
-        ("Model, software, initialisation of parameters", _model(content, entries)),
-        ("Training: sampling, hyperparameters, selection of the final model", _imbalance(content)),
-        ("Evaluation: metrics, statistical uncertainty, robustness", _measures(content)),
-        ("Explainability", "Grad-CAM of the most confident mistakes, where models were kept."),
-        ("External validation", "None."),
-        ("Failure analysis", "Confusion matrices and the gallery of mistakes."),
-        ("Demographic and clinical characteristics", BLANK),
-        ("Registration, protocol, funding", BLANK),
+        ("4", _design(content)),
+        ("7", BLANK),
+        ("8", BLANK),
+        ("9", _preparation(content)),
+        ("11", BLANK),
+        ("14", BLANK),
+        ("16", BLANK),
+        ("18", BLANK),
+        ("20", _split(content)),
+        ("22", _model(content, entries)),
+        ("25", _imbalance(content)),
+        ("29", _measures(content)),
+        ("31", "Grad-CAM of the most confident mistakes, where models were kept."),
+        ("33", "None."),
+        ("34", BLANK),
+        ("36", BLANK),
+        ("39", "Confusion matrices and the gallery of mistakes."),
+        ("42", BLANK),
+        ("44", BLANK),
     ]
 
 
