@@ -32,6 +32,7 @@ ORDER = [
     "trainer.tpu trainer.comparison trainer.exporting trainer.serving",
     "trainer.comparison.subgroups",
     "trainer.comparison.page trainer.external trainer.labels",
+    "trainer.card",
     "trainer",
     "benchmarks",
     "benchmarks.build benchmarks.samplers benchmarks.training",

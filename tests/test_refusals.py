@@ -18,6 +18,7 @@ SERVE = "trainer.serve"
 EVALUATE = "trainer.evaluate"
 EXPORT = "trainer.export"
 DOUBTS = "trainer.label_doubts"
+CARD = "trainer.model_card"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,10 @@ DOUBTS = "trainer.label_doubts"
         (EXPORT, "--output_dir=new", "--run_dir is missing: --help explains it"),
         (EXPORT, "--run_dir=run --output_dir=new --format=tflite", "'tflite' is not one of keras,"),
         (EXPORT, "--run_dir=run --output_dir=in", "--output_dir=in exists and is not empty"),
+        (CARD, "--run_dir=done", "--output is missing: --help explains it"),
+        (CARD, "--run_dir=in --output=new.md", "--run_dir=in is not a finished run with its model"),
+        (CARD, "--run_dir=done --output=file", "--output=file exists, perhaps with an author's"),
+        (CARD, "--run_dir=done --output=file/new.md", "file is not a folder: name another file"),
     ],
 )
 def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, message):

@@ -28,6 +28,7 @@ COMMANDS = {
     "label-doubts": "trainer.label_doubts",
     "serve": "trainer.serve",
     "export": "trainer.export",
+    "model-card": "trainer.model_card",
     "from-confusion": "trainer.from_confusion",
     "tpu-check": "trainer.tpu_check",
     "decode-server": "trainer.decode_server",

@@ -31,10 +31,14 @@ temperature, and the Brier score, ECE and log loss of each output on the test sp
 are weighted to the class shares of the deployment: docs/export.md explains each key, and how to
 use the files without this package.
 
+MODEL/README.md is the model's card, which trainer.model_card writes again with more results.
+
 This is a research tool and not a medical device.
 """
 
 from __future__ import annotations
+
+import os
 
 from absl import flags
 
@@ -67,12 +71,17 @@ def main(argv: list[str]) -> None:
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.
+    from trainer.card.facts import gather
+    from trainer.card.write_card import write_card
     from trainer.exporting import exported_model
 
     for line in exported_model.export(
         FLAGS.run_dir, FLAGS.output_dir, FLAGS.deploy_prior, FLAGS.format
     ):
         print(line, flush=True)
+    card = os.path.join(FLAGS.output_dir, "README.md")
+    write_card(card, gather(FLAGS.run_dir, FLAGS.output_dir))
+    print(f'{card} is the model\'s card; search it for "To be answered by the author"')
 
 
 if __name__ == "__main__":

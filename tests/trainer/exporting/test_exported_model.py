@@ -248,7 +248,8 @@ def test_the_command_writes_a_model_and_says_what_is_missing(run_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "of the deployment" in done.stdout
-    assert sorted(os.listdir(output)) == ["deployment.json", "model.keras"]
+    assert sorted(os.listdir(output)) == ["README.md", "deployment.json", "model.keras"]
+    assert "`model.keras` and `deployment.json`" in (output / "README.md").read_text()
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing(run_dir, tmp_path, monkeypatch):

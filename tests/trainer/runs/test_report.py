@@ -120,7 +120,7 @@ def test_recomputation_shown_in_the_report_runs_and_agrees(run_dir, monkeypatch,
 
 def test_names_of_classes_are_shown_as_they_are(tmp_path):
     names = ["<img src=x onerror=alert(1)>", "a|b", "*_c_*", "Lung_Opacity"]
-    counts = dict.fromkeys(("train", "validation", "test"), [50, 60, 70, 9])
+    counts = {split: [50, 60, 70, 9] for split in ("train", "validation", "test")}
     text = _text(fake_run.write_run(tmp_path, class_names=names, counts=counts))
     rows = re.findall(r"^\| ([^|]+) \| (?:50|60|70) \| \d+\.\d%", text, re.MULTILINE)
     assert [html.unescape(name) for name in rows] == 2 * names[:3]
