@@ -28,6 +28,8 @@ One row for each image:
 What is found and what is missed: docs/out_of_distribution.md. It is fitted on the data set of the
 run at first use, which takes a minute or more, and written to RUN/out_of_distribution.npz.
 
+--html=page.html shows images with heat maps, by class if wanted; what needs a look comes first.
+
 With several models, --model=RUN1,RUN2, probabilities are their means, above_threshold, in_set and
 out_of_distribution are what most models say, and a column disagreement gives the largest standard
 deviation between the models of a class's calibrated probability.
@@ -97,6 +99,20 @@ flags.DEFINE_string(
     "Folder for a DICOM structured report on each DICOM image, with the calibrated probabilities "
     "(for research; needs pip install 'cxr-balance[dicom-sr]'). Empty: none.",
 )
+flags.DEFINE_string(
+    "html",
+    "",
+    "HTML page to write, with pictures and heat maps (Grad-CAM); it must not exist yet. Empty: "
+    "none.",
+)
+flags.DEFINE_integer(
+    "html_images",
+    200,
+    "Most images on that page: those unlike the training images first, then those with not exactly "
+    "one class in their set, then the least sure. An image takes about 25 kB and 0.1 s.",
+    lower_bound=1,
+    upper_bound=5000,
+)
 flags.DEFINE_integer("threads", os.cpu_count() or 1, "Threads that read files.", lower_bound=1)
 
 _SHOWN_REASONS = 5
@@ -113,6 +129,8 @@ def main(argv: list[str]) -> None:
         )
     if os.path.exists(FLAGS.output):
         raise UserError(f"--output={FLAGS.output} exists: name another file, or delete it")
+    if FLAGS.html:
+        _check_page(FLAGS.html)
     if FLAGS.dicom_sr:
         _check_reports(FLAGS.dicom_sr)
     from cxr_tfrecords.quiet import quiet_tensorflow
@@ -135,7 +153,7 @@ def main(argv: list[str]) -> None:
         FLAGS.input,
         FLAGS.output,
         threads=FLAGS.threads,
-        finish=_reporting(classifiers) if FLAGS.dicom_sr else None,
+        finish=_finishing(classifiers) if FLAGS.dicom_sr or FLAGS.html else None,
     )
     shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print(f"{sum(counts.values()):,} images: {shown}")
@@ -147,6 +165,16 @@ def main(argv: list[str]) -> None:
         _report_rejected(rejected)
 
 
+def _check_page(path: str) -> None:
+    if os.path.exists(path):
+        raise UserError(f"--html={path} exists: name another file, or delete it")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"--html={path}: there is no folder {folder}: make it first")
+    if reason := files.why_unwritable(folder):
+        raise UserError(f"--html={path}: {reason}: name another file")
+
+
 def _check_reports(folder: str) -> None:
     if importlib.util.find_spec("highdicom") is None:
         raise UserError("--dicom_sr needs a package: pip install 'cxr-balance[dicom-sr]'")
@@ -155,10 +183,20 @@ def _check_reports(folder: str) -> None:
         raise UserError(f"--dicom_sr={folder}: {reason}: name another folder")
 
 
-def _reporting(classifiers: Sequence[Classifier]) -> Callable[[str, str], None]:
-    from trainer.deployment.structured_report import write_reports
+def _finishing(classifiers: Sequence[Classifier]) -> Callable[[str, str], None]:
+    """What makes reports and page from the file of rows and the images' folder."""
 
-    return lambda rows, folder: print(write_reports(rows, folder, FLAGS.dicom_sr, classifiers))
+    def finish(rows: str, folder: str) -> None:
+        if FLAGS.dicom_sr:
+            from trainer.deployment.structured_report import write_reports
+
+            print(write_reports(rows, folder, FLAGS.dicom_sr, classifiers))
+        if FLAGS.html:
+            from trainer.deployment.gallery import write_gallery
+
+            print(write_gallery(rows, folder, FLAGS.html, classifiers, FLAGS.html_images))
+
+    return finish
 
 
 def _report_rejected(rejected: dict[str, str]) -> None:

@@ -8,6 +8,10 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from cxr_tfrecords import images
+
 _CSS = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -83,7 +87,13 @@ class Thumbnail:
     filename: str
     class_name: str
     jpeg: bytes
-    leading: bool
+    leading: bool = False
+
+    @classmethod
+    def of(cls, filename: str, pixels: np.ndarray, side: int) -> Thumbnail:
+        """Of an image, uint8 [size, size, channels]; at most `side` pixels wide."""
+        small = images.resize(pixels, min(side, pixels.shape[0]))
+        return cls(filename, "", images.encode(small, "jpeg"))
 
 
 class Html(str):

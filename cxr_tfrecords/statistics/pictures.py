@@ -6,6 +6,7 @@ imported where it is needed, so that a build's workers start without it.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -98,8 +99,8 @@ def read_left_out(path: str, manifest: Mapping[str, Any]) -> dict[str, Thumbnail
 def _thumbnail(record: records.Record, image: Mapping[str, Any], leading: bool) -> Thumbnail:
     size, channels = image["size"], image["channels"]
     pixels = images.decode_stored(record.encoded, image["encoding"], size, channels)
-    jpeg = images.encode(images.resize(pixels, min(_SIDE, size)), "jpeg")
-    return Thumbnail(record.filename, record.class_name, jpeg, leading)
+    made = Thumbnail.of(record.filename, pixels, _SIDE)
+    return dataclasses.replace(made, class_name=record.class_name, leading=leading)
 
 
 def draw(

@@ -6,7 +6,6 @@ Estimating Uncertainty in Dataset Labels", 2021), by the package cleanlab.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Collection, Sequence
 
@@ -14,6 +13,7 @@ import numpy as np
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 
+from cxr_tfrecords import csv_rows
 from cxr_tfrecords.files import replacing
 from trainer.labels.out_of_fold import OutOfFold
 
@@ -90,9 +90,9 @@ def write_doubts(path: str, given: OutOfFold, doubts: Sequence[Doubt]) -> None:
     names = given.class_names
     with (
         replacing(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
+        csv_rows.open_csv(temporary, "w") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_rows.writer(file)
         columns = ["rank", "filename", "given", "suggested", "self_confidence"]
         columns += ["copy_has_other_label", "prediction_rank", "group"]
         writer.writerow([*columns, *(f"probability_{name}" for name in names)])

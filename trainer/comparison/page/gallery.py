@@ -197,14 +197,10 @@ def _figure(
     ]
     thumbnails = []
     if pixels is not None:
-        thumbnails.append(_thumbnail(one.filename, pixels))
+        thumbnails.append(Thumbnail.of(one.filename, pixels, _SIDE))
         if heat is not None:
             from trainer.models.grad_cam import overlay  # imports TensorFlow
 
-            thumbnails.append(_thumbnail(f"Grad-CAM of {one.filename}", overlay(pixels, heat)))
+            title = f"Grad-CAM of {one.filename}"
+            thumbnails.append(Thumbnail.of(title, overlay(pixels, heat), _SIDE))
     return figure(thumbnails or None, captions)
-
-
-def _thumbnail(name: str, pixels: np.ndarray) -> Thumbnail:
-    small = images.resize(pixels, min(_SIDE, pixels.shape[0]))
-    return Thumbnail(name, "", images.encode(small, "jpeg"), False)
