@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 
+# A file's name has 255 at most, of which split, number and ending of a shard need some 50.
+_MAX_NAME_BYTES = 200
+
+
 def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
     """Forms of class names for files and TFDS splits: lower case, `_` for all but a-z and 0-9.
 
@@ -26,13 +30,18 @@ def slugs(class_names: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
       UserError: two names differ only in case or in what separates their words, which is taken
-        for a mistake; or a name holds a line break or the like, with which TFDS would count the
-        classes wrongly.
+        for a mistake; a name is longer than `_MAX_NAME_BYTES`; or it holds a line break or the
+        like, with which TFDS would count the classes wrongly.
     """
     words: dict[tuple[str, ...], str] = {}
     for name in class_names:
         if not name.isprintable():
             raise UserError(f"class {name!r} has unprintable characters in its name: rename it")
+        if (size := len(name.encode())) > _MAX_NAME_BYTES:
+            raise UserError(
+                f"class {name[:40]!r}… has a name of {size} bytes, which is used in file names: "
+                f"rename it, to {_MAX_NAME_BYTES} bytes or fewer"
+            )
         plain = unicodedata.normalize("NFKC", name).casefold().strip(" _")
         other = words.setdefault(tuple(re.split(r"[\s_-]+", plain)), name)
         if other != name:

@@ -27,9 +27,11 @@ def read_path(text: str, where: str) -> str:
       where: beginning of messages.
 
     Raises:
-      UserError: it lies on a drive of a Windows machine.
+      UserError: it lies on a drive of a Windows machine, or holds a NUL, as no path does.
     """
     path = tables.file_name(text)
+    if "\0" in path:
+        raise UserError(f"{where}: {text!r} holds a NUL character: correct this line")
     if re.match("[A-Za-z]:/", path):
         raise UserError(
             f"{where}: {text} is a path on a Windows drive: write paths relative to --input_dir"

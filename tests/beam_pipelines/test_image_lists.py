@@ -86,6 +86,8 @@ def test_home_folders_and_backslashes_are_understood(root, monkeypatch):
     assert names(found) == ["A/1.png", "B/1.png", "B/3.png"]
     with pytest.raises(UserError, match=r"line 2: C:\\A\\1\.png is a path on a Windows drive"):
         read(root, table([("C:\\A\\1.png", "A"), ("B/1.png", "B")]))
+    with pytest.raises(UserError, match=r"line 3: .* holds a NUL character"):
+        read(root, table([("A/1.png", "A"), ("B/1\0.png", "B")]))
 
 
 def test_addresses_of_a_store_have_a_common_root_too():

@@ -31,6 +31,13 @@ def test_two_names_of_one_class_are_refused(names):
         tfds_metadata.slugs(names)
 
 
+@pytest.mark.parametrize("name", ["x" * 201, "肺" * 67])
+def test_a_name_too_long_for_a_file_is_refused(name):
+    assert len(tfds_metadata.slugs(["A", name[:-1]])) == 2
+    with pytest.raises(UserError, match="has a name of 201 bytes"):
+        tfds_metadata.slugs(["A", name])
+
+
 FOLDS = {f"fold{k}": (3, k, 2) for k in range(4)}  # fold0 has no image of the second class
 
 
