@@ -44,8 +44,9 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     WebP, BMP, TIFF and GIF. `Decoded.steps` says what was done to the stored values.
 
     16-bit values are scaled by the smallest depth that holds the image (`depth.depth_of`), because
-    detectors deliver 10 to 15 bits in 16-bit files. Transparent images are drawn on black. EXIF
-    orientation is followed; of several frames the first is taken, except of DICOM.
+    detectors deliver 10 to 15 bits in 16-bit files. Transparent images are drawn on black; the one
+    gray value that a gray PNG can name as transparent (tRNS) stays as it is. EXIF orientation is
+    followed; of several frames the first is taken, except of DICOM.
 
     Raises:
       BadImageError: empty, not an image, another format, damaged, truncated, or over `max_pixels`.

@@ -65,6 +65,13 @@ def test_a_fully_transparent_image_is_told():
     assert images.decode(as_file(rgba, "PNG")).steps == ("transparency drawn on black",)
 
 
+@pytest.mark.parametrize("scale", [1, 257])
+def test_the_transparent_value_of_a_gray_image_stays_as_it_is(scale):
+    values = RAMP if scale == 1 else RAMP.astype(np.uint16) * 257
+    key = int(values[5, 5]).to_bytes(2, "big")
+    np.testing.assert_array_equal(gray(with_chunks(as_file(values, "PNG"), (b"tRNS", key))), RAMP)
+
+
 def test_an_unknown_critical_chunk_is_damage():
     with pytest.raises(images.BadImageError, match="unknown critical chunk 'ABCD'"):
         images.decode(with_chunks(PLAIN, (b"ABCD", b"")))
