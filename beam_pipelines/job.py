@@ -77,6 +77,7 @@ def build(
         commit.finish_interrupted(output_dir, scratch)
         earlier = find_earlier_build(output_dir, config, overwrite, resume, sources)
         if earlier and _is_current(output_dir, sources):
+            scratch.remove()  # of a build that was killed after it had written its manifest
             return BuildResult(earlier, 0, 0)
         _start(scratch, sources, config)
         work = Work(sources.root, sources.class_names, config, salt)

@@ -169,6 +169,14 @@ def test_a_shard_that_cannot_be_renamed_is_one_line_and_the_rerun_mends_it(
     assert digests(out) == digests(tmp_path / "whole")
 
 
+def test_the_scratch_folder_of_a_build_killed_at_its_end_is_removed(radiographs, tmp_path):
+    out = tmp_path / "out"
+    build(radiographs, out)
+    (out / ".build" / "inspected").mkdir(parents=True)  # killed after the manifest was written
+    assert build(radiographs, out).inspected == 0
+    assert not (out / ".build").exists()
+
+
 # Bad input
 
 
