@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,26 +33,30 @@ def write_dataset(
     encoding: str = "png",
     num_shards: int = 2,
     seed: int = 0,
+    draw: Callable[..., Any] = tiny_image,
 ) -> dataset_dir.DatasetDir:
     """Writes a valid dataset directory of tiny learnable images and loads it.
 
     Args:
       counts: split -> images of each class; splits called fold0, fold1, … make a data set with
         folds, which is loaded with fold 0.
+      draw: makes an image as `tiny_image` does, or an image and its lung mask, uint8 [size, size];
+        all images have masks, or none.
     """
     path = os.fspath(directory)
     os.makedirs(path, exist_ok=True)
     names = CLASS_NAMES[: len(next(iter(counts.values())))]
     class_slugs = tfds_metadata.slugs(names)
     rng = np.random.default_rng(seed)
-    shards = []
+    shards, mask = [], None
     for split, split_counts in counts.items():
         for label, count in enumerate(split_counts):
             parts = np.array_split(np.arange(count), min(num_shards, max(count, 1)))
             for number, part in enumerate(parts):
                 serialized = []
                 for index in part:
-                    pixels = tiny_image(label, rng, image_size, channels)
+                    drawn = draw(label, rng, image_size, channels)
+                    pixels, mask = drawn if isinstance(drawn, tuple) else (drawn, None)
                     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
                     serialized.append(
                         records.serialize_example(
@@ -66,6 +70,7 @@ def write_dataset(
                                 source_height=image_size,
                                 source_width=image_size,
                                 source_format="PNG",
+                                mask=None if mask is None else images.encode_mask(mask),
                             )
                         )
                     )
@@ -82,6 +87,8 @@ def write_dataset(
                     }
                 )
     image = {"size": image_size, "channels": channels, "encoding": encoding}
+    if mask is not None:
+        image["mask"] = True
     folds = 0 if "train" in counts else len(counts)
     pixels: dict[str, Any] = {"mean": [100.0] * channels, "std": [35.0] * channels}
     if folds:

@@ -31,7 +31,7 @@ ORDER = [
     "trainer.training trainer.deployment",
     "trainer.tpu trainer.comparison trainer.exporting trainer.serving",
     "trainer.comparison.subgroups",
-    "trainer.comparison.page trainer.external trainer.labels",
+    "trainer.comparison.page trainer.external trainer.labels trainer.audit",
     "trainer.card",
     "trainer",
     "benchmarks",

@@ -19,6 +19,8 @@ EVALUATE = "trainer.evaluate"
 EXPORT = "trainer.export"
 DOUBTS = "trainer.label_doubts"
 CARD = "trainer.model_card"
+SHORTCUTS = "trainer.shortcuts"
+SEGMENTER = "trainer.train_segmenter"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,10 @@ CARD = "trainer.model_card"
         (EVALUATE, "--model=done --data_dir=no --output_dir=out", "no does not exist: name the"),
         (DOUBTS, "--runs=run --output_dir=in", "--output_dir=in exists and is not empty"),
         (DOUBTS, "--runs=run --output_dir=new", "install 'cxr-balance[labels]'"),
+        (SHORTCUTS, "--model=no --output_dir=out", "--model=no is not a finished run whose model"),
+        (SHORTCUTS, "--model=done --output_dir=in", "--output_dir=in exists and is not empty"),
+        (SHORTCUTS, "--model=done --output_dir=out --data_dir=no", "no does not exist: name the"),
+        (SEGMENTER, "--data_dir=data", "--data_dir=data holds no lung masks: build it with --with"),
         (EXPORT, "--output_dir=new", "--run_dir is missing: --help explains it"),
         (EXPORT, "--run_dir=run --output_dir=new --format=tflite", "'tflite' is not one of keras,"),
         (EXPORT, "--run_dir=run --output_dir=in", "--output_dir=in exists and is not empty"),

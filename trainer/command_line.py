@@ -26,6 +26,8 @@ COMMANDS = {
     "predict": "trainer.predict",
     "evaluate": "trainer.evaluate",
     "label-doubts": "trainer.label_doubts",
+    "shortcuts": "trainer.shortcuts",
+    "train-segmenter": "trainer.train_segmenter",
     "serve": "trainer.serve",
     "export": "trainer.export",
     "model-card": "trainer.model_card",

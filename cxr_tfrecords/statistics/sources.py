@@ -249,18 +249,23 @@ def _choose_members(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{c: row[c] for c in columns} for _, row in ranked[:_MEMBERS_SHOWN]]
 
 
+def file_features(sources: SourceTable) -> dict[str, np.ndarray]:
+    """Name of `shortcut.FEATURES` -> numbers or codes of categories of all rows."""
+    height, width = sources.numbers("height"), sources.numbers("width")
+    return {
+        "format": sources.codes("format")[0],
+        "mode": sources.codes("mode")[0],
+        "height": height,
+        "width": width,
+        "aspect_ratio": width / np.maximum(height, 1),
+        "file_size": np.log(np.maximum(sources.numbers("num_bytes"), 1)),
+    }
+
+
 def measure_shortcut(sources: SourceTable) -> dict[str, Any]:
     """Whether format and size of the written files predict the class, see `shortcut.measure`."""
     names = sources.class_names
     rows = shortcut.choose_rows(np.where(sources.written, sources.labels, -1), len(names))
-    height, width = sources.numbers("height")[rows], sources.numbers("width")[rows]
-    features = {
-        "format": sources.codes("format")[0][rows],
-        "mode": sources.codes("mode")[0][rows],
-        "height": height,
-        "width": width,
-        "aspect_ratio": width / np.maximum(height, 1),
-        "file_size": np.log(np.maximum(sources.numbers("num_bytes")[rows], 1)),
-    }
+    features = {name: values[rows] for name, values in file_features(sources).items()}
     groups = sources.table["group"].take(pa.array(rows)).combine_chunks().dictionary_encode()
     return shortcut.measure(features, sources.labels[rows], groups.indices.to_numpy(), names)
