@@ -11,10 +11,16 @@ from __future__ import annotations
 import csv
 from typing import IO, Any
 
+from cxr_tfrecords import files
+
 
 def open_csv(path: str, mode: str = "r") -> IO[str]:
-    """Opens a local CSV file, in which file names may be of any bytes."""
-    return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
+    """Opens a CSV file, local or remote, in which file names may be of any bytes."""
+    text: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    if files.is_local(path):
+        return open(path, mode, **text)
+    fs, inner = files.filesystem(path)
+    return fs.open(inner, mode, **text)
 
 
 def writer(file: IO[str]) -> Any:

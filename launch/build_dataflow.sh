@@ -58,17 +58,6 @@ command+=(${rest[@]+"${rest[@]}"})
 end_dry_run
 
 need_command "$python" "or set PYTHON"
-need_command gcloud "https://cloud.google.com/sdk/docs/install"
-gcloud auth print-access-token >/dev/null 2>&1 || fail "not logged in: gcloud auth login"
-gcloud auth application-default print-access-token >/dev/null 2>&1 ||
-  fail "Beam has no credentials: gcloud auth application-default login"
-for path in "$input_dir" "$output_dir" "$temp_location"; do
-  if [[ "$path" == gs://* ]]; then
-    bucket="${path#gs://}"
-    bucket="gs://${bucket%%/*}"
-    gcloud storage ls "$bucket" >/dev/null 2>&1 ||
-      fail "$path: bucket $bucket does not exist, or this login may not list it"
-  fi
-done
+need_gcloud "$input_dir" "$output_dir" "$temp_location"
 need_module gcsfs,google.cloud.storage gcp
 exec "${command[@]}"

@@ -33,6 +33,23 @@ check_environment() {
 
 need_command() { command -v "$1" >/dev/null || fail "$1 is not installed: $2"; }
 
+# need_gcloud PATH ...: fails if gcloud is missing or not logged in, or cannot list a path's bucket.
+need_gcloud() {
+  local path bucket
+  need_command gcloud "https://cloud.google.com/sdk/docs/install"
+  gcloud auth print-access-token >/dev/null 2>&1 || fail "not logged in: gcloud auth login"
+  gcloud auth application-default print-access-token >/dev/null 2>&1 ||
+    fail "Beam has no credentials: gcloud auth application-default login"
+  for path; do
+    if [[ "$path" == gs://* ]]; then
+      bucket="${path#gs://}"
+      bucket="gs://${bucket%%/*}"
+      gcloud storage ls "$bucket" >/dev/null 2>&1 ||
+        fail "$path: bucket $bucket does not exist, or this login may not list it"
+    fi
+  done
+}
+
 # need_module MODULE EXTRA
 need_module() {
   "$python" -c "import $1" 2>/dev/null ||

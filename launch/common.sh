@@ -46,13 +46,13 @@ read_options() {
   done
 }
 
-# set_command NAME ...: sets $command to the build's command line, without empty options. It sets
-# PYTHONPATH and does not change the folder, so that relative paths stay those of the user's shell.
+# set_command NAME ...: sets $command to the build's command line, or that of $program with the options
+# $program_options first, without empty options. It sets PYTHONPATH and does not change the folder, so that relative paths stay those of the user's shell.
 set_command() {
   local name
   command=(env "PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}"
-    "$python" -m beam_pipelines.build "--runner=$runner")
-  for name in input_dir output_dir "$@"; do
+    "$python" -m "${program:-beam_pipelines.build}" "--runner=$runner")
+  for name in ${program_options:-input_dir output_dir} "$@"; do
     [[ -z "${!name}" ]] || command+=("--$name=${!name}")
   done
 }

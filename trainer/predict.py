@@ -46,53 +46,16 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from cxr_tfrecords import csv_rows, files
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
-from trainer.evaluation import out_of_distribution
+from trainer.deployment import prediction_flags
 
 if TYPE_CHECKING:
     from trainer.deployment.predictor import Classifier
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("model", [], "Finished run directory, or several with commas.")
-flags.DEFINE_string("input", "", "Image, folder of images, or .csv list with a column path.")
-flags.DEFINE_string("output", "predictions.csv", "CSV file to write; it must not exist yet.")
-flags.DEFINE_list(
-    "deploy_prior",
-    [],
-    "Class shares where the images come from, as COVID=0.1,Normal=0.9. Empty: those of the "
-    "training split, before any balancing.",
-)
-flags.DEFINE_float(
-    "sensitivity",
-    0.95,
-    "Sensitivity on validation of the thresholds behind above_threshold.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-)
-flags.DEFINE_float(
-    "coverage",
-    0.9,
-    "Share of the images of each class whose set holds it, see in_set.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-)
-flags.DEFINE_enum(
-    "ood_method",
-    out_of_distribution.DEFAULT,
-    [*out_of_distribution.DETECTORS, "none"],
-    "How out_of_distribution is decided: mahalanobis, distance to the class means (Lee et al. "
-    "2018); knn, distance to the 10th nearest training image (Sun et al. 2022); vim, "
-    "virtual-logit matching (Wang et al. 2022); none, not at all.",
-)
-flags.DEFINE_float(
-    "false_alarms",
-    out_of_distribution.FALSE_ALARMS,
-    "Share of images like those of validation that may be flagged, see out_of_distribution.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-)
+prediction_flags.define()
 flags.DEFINE_string(
     "dicom_sr",
     "",
@@ -115,20 +78,16 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("threads", os.cpu_count() or 1, "Threads that read files.", lower_bound=1)
 
-_SHOWN_REASONS = 5
-
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ("model", "input"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
-    if not os.path.exists(FLAGS.input):
-        raise UserError(
-            f"--input={FLAGS.input} does not exist: name an image, a folder or a .csv list"
-        )
-    if os.path.exists(FLAGS.output):
-        raise UserError(f"--output={FLAGS.output} exists: name another file, or delete it")
+    prediction_flags.check()
+    for name, path in (("input", FLAGS.input), ("output", FLAGS.output)):
+        if not files.is_local(path):
+            raise UserError(
+                f"--{name}={path}: this command reads and writes the local disk only: "
+                "python -m beam_pipelines.predict takes gs:// and s3://"
+            )
     if FLAGS.html:
         _check_page(FLAGS.html)
     if FLAGS.dicom_sr:
@@ -138,16 +97,10 @@ def main(argv: list[str]) -> None:
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.
     from trainer.deployment.predicted_files import count_flagged, predict_files
+    from trainer.deployment.prediction_rows import show_result
     from trainer.deployment.several_models import load_models
 
-    classifiers = load_models(
-        FLAGS.model,
-        deploy_prior=FLAGS.deploy_prior,
-        sensitivity=FLAGS.sensitivity,
-        coverage=FLAGS.coverage,
-        ood_method=FLAGS.ood_method,
-        false_alarms=FLAGS.false_alarms,
-    )
+    classifiers = load_models(FLAGS.model, **prediction_flags.model_settings())
     counts, rejected = predict_files(
         classifiers,
         FLAGS.input,
@@ -155,14 +108,7 @@ def main(argv: list[str]) -> None:
         threads=FLAGS.threads,
         finish=_finishing(classifiers) if FLAGS.dicom_sr or FLAGS.html else None,
     )
-    shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    print(f"{sum(counts.values()):,} images: {shown}")
-    print(f"{FLAGS.output} has a row for each")
-    flagged = count_flagged(FLAGS.output)
-    if flagged:
-        print(f"{flagged:,} images look unlike the training images: see column out_of_distribution")
-    if rejected:
-        _report_rejected(rejected)
+    show_result(FLAGS.output, counts, count_flagged(FLAGS.output), rejected)
 
 
 def _check_page(path: str) -> None:
@@ -197,21 +143,6 @@ def _finishing(classifiers: Sequence[Classifier]) -> Callable[[str, str], None]:
             print(write_gallery(rows, folder, FLAGS.html, classifiers, FLAGS.html_images))
 
     return finish
-
-
-def _report_rejected(rejected: dict[str, str]) -> None:
-    stem, extension = os.path.splitext(FLAGS.output)
-    path = f"{stem}_rejected{extension}"
-    with (
-        files.replacing(path) as temporary,
-        csv_rows.open_csv(temporary, "w") as file,
-    ):
-        writer = csv_rows.writer(file)
-        writer.writerow(["id", "reason"])
-        writer.writerows(rejected.items())
-    print(f"{len(rejected):,} files could not be used, {path} lists them:")
-    for identity, reason in list(rejected.items())[:_SHOWN_REASONS]:
-        print(f"  {identity.encode(errors='backslashreplace').decode()}: {reason}")
 
 
 if __name__ == "__main__":

@@ -34,25 +34,25 @@ _REFUSED_OPTIONS = "Pipeline has validations errors:"  # the start of Beam's mes
 def run_pass(
     title: str,
     items: Sequence[Any],
-    dofn: beam.DoFn,
+    work: beam.DoFn | beam.PTransform,
     options: PipelineOptions,
     *,
     done_folder: str,
     weights: Mapping[str, int],
     initial: int,
 ) -> None:
-    """Feeds items to a DoFn on the runner that the options name, and waits.
+    """Feeds items to a DoFn or transform on the runner that the options name, and waits.
 
     Args:
       title: names the pass, in Beam's job graph and before the progress bar.
-      items: the work, one element a DoFn call.
-      done_folder: where the DoFn leaves one file for each finished item. Beam's own counters
+      items: the work, one element a call.
+      done_folder: where `work` leaves one file for each finished item. Beam's own counters
         arrive only at the end, on most runners; these files are there on all of them.
       weights: name of such a file -> the number of images it stands for.
       initial: images that an earlier run has finished.
 
     Raises:
-      UserError: the DoFn raised it; without the text that Beam puts around it.
+      UserError: `work` raised it; without the text that Beam puts around it.
     """
     if not items:
         return
@@ -64,14 +64,17 @@ def run_pass(
         )
         watcher.start()
         try:
-            _run(title, items, dofn, options)
+            _run(title, items, work, options)
         finally:
             stop.set()
             watcher.join()
 
 
 def make_pipeline(
-    title: str, items: Sequence[Any], dofn: beam.DoFn, options: PipelineOptions
+    title: str,
+    items: Sequence[Any],
+    work: beam.DoFn | beam.PTransform,
+    options: PipelineOptions,
 ) -> beam.Pipeline:
     """The job graph of a pass; the runner distributes whatever `items` holds, so keep it small.
 
@@ -93,7 +96,7 @@ def make_pipeline(
         pipeline
         | f"{title}Work" >> beam.Create(items)
         | f"{title}Spread" >> beam.Reshuffle()
-        | title >> beam.ParDo(dofn)
+        | title >> (beam.ParDo(work) if isinstance(work, beam.DoFn) else work)
     )
     return pipeline
 
@@ -116,8 +119,13 @@ def _local_runner(options: PipelineOptions) -> tuple[Any, PipelineOptions]:
     return fn_runner.FnApiRunner(default_environment=environment), options
 
 
-def _run(title: str, items: Sequence[Any], dofn: beam.DoFn, options: PipelineOptions) -> None:
-    pipeline = make_pipeline(title, items, dofn, options)
+def _run(
+    title: str,
+    items: Sequence[Any],
+    work: beam.DoFn | beam.PTransform,
+    options: PipelineOptions,
+) -> None:
+    pipeline = make_pipeline(title, items, work, options)
     # Beam's worker threads print the stack trace of every failure directly to standard error.
     local = runs_locally(options)
     traces = contextlib.redirect_stderr(io.StringIO()) if local else contextlib.nullcontext()

@@ -422,7 +422,8 @@ def test_the_image_gets_all_that_it_copies_and_every_package():
 
 def test_the_image_installs_pinned_versions_and_keeps_the_entrypoint():
     (install,) = (words[1:] for words in dockerfile() if words[0] == "RUN")
-    assert install == ["pip", "install", "--no-cache-dir", "-c", "constraints.txt", ".[gcp,aws]"]
+    assert install == ["pip", "install", "--no-cache-dir", "-c", "constraints.txt", ".[$EXTRAS]"]
+    assert ["ARG", "EXTRAS=gcp,aws"] in dockerfile()
     assert not {"ENTRYPOINT", "CMD"} & {words[0] for words in dockerfile()}
     for extra in ("gcp", "aws", "dask"):
         assert f'"{extra}": [' in (ROOT / "setup.py").read_text()

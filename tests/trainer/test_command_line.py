@@ -56,7 +56,7 @@ def test_version_is_the_packages(shown):
     ("arguments", "message"),
     [
         (["trian", "--epochs=1"], "there is no command 'trian': did you mean train?"),
-        (["predictions"], "did you mean predict?"),
+        (["predictions"], "did you mean predict or predict-beam?"),
         (["zzz"], "there is no command 'zzz' (cxr-balance --help lists all)"),
         ([], "no command is given"),
         (["--data_dir=x"], "there is no command '--data_dir=x'"),

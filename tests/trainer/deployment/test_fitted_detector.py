@@ -13,7 +13,7 @@ from cxr_tfrecords import images
 from tests import helpers
 from tests.trainer import fake_run
 from trainer import predict
-from trainer.deployment import predicted_files
+from trainer.deployment import predicted_files, prediction_rows
 from trainer.deployment.predictor import Classifier
 from trainer.models.classifier import create_model
 from trainer.runs import run_directory, run_files
@@ -143,7 +143,7 @@ def test_the_command_writes_the_flag_and_counts_it(run_dir, tmp_path, capsys, mo
     def stop(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predicted_files, "read_file", stop)
+    monkeypatch.setattr(prediction_rows, "read_file", stop)
     settings = []
     for rate in (0.05, 0.2):
         one = Classifier.load(run_dir, false_alarms=rate)

@@ -15,7 +15,7 @@ from cxr_tfrecords import images, records, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from trainer import predict
-from trainer.deployment import predicted_files
+from trainer.deployment import prediction_rows
 from trainer.deployment.predicted_files import predict_files
 from trainer.deployment.predictor import Classifier, read_file
 from trainer.evaluation.predictions import read_predictions
@@ -222,13 +222,13 @@ def test_a_stopped_command_goes_on_and_gives_the_same_file(
 
         return read_file
 
-    monkeypatch.setattr(predicted_files, "read_file", read_until(10))
+    monkeypatch.setattr(prediction_rows, "read_file", read_until(10))
     with pytest.raises(KeyboardInterrupt):
         predict_files([classifier], trained.folder, stopped, threads=1)
     with open(f"{stopped}.part", "a", encoding="utf-8") as file:
         file.write("Normal/test-9.png,Nor")  # a row that was cut off
     read.clear()
-    monkeypatch.setattr(predicted_files, "read_file", read_until(99))
+    monkeypatch.setattr(prediction_rows, "read_file", read_until(99))
     predict_files([classifier], trained.folder, stopped, threads=1)
     assert len(read) == 18 - 8, "one whole batch of 8 had been written"
     with open(whole) as one, open(stopped) as other:

@@ -1,0 +1,1 @@
+"""Predicts images on Apache Beam: what trainer.predict does, on any runner."""

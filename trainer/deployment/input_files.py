@@ -1,0 +1,90 @@
+"""Which files --input names, on the local disk or in an object store, and what their ids are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import UserError
+
+# Files of systems that are in many folders and are no images.
+_PASSED_OVER = ("thumbs.db", "desktop.ini", "__macosx")
+_PATH_COLUMNS = ("path", "filename", "file")
+
+
+def find_files(source: str) -> tuple[str, list[str]]:
+    """The folder that ids are relative to, and the ids: paths with `/`, sorted in a folder, in the
+    order of a list.
+
+    Args:
+      source: an image; a folder, searched with all its subfolders; or a list, a .csv file with a
+        column `path` whose paths are relative to the list's folder.
+
+    Raises:
+      UserError: nothing is there, or the list has no such column.
+    """
+    with files.explained(source, "input"):
+        is_folder, is_file = _kind(source)
+        if is_folder:
+            names = sorted(_walk(source) if files.is_local(source) else _walk_remote(source))
+            if not names:
+                raise UserError(
+                    f"--input={source}: the folder holds no file: name a folder of images"
+                )
+            return source, names
+        if not is_file:
+            raise UserError(
+                f"--input={source} does not exist: name an image, a folder or a .csv list"
+            )
+        folder, name = os.path.split(source)
+        return folder or ".", _read_list(source) if name.lower().endswith(".csv") else [name]
+
+
+def _kind(path: str) -> tuple[bool, bool]:
+    """Whether a path is a folder, and whether it is a file."""
+    if files.is_local(path):
+        return os.path.isdir(path), os.path.isfile(path)
+    fs, inner = files.filesystem(path)
+    return fs.isdir(inner), fs.isfile(inner)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not _is_passed_over(name)]
+        for name in names:
+            if not _is_passed_over(name):
+                yield os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+
+
+def _walk_remote(folder: str) -> Iterator[str]:
+    fs, inner = files.filesystem(folder)
+    for path in fs.find(inner):
+        name = path.removeprefix(inner.rstrip("/") + "/")
+        if not any(map(_is_passed_over, name.split("/"))):
+            yield name
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _PASSED_OVER
+
+
+def _read_list(path: str) -> list[str]:
+    try:
+        # A byte-order mark, as some spreadsheets write it, is no part of the first name.
+        text = files.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--input={path} is not a text file in UTF-8: save it so") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        column = next((c for c in _PATH_COLUMNS if c in (reader.fieldnames or ())), None)
+        if column is None:
+            raise UserError(
+                f"--input={path} has the columns {', '.join(reader.fieldnames or ()) or 'none'}"
+                ": it needs a column path"
+            )
+        return list(dict.fromkeys(row[column] for row in reader if row[column]))
+    except csv.Error as error:
+        raise UserError(f"--input={path}, line {reader.line_num}: {error}: correct it") from error

@@ -1,0 +1,169 @@
+"""Rows of predictions.csv: header, a row of each image, files that cannot be used.
+
+trainer.predict and beam_pipelines.predict both write what these functions give, so that their
+files are the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_tfrecords import csv_rows, files, images
+from cxr_tfrecords.concurrency.ordered_threads import map_in_order
+from cxr_tfrecords.errors import UserError
+from trainer.deployment.predictor import Answers, Classifier, read_file
+from trainer.deployment.several_models import combine
+from trainer.runs import run_files, same_run
+
+_VARIANTS = ("raw", "prior_corrected", "calibrated")
+FLAG = "out_of_distribution"
+_SHOWN_REASONS = 5
+
+
+def header(classifiers: Sequence[Classifier]) -> list[str]:
+    """The names of the columns."""
+    names = classifiers[0].class_names
+    columns = ["id", "class"]
+    if len(classifiers) == 1:
+        columns += [f"logit_{name}" for name in names]
+    columns += [f"{variant}_{name}" for variant in _VARIANTS for name in names]
+    columns += [f"above_threshold_{name}" for name in names]
+    columns += [f"in_set_{name}" for name in names]
+    if len(classifiers) > 1:
+        columns.append("disagreement")
+    if all(one.detector for one in classifiers):
+        columns.append(FLAG)
+        if len(classifiers) == 1:
+            columns.append(f"{FLAG}_score")
+    return columns
+
+
+def row_settings(classifiers: Sequence[Classifier]) -> dict[str, Any]:
+    """What rows depend on, besides the files themselves; JSON."""
+    return {
+        "models": [
+            same_run.hash_file(os.path.join(one.path, run_files.MODEL)) for one in classifiers
+        ],
+        "target": [one.deployment.target.tolist() for one in classifiers],
+        "thresholds": [one.thresholds.tolist() for one in classifiers],
+        "set_thresholds": [one.set_thresholds.tolist() for one in classifiers],
+        "detectors": [
+            [one.detector.method, one.detector.threshold] if one.detector else []
+            for one in classifiers
+        ],
+    }
+
+
+def predict_rows(
+    classifiers: Sequence[Classifier],
+    folder: str,
+    ids: Iterable[str],
+    rejected: dict[str, str],
+    *,
+    threads: int,
+    progress: Callable[[], object] = lambda: None,
+) -> Iterator[list[list[str]]]:
+    """Reads and predicts files; yields the rows of one batch after the other, in order.
+
+    Args:
+      classifiers: one, or several whose probabilities are averaged.
+      folder: that ids are relative to.
+      rejected: gets the id and the reason of each file that cannot be used.
+      threads: that read files.
+      progress: called after each file.
+    """
+
+    def read(identity: str) -> tuple[str, np.ndarray | str]:
+        try:
+            return identity, classifiers[0].read(read_file(os.path.join(folder, identity)))
+        except images.BadImageError as error:
+            return identity, str(error)
+
+    def good() -> Iterator[tuple[str, np.ndarray]]:
+        for identity, result in map_in_order(read, ids, threads):
+            progress()
+            if isinstance(result, str):
+                rejected[identity] = result
+            else:
+                yield identity, result
+
+    for names, pixels in _batches(good(), classifiers[0].batch_size):
+        yield _rows(names, [one.predict_pixels(pixels) for one in classifiers])
+
+
+def _batches(
+    items: Iterator[tuple[str, np.ndarray]], size: int
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    names: list[str] = []
+    pixels: list[np.ndarray] = []
+    for name, image in items:
+        names.append(name)
+        pixels.append(image)
+        if len(names) == size:
+            yield names, np.stack(pixels)
+            names, pixels = [], []
+    if names:
+        yield names, np.stack(pixels)
+
+
+def _rows(names: Sequence[str], answers: Sequence[Answers]) -> list[list[str]]:
+    """The rows of a batch; floats have as many digits as are needed to read float32 back."""
+    combined = combine(answers)
+    columns = [combined.probabilities[variant].astype(np.float32) for variant in _VARIANTS]
+    columns += [combined.above_threshold.astype(int), combined.in_set.astype(int)]
+    if len(answers) == 1:
+        columns.insert(0, answers[0].logits)
+    else:
+        columns.append(combined.disagreement[:, np.newaxis].astype(np.float32))
+    if combined.out_of_distribution is not None:
+        columns.append(combined.out_of_distribution[:, np.newaxis].astype(int))
+        if len(answers) == 1:
+            score = answers[0].out_of_distribution_score
+            columns.append(np.asarray(score, np.float32)[:, np.newaxis])
+    class_names = answers[0].class_names
+    return [
+        [name, class_names[combined.classes[row]]]
+        + [str(value) for column in columns for value in column[row]]
+        for row, name in enumerate(names)
+    ]
+
+
+def nothing_usable(ids: Sequence[str], rejected: Mapping[str, str]) -> UserError:
+    """The error where no file can be used."""
+    identity, reason = next(iter(rejected.items()))
+    return UserError(f"none of the {len(ids)} files can be used; {identity}: {reason}")
+
+
+def show_result(
+    output: str, counts: Mapping[str, int], flagged: int | None, rejected: Mapping[str, str]
+) -> None:
+    """Prints what was predicted; writes `output` with _rejected in its name if there is a need.
+
+    Args:
+      counts: class name -> number of images whose largest probability it has.
+      flagged: images unlike the training images; None: not checked.
+      rejected: id -> reason of each file that cannot be used.
+    """
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    print(f"{sum(counts.values()):,} images: {shown}")
+    print(f"{output} has a row for each")
+    if flagged:
+        print(f"{flagged:,} images look unlike the training images: see column {FLAG}")
+    if rejected:
+        _write_rejected(output, rejected)
+
+
+def _write_rejected(output: str, rejected: Mapping[str, str]) -> None:
+    stem, extension = os.path.splitext(output)
+    path = f"{stem}_rejected{extension}"
+    with files.replacing(path) as temporary, csv_rows.open_csv(temporary, "w") as file:
+        writer = csv_rows.writer(file)
+        writer.writerow(["id", "reason"])
+        writer.writerows(rejected.items())
+    print(f"{len(rejected):,} files could not be used, {path} lists them:")
+    for identity, reason in list(rejected.items())[:_SHOWN_REASONS]:
+        print(f"  {identity.encode(errors='backslashreplace').decode()}: {reason}")
