@@ -18,6 +18,8 @@ _CHATTER = (
     b"TF-TRT Warning",
     b"fully_quantize: ",
     b"Created TensorFlow Lite XNNPACK delegate",
+    # oneDNN's optimizer, of each operation in float64.
+    b"Not handling type",
 )
 
 

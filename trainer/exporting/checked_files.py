@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from cxr_tfrecords.dataset_dir import DatasetDir
+from cxr_tfrecords.quiet import quiet_stderr
 from cxr_tfrecords.reading import Reading
 from trainer.exporting import encoded_images, formats, parity, sample_images
 from trainer.exporting.format_table import FORMATS, INT8
@@ -48,7 +49,8 @@ class CheckedFiles:
             if data is None
             else sample_images.evenly_spaced(data, "test", count)
         )
-        self._exact = self._answers(formats.in_precision(model, "float64"))
+        with quiet_stderr():
+            self._exact = self._answers(formats.in_precision(model, "float64"))
         self._bases: dict[bool, tuple[keras.Model, dict[str, np.ndarray]]] = {}
 
     def add(self, name: str, folder: str) -> None:
