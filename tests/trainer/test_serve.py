@@ -1,6 +1,7 @@
 """`python -m trainer.serve`, from its start to Ctrl-C, with hostile files and in a browser."""
 
 import contextlib
+import importlib
 import random
 import re
 import shutil
@@ -11,19 +12,28 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 
 from cxr_tfrecords.errors import UserError
 from tests.dicom_files import dicom_file
 from tests.shared import ROOT
 from tests.trainer.serving.conftest import SIZE, png, run_dir  # noqa: F401
-from trainer import serve
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 httpx = pytest.importorskip("httpx", reason="the server is asked with httpx")
 
 
-def test_a_port_in_use_is_refused_in_one_line(tmp_path):
+@pytest.fixture
+def serve():
+    """The command's module. Flags of other commands that tests have imported have the same names,
+    and absl refuses the second of a name unless it may take the place of the first."""
+    for name in flags.FLAGS:
+        flags.FLAGS[name].allow_override = True
+    return importlib.import_module("trainer.serve")
+
+
+def test_a_port_in_use_is_refused_in_one_line(serve, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with flagsaver.flagsaver(model=[str(tmp_path)], port=port):
@@ -32,7 +42,7 @@ def test_a_port_in_use_is_refused_in_one_line(tmp_path):
                 serve.main([])
 
 
-def test_images_are_checked_as_the_flags_say(tmp_path, monkeypatch):
+def test_images_are_checked_as_the_flags_say(serve, tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(
         "trainer.deployment.several_models.load_models", lambda paths, **options: given | options

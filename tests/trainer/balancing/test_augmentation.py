@@ -111,7 +111,7 @@ def test_settings_that_contradict_augmentation_are_refused():
     augmented = {"augment_rotation": 5.0, "trainable": "head"}
     assert not TrainConfig("d", **augmented).has_fixed_features
     assert TrainConfig("d", trainable="head").has_fixed_features
-    with pytest.raises(UserError, match=r"no --augment_\* flag, whose images differ"):
+    with pytest.raises(UserError, match=r"--cache=features .* which --augment_\* would change"):
         TrainConfig("d", cache="features", **augmented)
     with pytest.raises(UserError, match="--augment_strength multiplies"):
         TrainConfig("d", augment_strength=(("a", 2.0),))

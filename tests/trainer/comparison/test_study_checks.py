@@ -225,7 +225,9 @@ def test_paths_and_disk_are_checked(finished, tmp_path, data, monkeypatch):
 
 def test_a_missing_weights_file_is_told_before_training(tmp_path, data):
     missing = make_study(tmp_path, data, "--weights=none.h5")
-    assert "--weights=none.h5: no such file (tiny-none-seed0, tiny-ov" in untrainable(missing)
+    refusal = untrainable(missing)
+    assert "--weights=none.h5: no such file: give a file that exists, imagenet or none (" in refusal
+    assert "(tiny-none-seed0, tiny-ov" in refusal
 
 
 @pytest.mark.slow

@@ -73,9 +73,7 @@ def test_other_classes_get_a_new_head_and_a_line_says_so(data, source):
     assert "with a new head (that run has other classes (COVID, Lung_Opacity, Normal, V" in text
     assert not initial_run.other_data(config)
     wider = _config(data, source, head_units=(9,))
-    assert "because that run has another --head_units" in initial_run.describe(
-        wider, data.class_names
-    )
+    assert "(that run has another --head_units" in initial_run.describe(wider, data.class_names)
 
 
 def test_runs_that_do_not_fit_are_refused(data, source, tmp_path):

@@ -159,9 +159,12 @@ def test_auto_takes_features_where_they_never_change_and_fit(
     assert trainer.sources["train"].streamed == streamed
 
 
-@pytest.mark.parametrize("settings", [{"trainable": "all"}, {"mixup_alpha": 0.2}])
-def test_features_that_would_change_are_refused(data, tmp_path, settings):
-    with pytest.raises(UserError, match=r"--cache=features .* needs --trainable=head"):
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"trainable": "all"}, "--trainable=all"), ({"mixup_alpha": 0.2}, "--mixup_alpha=0.2")],
+)
+def test_features_that_would_change_are_refused(data, tmp_path, settings, named):
+    with pytest.raises(UserError, match=rf"--cache=features .* which {named} would change"):
         _config(data, tmp_path, **settings)
 
 
