@@ -32,7 +32,10 @@ COMMANDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "line"),
-    [(signal.SIGINT, 130, "interrupted: "), (signal.SIGTERM, 75, "SIGTERM: ")],
+    [
+        (signal.SIGINT, 130, "interrupted: "),
+        pytest.param(signal.SIGTERM, 75, "SIGTERM: ", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_signal_is_one_line_and_the_same_command_finishes(tmp_path, name, number, code, line):

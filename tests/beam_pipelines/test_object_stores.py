@@ -155,6 +155,7 @@ def test_an_interrupted_build_on_s3_goes_on(s3, radiographs, tmp_path, monkeypat
     assert digests(download(s3, "s3://bucket/out", tmp_path / "s3")) == digests(tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_records_are_read_from_s3_in_ranges(s3, radiographs, monkeypatch):
     """Whole parts would be read once for each shard: hundreds of times on a large set."""
     build(radiographs, "s3://bucket/out")

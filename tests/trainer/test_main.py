@@ -147,6 +147,7 @@ def test_other_flags_are_refused_with_both_values(finished, data):
     assert "--dropout: 0.2 there, 0.4 here; --seed: 0 there, 5 here" in result.stderr
 
 
+@pytest.mark.slow
 def test_kill_9_in_mid_epoch_changes_nothing(finished, data, tmp_path):
     whole, _ = finished
     run_dir = tmp_path / "killed"

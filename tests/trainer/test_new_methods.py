@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from tests import helpers
 from tests.shared import ROOT
@@ -79,6 +80,7 @@ def _run(tmp_path, code, *flags):
     )
 
 
+@pytest.mark.slow
 def test_new_sampler_loss_and_backbone_are_each_one_entry_and_all_else_knows_them(tmp_path):
     for entry in (ADD_SAMPLER, ADD_LOSS, ADD_BACKBONE + NETWORK):
         assert entry.count("\n") < 30

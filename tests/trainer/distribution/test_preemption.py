@@ -60,7 +60,9 @@ def whole(data, strategy, tmp_path_factory):
     ("moment", "saved", "checkpoint"),
     [
         ("step 1", r"step 1 \(1 of epoch 1\)", "epoch-0-step-1"),
-        (f"step {STEPS}", r"step 4 \(4 of epoch 1\)", "epoch-0-step-4"),
+        pytest.param(
+            *(f"step {STEPS}", r"step 4 \(4 of epoch 1\)", "epoch-0-step-4"), marks=pytest.mark.slow
+        ),
         ("a batch of validation", r"step 4 \(4 of epoch 1\)", "epoch-0-step-4"),
     ],
 )

@@ -242,6 +242,7 @@ def test_at_natural_shares_the_test_split_scores_all(run_dir):
     assert set(scores) == set(contract.OUTPUTS)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_model_and_says_what_is_missing(run_dir, tmp_path):
     output = tmp_path / "model"
     done = processes.run("trainer.export", f"--run_dir={run_dir}", f"--output_dir={output}")
@@ -327,6 +328,7 @@ def test_what_a_file_may_differ_by(file, model, fits):
             parity.check("onnx", one)
 
 
+@pytest.mark.slow
 def test_without_its_data_set_a_run_is_checked_on_synthetic_images(
     run_dir, tmp_path, monkeypatch, capsys
 ):
@@ -355,6 +357,7 @@ def test_a_bfloat16_model_in_float32_is_the_float32_model():
     assert 0 < np.abs(exact - expected).max() < 1e-5 < np.abs(brain(pixels) - expected).max()
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_normalization_layer_are_in_the_onnx_file(tmp_path):
     pytest.importorskip("tf2onnx", reason="of the extra onnx")
     image = keras.Input((8, 8, 1), dtype="uint8", name="image")

@@ -46,6 +46,7 @@ def _config(data, source, **settings):
     return TrainConfig(data.path, init_from=source, **{"head_units": (8,)} | settings)
 
 
+@pytest.mark.slow
 def test_backbone_and_head_are_taken_over_and_other_image_sizes_fit(data, source, tmp_path):
     larger = write_dataset(tmp_path / "larger", image_size=40)
     for config, here in (

@@ -60,6 +60,7 @@ def test_features_train_the_same_head_as_images_mirrored_ones_included(
     assert abs(_losses(unmirrored)[0] - _losses(seen)[0]) > 1e-4, "mirroring changes nothing here"
 
 
+@pytest.mark.slow
 def test_features_on_disk_serve_other_runs_of_the_same_data_and_weights(
     data, strategy, tmp_path, capsys
 ):
