@@ -3,10 +3,10 @@
   python -m trainer.predict --model=RUN --input=DIR --output=predictions.csv
 
 RUN is a finished run directory of trainer.main or trainer.decouple; --input is a folder with all
-its subfolders, one image (PNG, JPEG, DICOM), or a .csv list with a column path. Files are read as
-the build of the training data read them. Files that cannot be used are left out; --output with
-_rejected in its name lists them with their reasons. To go on after a stop, run the same command
-again.
+its subfolders (but for lung masks, `masks` beside `images`), one image (PNG, JPEG, DICOM), or a
+.csv list with a column path. Files are read as the build of the training data read them. Files
+that cannot be used are left out; --output with _rejected in its name lists them with their reasons.
+To go on after a stop, run the same command again.
 
 One row for each image:
 

@@ -20,8 +20,9 @@ def find_files(source: str) -> tuple[str, list[str]]:
     order of a list.
 
     Args:
-      source: an image; a folder, searched with all its subfolders; or a list, a .csv file with a
-        column `path` whose paths are relative to the list's folder.
+      source: an image; a folder, searched with all its subfolders but for lung masks (`masks`
+        beside `images`); or a list, a .csv file with a column `path` whose paths are relative to
+        the list's folder.
 
     Raises:
       UserError: nothing is there, or the list has no such column.
@@ -29,7 +30,8 @@ def find_files(source: str) -> tuple[str, list[str]]:
     with files.explained(source, "input"):
         is_folder, is_file = _kind(source)
         if is_folder:
-            names = sorted(_walk(source) if files.is_local(source) else _walk_remote(source))
+            walked = sorted(_walk(source) if files.is_local(source) else _walk_remote(source))
+            names = _without_masks(walked)
             if not names:
                 raise UserError(
                     f"--input={source}: the folder holds no file: name a folder of images"
@@ -65,6 +67,21 @@ def _walk_remote(folder: str) -> Iterator[str]:
         name = path.removeprefix(inner.rstrip("/") + "/")
         if not any(map(_is_passed_over, name.split("/"))):
             yield name
+
+
+def _without_masks(names: list[str]) -> list[str]:
+    """Leaves out what lies in a folder `masks` beside a folder `images`: lung masks, as the build
+    knows them, and no radiographs."""
+    masks: set[str] = set()
+    for name in names:
+        folders = name.split("/")[:-1]
+        masks.update(
+            "/".join([*folders[:depth], "masks", ""])
+            for depth, folder in enumerate(folders)
+            if folder == "images"
+        )
+    starts = tuple(masks)
+    return [name for name in names if not name.startswith(starts)]
 
 
 def _is_passed_over(name: str) -> bool:
