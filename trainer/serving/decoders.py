@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -86,6 +87,7 @@ class _Worker:
         self._reading = reading
         self._timeout_s = timeout_s
         self._ended = False
+        self._lock = threading.Lock()  # so that no process starts after `end`
         self._start()
 
     def _start(self) -> None:
@@ -113,13 +115,16 @@ class _Worker:
         return reason
 
     def _replace(self) -> None:
-        self._kill()
-        self._pipe.close()
-        self._start()
+        with self._lock:
+            if not self._ended:
+                self._kill()
+                self._pipe.close()
+                self._start()
 
     def end(self) -> None:
-        self._ended = True
-        self._kill()  # a thread that waits for its answer reads the end of the pipe
+        with self._lock:
+            self._ended = True
+            self._kill()  # a thread that waits for its answer reads the end of the pipe
 
     def _kill(self) -> None:
         self._process.kill()

@@ -69,3 +69,12 @@ def test_a_file_in_work_when_the_server_ends_starts_no_new_process():
         with pytest.raises(BadImageError, match="is being stopped"):
             answer.result(30)
     assert not worker._process.is_alive()
+
+
+def test_a_file_that_comes_after_the_end_starts_no_process():
+    decoders = Decoders(Trapped(8, 1), 1, 60.0)
+    decoders.close()
+    with pytest.raises(BadImageError, match="is being stopped"):
+        decoders.decode(file(9))
+    (worker,) = decoders._workers
+    assert not worker._process.is_alive()
