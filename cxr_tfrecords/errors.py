@@ -52,6 +52,17 @@ class DivergedError(UserError):
     exit_code = 3
 
 
+def require_flags(*names: str) -> None:
+    """Refuses a command line without these flags.
+
+    Raises:
+      UserError: one of them is empty.
+    """
+    for name in names:
+        if not flags.FLAGS[name].value:
+            raise UserError(f"--{name} is missing: --help explains it")
+
+
 def first_line(error: BaseException, length: int | None = None) -> str:
     """The first line of an error's message, cut to `length` characters; its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]

@@ -197,6 +197,16 @@ def why_unwritable(path: str) -> str:
     return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written to"
 
 
+def check_output_dir(path: str) -> None:
+    """Refuses a local folder for results that holds something.
+
+    Raises:
+      UserError: it exists and is not empty, or is a file.
+    """
+    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+        raise UserError(f"--output_dir={path} exists and is not empty: name a new or empty folder")
+
+
 def rename(source: str, target: str) -> None:
     """Renames a file, replacing the target; atomic on local disk, a copy on object stores."""
     if is_local(target):

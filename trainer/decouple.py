@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import UserError, require_flags, run_main
 
 FLAGS = flags.FLAGS
 
@@ -41,9 +41,7 @@ flags.DEFINE_string("data_dir", "", "The run's data set, if it was moved. Empty:
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ("from_run", "run_dir"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
+    require_flags("from_run", "run_dir")
     if FLAGS.tau is not None and FLAGS.method == "crt":
         raise UserError(f"--tau has no meaning with --method={FLAGS.method}: leave it out")
     from cxr_tfrecords.quiet import quiet_tensorflow

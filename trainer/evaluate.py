@@ -26,7 +26,8 @@ import os
 
 from absl import flags
 
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import require_flags, run_main
 from trainer.comparison.subgroups import membership
 from trainer.evaluation.class_map import parse_class_map
 
@@ -70,10 +71,8 @@ flags.DEFINE_integer("resamples", 500, "Number of bootstrap resamples.", lower_b
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ("model", "data_dir", "output_dir"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
-    _check_output(FLAGS.output_dir)
+    require_flags("model", "data_dir", "output_dir")
+    files.check_output_dir(FLAGS.output_dir)
     class_map = parse_class_map(FLAGS.map_classes, "map_classes")
     table = membership.read_subgroups(FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key)
     # Imported here, so that --help answers at once.
@@ -93,11 +92,6 @@ def main(argv: list[str]) -> None:
     for note in text.notes(content):
         print(f"note: {note}")
     print(f"{os.path.join(FLAGS.output_dir, 'evaluation.html')} has all results")
-
-
-def _check_output(path: str) -> None:
-    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise UserError(f"--output_dir={path} exists and is not empty: name a new or empty folder")
 
 
 if __name__ == "__main__":

@@ -42,8 +42,9 @@ import os
 
 from absl import flags
 
-from cxr_tfrecords.errors import UserError, run_main
-from trainer.exporting.format_table import check_formats, check_output
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import require_flags, run_main
+from trainer.exporting.format_table import check_formats
 
 FLAGS = flags.FLAGS
 
@@ -62,11 +63,9 @@ flags.DEFINE_list(
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ("run_dir", "output_dir"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
+    require_flags("run_dir", "output_dir")
     check_formats(FLAGS.format)
-    check_output(FLAGS.output_dir)
+    files.check_output_dir(FLAGS.output_dir)
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()

@@ -31,7 +31,7 @@ import os
 from absl import flags
 
 from cxr_tfrecords import files
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import UserError, require_flags, run_main
 
 FLAGS = flags.FLAGS
 
@@ -49,14 +49,9 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ("runs", "output_dir"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
+    require_flags("runs", "output_dir")
     output = FLAGS.output_dir
-    if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
-        raise UserError(
-            f"--output_dir={output} exists and is not empty: name a new or empty folder"
-        )
+    files.check_output_dir(output)
     if importlib.util.find_spec("cleanlab") is None:
         raise UserError("trainer.label_doubts needs a package: pip install 'cxr-balance[labels]'")
     # Imported here, so that --help and a wrong flag answer at once.

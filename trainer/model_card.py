@@ -23,7 +23,7 @@ import os
 from absl import flags
 
 from cxr_tfrecords import files
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import UserError, require_flags, run_main
 from trainer.runs import run_files
 
 FLAGS = flags.FLAGS
@@ -39,9 +39,7 @@ flags.DEFINE_string("shortcuts", "", "Folder that trainer.shortcuts has written 
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ("run_dir", "output"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
+    require_flags("run_dir", "output")
     if os.path.exists(FLAGS.output):
         raise UserError(
             f"--output={FLAGS.output} exists, perhaps with an author's answers: name a new file"

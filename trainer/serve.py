@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from cxr_tfrecords.errors import UserError, run_main
-from trainer.evaluation import out_of_distribution
+from cxr_tfrecords.errors import UserError, require_flags, run_main
+from trainer.deployment import prediction_flags
 
 if TYPE_CHECKING:
     from trainer.deployment.predictor import Classifier
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("model", [], "Finished run directory, or several with commas.")
+prediction_flags.define_models()
 flags.DEFINE_string(
     "host",
     "127.0.0.1",
@@ -50,40 +50,6 @@ flags.DEFINE_list(
     [],
     "Names by which browsers reach the server, besides localhost, 127.0.0.1 and --host; "
     "requests for others are refused (DNS rebinding).",
-)
-flags.DEFINE_list(
-    "deploy_prior",
-    [],
-    "Class shares where the images come from, as COVID=0.1,Normal=0.9. Empty: those of the "
-    "training split, before any balancing.",
-)
-flags.DEFINE_float(
-    "sensitivity",
-    0.95,
-    "Sensitivity on validation of the thresholds.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-)
-flags.DEFINE_float(
-    "coverage",
-    0.9,
-    "Share of the images of each class whose set holds it.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-)
-flags.DEFINE_enum(
-    "ood_method",
-    out_of_distribution.DEFAULT,
-    [*out_of_distribution.DETECTORS, "none"],
-    "How images unlike the training images are found, as in trainer.predict; at first use it is "
-    "fitted on the data set of the run, which takes a minute or more. none: they are not.",
-)
-flags.DEFINE_float(
-    "false_alarms",
-    out_of_distribution.FALSE_ALARMS,
-    "Share of images like those of validation that may be called unlike the training images.",
-    lower_bound=0.0,
-    upper_bound=1.0,
 )
 flags.DEFINE_float(
     "max_upload_mb", 64.0, "Largest request in MB, all its files together.", lower_bound=0.001
@@ -129,8 +95,7 @@ def _check_flags() -> None:
     Raises:
       UserError: a flag is wrong or a package is missing.
     """
-    if not FLAGS.model:
-        raise UserError("--model is missing: --help explains it")
+    require_flags("model")
     for path in FLAGS.model:
         if not os.path.isdir(path):
             raise UserError(f"--model={path} does not exist: name a finished run directory")
@@ -171,14 +136,7 @@ def _serve(listening: socket.socket) -> None:
     # Imported here, so that --help and a wrong flag answer at once.
     from trainer.deployment.several_models import load_models
 
-    classifiers = load_models(
-        FLAGS.model,
-        deploy_prior=FLAGS.deploy_prior,
-        sensitivity=FLAGS.sensitivity,
-        coverage=FLAGS.coverage,
-        ood_method=FLAGS.ood_method,
-        false_alarms=FLAGS.false_alarms,
-    )
+    classifiers = load_models(FLAGS.model, **prediction_flags.model_settings())
     _answer_requests(listening, classifiers)
 
 

@@ -38,7 +38,8 @@ import os
 
 from absl import flags
 
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords import files
+from cxr_tfrecords.errors import UserError, require_flags, run_main
 
 FLAGS = flags.FLAGS
 
@@ -72,12 +73,8 @@ flags.DEFINE_integer("resamples", 500, "Number of bootstrap resamples.", lower_b
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ("model", "output_dir"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
-    path = FLAGS.output_dir
-    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise UserError(f"--output_dir={path} exists and is not empty: name a new or empty folder")
+    require_flags("model", "output_dir")
+    files.check_output_dir(FLAGS.output_dir)
     if FLAGS.segmenter and not os.path.exists(FLAGS.segmenter):
         raise UserError(f"--segmenter={FLAGS.segmenter} does not exist: name a model file")
     # Imported here, so that --help answers at once.
@@ -94,13 +91,13 @@ def main(argv: list[str]) -> None:
 
     masks = open_masks(data, FLAGS.split, source, FLAGS.segmenter)
     content = audit_run(
-        run, data, FLAGS.split, masks, path, fill=FLAGS.fill, resamples=FLAGS.resamples
+        run, data, FLAGS.split, masks, FLAGS.output_dir, fill=FLAGS.fill, resamples=FLAGS.resamples
     )
     for text in content["verdict"]["text"]:
         print(text)
     for note in verdict.notes(content):
         print(f"note: {note}")
-    print(f"{os.path.join(path, 'shortcuts.html')} has all results")
+    print(f"{os.path.join(FLAGS.output_dir, 'shortcuts.html')} has all results")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.dataset_dir import DatasetDir, load, read_manifest
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import UserError, require_flags, run_main
 
 FLAGS = flags.FLAGS
 
@@ -36,8 +36,7 @@ flags.DEFINE_integer("seed", 0, "Of initial weights, order and changes of the im
 
 def main(argv: list[str]) -> None:
     del argv
-    if not FLAGS.data_dir:
-        raise UserError("--data_dir is missing: --help explains it")
+    require_flags("data_dir")
     if not FLAGS.output.endswith(".keras"):
         raise UserError(f"--output={FLAGS.output}: name a file that ends in .keras")
     if os.path.exists(FLAGS.output):

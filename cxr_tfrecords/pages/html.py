@@ -49,6 +49,21 @@ figcaption { overflow-wrap: anywhere; margin-top: 4px; }
 .bar { display: inline-block; width: 100px; height: .7em; margin-left: 6px; background: #e8e8e8; }
 .bar span { display: block; height: 100%; background: #0072B2; }
 """
+# For `document`: a page of results with pictures on white cards and wide tables.
+RESULTS = """
+.card { background: #fff; margin: 10px 0; }
+.picture { display: block; width: 100%; height: auto; }
+small { font-size: .8rem; opacity: .85; }
+th { white-space: normal; vertical-align: bottom; }
+thead th:not(.text) { min-width: 5.5em; }
+.box p { overflow-wrap: anywhere; }
+@media (max-width: 600px) {
+  body { padding: 16px 12px 40px; font-size: 15px; }
+  h1 { font-size: 1.3rem; }
+  th, td { padding-right: 10px; }
+}
+"""
+
 # For `document`: a dark page where the reader's system is dark, and narrow screens. Not for pages
 # with plots, which are drawn on white.
 DARK = """

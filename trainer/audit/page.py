@@ -11,6 +11,7 @@ import numpy as np
 from cxr_tfrecords import images
 from cxr_tfrecords.pages.figures import COLORS, draw, new_figure
 from cxr_tfrecords.pages.html import (
+    RESULTS,
     Thumbnail,
     box,
     document,
@@ -39,19 +40,9 @@ _SOURCES = {
     "box": "not known",
 }
 _PANELS = {"balanced_accuracy": "Balanced accuracy", "auroc_macro": "AUROC (macro)"}
-_CSS = """
-.card { background: #fff; flex: 1 1 300px; min-width: 0; margin: 10px 0; }
-.picture { display: block; width: 100%; height: auto; }
-small { font-size: .8rem; opacity: .85; }
-th { white-space: normal; vertical-align: bottom; }
-thead th:not(.text) { min-width: 5.5em; }
-.box p { overflow-wrap: anywhere; }
-figure img { image-rendering: pixelated; }
-@media (max-width: 600px) {
-  body { padding: 16px 12px 40px; font-size: 15px; }
-  h1 { font-size: 1.3rem; }
-  th, td { padding-right: 10px; }
-}
+_CSS = f"""{RESULTS}
+.card {{ flex: 1 1 300px; min-width: 0; }}
+figure img {{ image-rendering: pixelated; }}
 """
 _HEADLINE = (
     "The trained model, unchanged, answers for the same images in each condition. Intervals "

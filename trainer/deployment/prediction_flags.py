@@ -1,4 +1,4 @@
-"""The flags that trainer.predict and beam_pipelines.predict have in common.
+"""The flags that trainer.predict, beam_pipelines.predict and trainer.serve have in common.
 
 They import no TensorFlow, so that --help and a wrong flag answer at once.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from cxr_tfrecords import files
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, require_flags
 from trainer.evaluation import out_of_distribution
 
 FLAGS = flags.FLAGS
@@ -19,10 +19,15 @@ flags.disclaim_key_flags()  # flags belong to the module that calls `define`
 
 
 def define() -> None:
-    """Defines the flags, as those of the module that calls it."""
-    flags.DEFINE_list("model", [], "Finished run directory, or several with commas.")
+    """Defines the flags of a command that predicts files, as those of the module that calls it."""
+    define_models()
     flags.DEFINE_string("input", "", "Image, folder of images, or .csv list with a column path.")
     flags.DEFINE_string("output", "predictions.csv", "CSV file to write; it must not exist yet.")
+
+
+def define_models() -> None:
+    """Defines the flags of a command that loads models, as those of the module that calls it."""
+    flags.DEFINE_list("model", [], "Finished run directory, or several with commas.")
     flags.DEFINE_list(
         "deploy_prior",
         [],
@@ -32,7 +37,7 @@ def define() -> None:
     flags.DEFINE_float(
         "sensitivity",
         0.95,
-        "Sensitivity on validation of the thresholds behind above_threshold.",
+        "Sensitivity on validation of the thresholds, see above_threshold.",
         lower_bound=0.0,
         upper_bound=1.0,
     )
@@ -47,14 +52,15 @@ def define() -> None:
         "ood_method",
         out_of_distribution.DEFAULT,
         [*out_of_distribution.DETECTORS, "none"],
-        "How out_of_distribution is decided: mahalanobis, distance to the class means (Lee et al. "
-        "2018); knn, distance to the 10th nearest training image (Sun et al. 2022); vim, "
-        "virtual-logit matching (Wang et al. 2022); none, not at all.",
+        "How images unlike the training images are found: mahalanobis, distance to the class means "
+        "(Lee et al. 2018); knn, distance to the 10th nearest training image (Sun et al. 2022); "
+        "vim, virtual-logit matching (Wang et al. 2022); none, not at all. At first use it is "
+        "fitted on the data set of the run, which takes a minute or more.",
     )
     flags.DEFINE_float(
         "false_alarms",
         out_of_distribution.FALSE_ALARMS,
-        "Share of images like those of validation that may be flagged, see out_of_distribution.",
+        "Share of images like those of validation that may be called unlike the training images.",
         lower_bound=0.0,
         upper_bound=1.0,
     )
@@ -66,9 +72,7 @@ def check() -> None:
     Raises:
       UserError: a flag is missing, --input is missing on the local disk, or --output is there.
     """
-    for name in ("model", "input"):
-        if not FLAGS[name].value:
-            raise UserError(f"--{name} is missing: --help explains it")
+    require_flags("model", "input")
     if files.is_local(FLAGS.input) and not os.path.exists(FLAGS.input):
         raise UserError(
             f"--input={FLAGS.input} does not exist: name an image, a folder or a .csv list"

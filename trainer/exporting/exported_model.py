@@ -15,7 +15,7 @@ from trainer.deployment import corrected_probabilities, predictor
 from trainer.deployment.corrected_probabilities import Deployment
 from trainer.exporting import contract, report, sample_images
 from trainer.exporting.checked_files import CheckedFiles
-from trainer.exporting.format_table import FORMATS, INT8, check_formats, check_output
+from trainer.exporting.format_table import FORMATS, INT8, check_formats
 from trainer.runs import run_directory
 from trainer.runs.finished_run import FinishedRun, read_run
 
@@ -39,7 +39,7 @@ def export(
         shares are wrong, or a file does not answer as the trained model does.
     """
     check_formats(names)
-    check_output(output_dir)
+    files.check_output_dir(output_dir)
     run = read_run(run_dir)
     shares = corrected_probabilities.parse_deploy_prior(deploy_prior, run.class_names)
     reading = predictor.reading_of(run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 from collections.abc import Sequence
 
 from cxr_tfrecords.errors import UserError
@@ -54,15 +53,3 @@ def check_formats(names: Sequence[str]) -> None:
                 raise UserError(
                     f"{given}: {package} is not installed: pip install 'cxr-balance[{name}]'"
                 )
-
-
-def check_output(output_dir: str) -> None:
-    """Refuses a directory that holds something.
-
-    Raises:
-      UserError: it exists and is not empty, or is a file.
-    """
-    if os.path.exists(output_dir) and (not os.path.isdir(output_dir) or os.listdir(output_dir)):
-        raise UserError(
-            f"--output_dir={output_dir} exists and is not empty: name a new or an empty directory"
-        )

@@ -7,25 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.pages.figures import draw
-from cxr_tfrecords.pages.html import box, document, heading, paragraph, stacked, table
+from cxr_tfrecords.pages.html import RESULTS, box, document, heading, paragraph, stacked, table
 from cxr_tfrecords.pages.markdown import plain_table
 from trainer.external import text
 from trainer.external.figures import Answers
 from trainer.external.pictures import draw_reliability
 
-_CSS = """
-.card { background: #fff; margin: 10px 0; }
-.picture { display: block; width: 100%; height: auto; }
-small { font-size: .8rem; opacity: .85; }
-th { white-space: normal; vertical-align: bottom; }
-thead th:not(.text) { min-width: 5.5em; }
-.box p { overflow-wrap: anywhere; }
-@media (max-width: 600px) {
-  body { padding: 16px 12px 40px; font-size: 15px; }
-  h1 { font-size: 1.3rem; }
-  th, td { padding-right: 10px; }
-}
-"""
 _HEADLINE = (
     "The class is that of the highest raw probability. Intervals are of 95%, over groups of images "
     "(copies, patients); the two sets of images are independent. Differences are elsewhere minus "
@@ -85,7 +72,7 @@ def render(content: Mapping[str, Any], answers: Sequence[Answers]) -> str:
                     )
                 )
     body += [heading("Limits"), paragraph(_LIMITS)]
-    return document(_title(content), "\n".join(body), _CSS)
+    return document(_title(content), "\n".join(body), RESULTS)
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:

@@ -70,6 +70,21 @@ class _KilledError(Exception):
     pass
 
 
+def _run_killed(config, data, strategy, monkeypatch, step=None):
+    """Runs until a checkpoint is written: the first, or that of a step."""
+    save = saving.save
+
+    def killed(trainer, progress):
+        save(trainer, progress)
+        if step in (None, progress.step):
+            raise _KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "save", killed)
+        with pytest.raises(_KilledError):
+            run(config, data, strategy)
+
+
 @pytest.mark.slow
 def test_progressive_reaches_its_last_mix_and_goes_on_exactly_where_it_was_killed(
     data, strategy, tmp_path, monkeypatch
@@ -91,17 +106,7 @@ def test_progressive_reaches_its_last_mix_and_goes_on_exactly_where_it_was_kille
     assert len(files.read_json(str(tmp_path / "other" / "sampler_audit.json"))["epochs"]) == 2
 
     cut = dataclasses.replace(config, run_dir=str(tmp_path / "cut"), checkpoint_every=1)
-    save = saving.save
-
-    def killed_in_third_epoch(trainer, progress):
-        save(trainer, progress)
-        if progress.step == 7:
-            raise _KilledError
-
-    monkeypatch.setattr(saving, "save", killed_in_third_epoch)
-    with pytest.raises(_KilledError):
-        run(cut, data, strategy)
-    monkeypatch.undo()
+    _run_killed(cut, data, strategy, monkeypatch, step=7)  # in the third epoch
     run(cut, data, strategy)
     assert files.read_json(str(tmp_path / "cut" / "sampler_audit.json"))["epochs"] == audit
     for name in ("predictions_validation.csv", "predictions_test.csv"):
@@ -250,17 +255,7 @@ def test_a_training_from_a_finished_run_goes_on_exactly_and_keeps_to_its_model(
     whole = _config(data, tmp_path / "whole", **start)
     run(whole, data, strategy)
     cut = dataclasses.replace(whole, run_dir=str(tmp_path / "cut"), checkpoint_every=1)
-    save = saving.save
-
-    def killed(trainer, progress):
-        save(trainer, progress)
-        if progress.step == 5:
-            raise _KilledError
-
-    monkeypatch.setattr(saving, "save", killed)
-    with pytest.raises(_KilledError):
-        run(cut, data, strategy)
-    monkeypatch.undo()
+    _run_killed(cut, data, strategy, monkeypatch, step=5)
     run(cut, data, strategy)
     name = "predictions_test.csv"
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
@@ -281,17 +276,8 @@ def test_epochs_that_were_added_give_the_run_that_had_them_from_the_start(
     grown = _config(data, tmp_path / "grown", epochs=1, **settings)
     run(grown, data, strategy)
     grown = dataclasses.replace(grown, epochs=3)
-    save = saving.save
-
-    def killed(trainer, progress):
-        save(trainer, progress)
-        raise _KilledError
-
     # Killed while its epochs grow, the run must not look finished.
-    monkeypatch.setattr(saving, "save", killed)
-    with pytest.raises(_KilledError):
-        run(grown, data, strategy)
-    monkeypatch.undo()
+    _run_killed(grown, data, strategy, monkeypatch)
     assert not run_files.is_finished(grown.run_dir)
     run(grown, data, strategy)
     for name in ("predictions_validation.csv", "predictions_test.csv", "metrics.json"):
