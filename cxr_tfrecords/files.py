@@ -23,6 +23,22 @@ _TEMPORARY = ".tmp-"
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
 
 
+# Files and folders that operating systems, archives and file servers leave, in lower case. Names
+# that begin with a dot (.DS_Store, ._scan.png, .ipynb_checkpoints) are passed over as well.
+_JUNK = frozenset(
+    (
+        *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db"),
+        *("desktop.ini", "icon\r", "__macosx", "$recycle.bin", "system volume information"),
+        *("@eadir", "#recycle", "#snapshot", "lost+found", "__pycache__"),
+    )
+)
+
+
+def is_junk(name: str) -> bool:
+    """Whether a name is hidden, or one that a system makes by itself, as Thumbs.db."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
 def is_local(path: str) -> bool:
     return "://" not in path
 

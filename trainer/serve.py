@@ -154,6 +154,8 @@ def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) ->
             # Not earlier: from here on Ctrl-C ends the event loop in an orderly way.
             print(f"serving at {_address(listening)} (Ctrl-C ends it)", flush=True)
 
+    # As browsers write an IPv6 address.
+    own = f"[{FLAGS.host}]" if ":" in FLAGS.host else FLAGS.host
     decoders = Decoders(classifiers[0].reading, FLAGS.decoders, _DECODE_S)
     try:
         engine = Engine(classifiers)
@@ -164,7 +166,7 @@ def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) ->
             describe_model(classifiers, FLAGS.sensitivity, FLAGS.coverage),
             Limits(int(FLAGS.max_upload_mb * 1e6), FLAGS.max_files, FLAGS.queue, FLAGS.timeout_s),
             threads=FLAGS.decoders,
-            hosts=(*LOOPBACK, FLAGS.host, *FLAGS.allowed_hosts),
+            hosts=(*LOOPBACK, own, *FLAGS.allowed_hosts),
         )
         # No access log: requests are private.
         config = uvicorn.Config(

@@ -58,9 +58,8 @@ def main(argv: list[str]) -> None:
     trained = segmenter.Segmenter(model)
     found = [trained.masks(pixels[i : i + 64]) for i in range(0, len(pixels), 64)]
     scores = segmenter.dice(np.concatenate(found), masks)
-    with files.replacing(FLAGS.output) as temporary:
-        model.save(f"{temporary}.keras")
-        os.replace(f"{temporary}.keras", temporary)
+    with files.replacing(FLAGS.output, suffix=".keras") as temporary:
+        model.save(temporary)
     low, middle = np.percentile(scores, [5, 50])
     print(
         f"Dice on {len(scores):,} test images of {tested.path}: mean {scores.mean():.3f}, median "

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from beam_pipelines.folders.listing import (
     NOT_UNPACKED,
     is_archive,
-    is_junk,
     list_entries,
     unpack_hint,
 )
@@ -116,7 +115,7 @@ def _subfolders(root: str, folder: str = "") -> tuple[list[str], list[str]]:
         path = prefix + entry.name
         if not entry.is_folder:
             ignored += [path + NOT_UNPACKED] * is_archive(entry.name)
-        elif is_junk(entry.name) or entry.name.startswith("_"):
+        elif files.is_junk(entry.name) or entry.name.startswith("_"):
             ignored.append(path)
         elif dataset_dir.is_data_set(files.join(root, path)):
             ignored.append(f"{path} (a data set that a build has made)")

@@ -12,7 +12,6 @@ from beam_pipelines.folders.listing import (
     NOT_UNPACKED,
     Entry,
     is_archive,
-    is_junk,
     list_entries,
     unpack_hint,
 )
@@ -109,7 +108,7 @@ def _image_folder(
         return folder
     for entry in entries:
         if entry.name != IMAGES and not (with_masks and entry.name == MASKS):
-            counted = recursive and entry.is_folder and not is_junk(entry.name)
+            counted = recursive and entry.is_folder and not files.is_junk(entry.name)
             (passed.folders if counted else passed.paths).append(f"{folder}/{entry.name}")
     return f"{folder}/{IMAGES}"
 
@@ -122,7 +121,7 @@ def _walk(
     above = (*above, os.path.realpath(location) if files.is_local(location) else location)
     for entry in list_entries(location):
         path = f"{folder}/{entry.name}"
-        if is_junk(entry.name):
+        if files.is_junk(entry.name):
             passed.paths.append(path)
         elif entry.is_special:
             passed.paths.append(path + NOT_A_FILE)

@@ -11,16 +11,6 @@ from collections.abc import Iterable, Iterator
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 
-# Files and folders that operating systems, archives and file servers leave, in lower case. Names
-# that begin with a dot (.DS_Store, ._scan.png, .ipynb_checkpoints) are passed over as well.
-_JUNK = frozenset(
-    (
-        *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db"),
-        *("desktop.ini", "icon\r", "__macosx", "$recycle.bin", "system volume information"),
-        *("@eadir", "#recycle", "#snapshot", "lost+found", "__pycache__"),
-    )
-)
-
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 NOT_A_FILE = " (not a file)"  # after the paths of pipes, devices, sockets and endless links
 NOT_UNPACKED = " (an archive, not unpacked)"  # after the paths of archives that are passed over
@@ -36,11 +26,6 @@ class Entry:
     num_bytes: int
     mtime_ns: int
     is_special: bool = False
-
-
-def is_junk(name: str) -> bool:
-    """Whether a name is hidden, or one that a system makes by itself, as Thumbs.db."""
-    return name.startswith(".") or name.lower() in _JUNK
 
 
 def is_archive(name: str) -> bool:

@@ -135,7 +135,7 @@ def find_sources(
 
     Every file in an image folder is a candidate, whatever its extension: one that is not an image
     is reported as rejected, not lost. Only hidden files and those that systems make by themselves
-    are passed over, see `listing.is_junk`, and with `recursive` what `image_files` says.
+    are passed over, see `files.is_junk`, and with `recursive` what `image_files` says.
 
     Args:
       root: local folder, gs:// or s3:// address.

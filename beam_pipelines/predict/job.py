@@ -23,6 +23,7 @@ from beam_pipelines.predict.model_handler import (
 from beam_pipelines.running.beam_runner import default_threads, run_pass
 from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.concurrency import locks
+from cxr_tfrecords.errors import UserError
 from trainer.deployment import prediction_rows
 from trainer.deployment.input_files import find_files
 from trainer.deployment.predictor import Classifier
@@ -83,6 +84,12 @@ def _absolute(path: str) -> str:
 
 def _send(classifiers: Sequence[Classifier], folder: str, settings: dict[str, Any]) -> Models:
     """Puts the models where workers can read them."""
+    for one in classifiers:
+        if one.detector and not one.detector.is_stored:
+            raise UserError(
+                f"--model={one.path} cannot be written to, and workers need the detector of images "
+                "unlike the training images there: make it writable, or give --ood_method=none"
+            )
     copies = model_copies.save(classifiers, folder)
     if not all(one.detector for one in classifiers):  # it cannot be had on a worker either
         settings = {**settings, "ood_method": "none"}

@@ -13,7 +13,7 @@ from cxr_tfrecords import images, records
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.audit.conditions import middle
-from trainer.audit.split_records import read_split
+from trainer.input.split_records import read_split
 
 DATA_SET, BLACK, SEGMENTER, BOX = "data_set", "black", "segmenter", "box"
 SOURCES = (DATA_SET, BLACK, SEGMENTER, BOX)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cxr_tfrecords import images
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
-from trainer.audit.split_records import read_split
+from trainer.input.split_records import read_split
 
 SIZE = 96
 _WIDTHS = (12, 24, 36, 48)

@@ -70,6 +70,7 @@ class Augmentation:
         # Here and not in TensorFlow, whose cosine rounds by the place of a number in its batch.
         scale = 1.0 / np.maximum(1.0 + zoom, _SMALLEST_ZOOM)
         cosine, sine = np.cos(np.radians(angle)) * scale, np.sin(np.radians(angle)) * scale
+        contrast = np.maximum(contrast, -1.0)  # beyond it an image would become its negative
         cut = self.cutout * strength
         columns = (cosine, sine, shift_x, shift_y, brightness, contrast, cut, *drawn[:, 6:].T)
         return np.stack(columns, axis=1).astype(np.float32)

@@ -84,7 +84,7 @@ def gather(
         ends=ends,
         rare=rare,
         manifest=_read_manifest(run),
-        detector=_read_detector(run),
+        detector=_read_detector(run, deployment["model_sha256"]),
         elsewhere=[_read_evaluation(run, folder) for folder in evaluations],
         shortcuts=_read_shortcuts(run, shortcuts) if shortcuts else [],
     )
@@ -106,14 +106,19 @@ def _read_export(run: FinishedRun, export: str) -> dict[str, Any]:
 
 
 def _read_manifest(run: FinishedRun) -> dict[str, Any] | None:
+    path = run.dataset["path"]
     try:
-        manifest = dataset_dir.read_manifest(run.dataset["path"])
+        manifest = dataset_dir.read_manifest(path)
+        fingerprint = manifest.get("fingerprint")
+        if run.config.classes or run.config.map_classes:  # such a view has a fingerprint of its own
+            data = dataset_dir.load(path, run.config.fold)
+            fingerprint = run.config.with_classes(data).fingerprint
     except UserError:
         return None
-    return manifest if manifest.get("fingerprint") == run.dataset["fingerprint"] else None
+    return manifest if fingerprint == run.dataset["fingerprint"] else None
 
 
-def _read_detector(run: FinishedRun) -> tuple[str, int] | None:
+def _read_detector(run: FinishedRun, model: str) -> tuple[str, int] | None:
     path = os.path.join(run.path, run_files.OUT_OF_DISTRIBUTION)
     try:
         with np.load(path) as content:
@@ -121,7 +126,6 @@ def _read_detector(run: FinishedRun) -> tuple[str, int] | None:
             scores = len(content["validation_scores"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    model = same_run.hash_file(os.path.join(run.path, run_files.MODEL))
     return (fitted_on["method"], scores) if fitted_on.get("model") == model else None
 
 

@@ -40,11 +40,13 @@ class FittedDetector:
       method: one of `out_of_distribution.DETECTORS`.
       detector: an instance of its class.
       threshold: a score.
+      is_stored: whether the run's directory holds it too.
     """
 
     method: str
     detector: Any
     threshold: float
+    is_stored: bool
 
     def score(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """float64 [n]: the higher, the less an image is like the training images."""
@@ -74,7 +76,8 @@ def open_detector(
         "fold": run.config.fold,
     }
     try:
-        detector, scores = _read(path, fitted_on) or _fit(run, outputs, path, fitted_on)
+        known = _read(path, fitted_on)
+        detector, scores = known or _fit(run, outputs, fitted_on)
         threshold = choose_threshold(scores, false_alarms)
         if threshold is None:
             raise UserError(
@@ -88,7 +91,8 @@ def open_detector(
             flush=True,
         )
         return None
-    return FittedDetector(method, detector, threshold)
+    is_stored = known is not None or _write(path, detector, scores, fitted_on)
+    return FittedDetector(method, detector, threshold, is_stored)
 
 
 def _read(path: str, fitted_on: dict[str, Any]) -> tuple[Any, np.ndarray] | None:
@@ -105,10 +109,8 @@ def _read(path: str, fitted_on: dict[str, Any]) -> tuple[Any, np.ndarray] | None
         return None
 
 
-def _fit(
-    run: FinishedRun, outputs: Outputs, path: str, fitted_on: dict[str, Any]
-) -> tuple[Any, np.ndarray]:
-    """Fits and writes a detector.
+def _fit(run: FinishedRun, outputs: Outputs, fitted_on: dict[str, Any]) -> tuple[Any, np.ndarray]:
+    """Fits a detector, and scores the validation images.
 
     Raises:
       UserError: the run's data set is not there, is another one, or is damaged.
@@ -133,14 +135,19 @@ def _fit(
     features, labels, logits = computed["train"]
     detector = DETECTORS[fitted_on["method"]].fit(features, labels, logits)
     features, _, logits = computed["validation"]
-    scores = detector.score(features, logits)
+    return detector, detector.score(features, logits)
+
+
+def _write(path: str, detector: Any, scores: np.ndarray, fitted_on: dict[str, Any]) -> bool:
+    """Whether the file could be written; if not, a line says why."""
     content = {**vars(detector), "validation_scores": scores, "fitted_on": json.dumps(fitted_on)}
     try:
         with files.replacing(path, suffix=".npz") as temporary:
             np.savez(temporary, **content)
     except OSError as error:
         print(f"{path} cannot be written ({error.strerror or error}): fitted again next time")
-    return detector, scores
+        return False
+    return True
 
 
 def _sample(data: DatasetDir, split: str, *, balanced: bool) -> np.ndarray:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 
-# Files of systems that are in many folders and are no images.
-_PASSED_OVER = ("thumbs.db", "desktop.ini", "__macosx")
 _PATH_COLUMNS = ("path", "filename", "file")
 
 
@@ -42,7 +40,10 @@ def find_files(source: str) -> tuple[str, list[str]]:
                 f"--input={source} does not exist: name an image, a folder or a .csv list"
             )
         folder, name = os.path.split(source)
-        return folder or ".", _read_list(source) if name.lower().endswith(".csv") else [name]
+        names = _read_list(source) if name.lower().endswith(".csv") else [name]
+        if not names:
+            raise UserError(f"--input={source}: the list names no file: add a row for each image")
+        return folder or ".", names
 
 
 def _kind(path: str) -> tuple[bool, bool]:
@@ -55,9 +56,9 @@ def _kind(path: str) -> tuple[bool, bool]:
 
 def _walk(folder: str) -> Iterator[str]:
     for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not _is_passed_over(name)]
+        subfolders[:] = [name for name in subfolders if not files.is_junk(name)]
         for name in names:
-            if not _is_passed_over(name):
+            if not files.is_junk(name):
                 yield os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
 
 
@@ -65,7 +66,7 @@ def _walk_remote(folder: str) -> Iterator[str]:
     fs, inner = files.filesystem(folder)
     for path in fs.find(inner):
         name = path.removeprefix(inner.rstrip("/") + "/")
-        if not any(map(_is_passed_over, name.split("/"))):
+        if not any(map(files.is_junk, name.split("/"))):
             yield name
 
 
@@ -82,10 +83,6 @@ def _without_masks(names: list[str]) -> list[str]:
         )
     starts = tuple(masks)
     return [name for name in names if not name.startswith(starts)]
-
-
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _PASSED_OVER
 
 
 def _read_list(path: str) -> list[str]:

@@ -77,9 +77,11 @@ def _resume(part: str, header: list[str], settings: dict[str, Any]) -> set[str]:
     try:
         if files.read_json(settings_path) == settings:
             with csv_rows.open_csv(part) as file:
-                rows = [row for row in csv.reader(file) if len(row) == len(header)]
+                # Less a last line that was cut off. A quoted name may hold a carriage return.
+                whole = (line for line in file if line.endswith(("\n", "\r")))
+                rows = [row for row in csv.reader(whole) if len(row) == len(header)]
             if rows and rows[0] == header:
-                _write_all(part, rows)  # without a last row that was cut off
+                _write_all(part, rows)
                 return {row[0] for row in rows[1:]}
     except (OSError, ValueError, csv.Error):
         pass

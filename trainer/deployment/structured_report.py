@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from cxr_tfrecords import __version__, csv_rows, files
 from cxr_tfrecords.decoding.dicom import is_dicom
-from trainer.deployment.predictor import Classifier
+from cxr_tfrecords.images import BadImageError
+from trainer.deployment.predictor import Classifier, read_file
 from trainer.runs import run_files, same_run
 
 RESEARCH = "For research, not for clinical use. This is not a medical device."
@@ -76,9 +77,12 @@ def write_reports(
         rows = list(csv.DictReader(file))
     for row in tqdm(rows, unit="report", disable=None):
         probabilities = {c: float(row[f"calibrated_{c}"]) for c in classifiers[0].class_names}
-        image = _read_header(os.path.join(source, row["id"]))
         try:
+            image = _read_header(os.path.join(source, row["id"]))
             report = create_report(image, row["class"], probabilities, models) if image else None
+        except BadImageError as error:  # it went after it was predicted
+            counts[f"it is {error} ({row['id']})"] += 1
+            continue
         except (AttributeError, TypeError, ValueError) as error:  # a header that breaks the rules
             counts[f"their header breaks DICOM's rules ({row['id']}: {error})"] += 1
             continue
@@ -167,9 +171,12 @@ def create_report(
 
 
 def _read_header(path: str) -> Dataset | None:
-    """A DICOM file's header, without pixels; None for another kind of file."""
-    with open(path, "rb") as file:
-        data = file.read()
+    """A DICOM file's header, without pixels; None for another kind of file.
+
+    Raises:
+      BadImageError: it cannot be read.
+    """
+    data = read_file(path)
     if not is_dicom(data):
         return None
     if data[:4] == b"DICM":

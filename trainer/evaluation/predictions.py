@@ -161,7 +161,7 @@ def read_predictions(path: str, counts: Sequence[int] | None = None) -> Predicti
         )
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; is its run finished?") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise UserError(
             f"{path} is not a file of predictions ({error}): name a run directory of trainer.main"
         ) from error

@@ -32,10 +32,11 @@ def find_copies(
     """
     try:
         names, hashes = _read_hashes(data.path, () if data.folds else splits, classes)
-        seen = {one.dataset["fingerprint"]: _read_training_hashes(one) for one in _chain(runs)}
+        # Seeds of one method were trained on the same images, runs of two folds were not.
+        trainings = {(one.dataset["fingerprint"], one.config.fold): one for one in _chain(runs)}
+        known = np.concatenate([_read_training_hashes(one) for one in trainings.values()])
     except UserError as error:
         return set(), str(error)
-    known = np.concatenate(list(seen.values()))
     distinct, member = np.unique(np.concatenate([known, hashes]), axis=0, return_inverse=True)
     trained = np.zeros(len(distinct), bool)
     trained[member[: len(known)]] = True

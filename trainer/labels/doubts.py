@@ -75,12 +75,13 @@ def find_doubts(given: OutOfFold, copies: Collection[Sequence[str]] = ()) -> lis
 
 
 def count_pairs(given: OutOfFold, doubts: Sequence[Doubt]) -> list[tuple[int, int, int]]:
-    """(given class, suggested class, images) of labels that predictions contradict, most first."""
+    """(given class, most probable class, images) of labels that predictions contradict, most
+    first."""
     classes = len(given.class_names)
     counts = np.zeros((classes, classes), np.int64)
     for one in doubts:
         if one.prediction_rank is not None:
-            counts[given.labels[one.row], one.suggested] += 1
+            counts[given.labels[one.row], int(given.probabilities[one.row].argmax())] += 1
     pairs = [(a, b, int(counts[a, b])) for a, b in np.argwhere(counts).tolist()]
     return sorted(pairs, key=lambda pair: -pair[2])
 

@@ -58,6 +58,11 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
         )
 
 
+def has_nothing_to_train(config: TrainConfig) -> bool:
+    """Whether the directory holds the finished run, with no fewer epochs."""
+    return run_files.is_finished(config.run_dir) and not added_epochs(config)
+
+
 def added_epochs(config: TrainConfig) -> int:
     """How many epochs `config` adds to the run in its directory. None to a run that has stopped
     early, since it would have done so with any larger number."""

@@ -69,8 +69,8 @@ class Engine:
         reading = self.classifiers[0].reading
         black = np.zeros((reading.image_size, reading.image_size, reading.channels), np.uint8)
         size = 1
-        while size <= self.largest_batch:
-            self._predict(np.stack([black] * size))
+        while size < 2 * self.largest_batch:
+            self._predict(np.stack([black] * min(size, self.largest_batch)))
             size *= 2
         self.ask(black, heat_map=True).result()
 

@@ -39,11 +39,12 @@ def run(
     """
     data = config.shown(data)
     # Only the chief writes. A finished run is only read, perhaps from a disk without write access.
-    writes = strategies.is_chief(strategy) and not run_files.is_finished(config.run_dir)
+    writes = strategies.is_chief(strategy) and not same_run.has_nothing_to_train(config)
     lock = locks.held(config.run_dir, f"--run_dir={config.run_dir}") if writes else nullcontext()
     with run_directory.explained_failures(config), split_batches.explained_reads(data), lock:
         same_run.check_same_run(config, data)
-        if run_files.is_finished(config.run_dir) and not same_run.added_epochs(config):
+        # Asked again, because another process may have ended before the lock was free.
+        if same_run.has_nothing_to_train(config):
             early = same_run.stopped_early(config.run_dir)
             reason = ", because it stopped early" if early else ""
             print(f"{config.run_dir} is finished: nothing to train{reason}", flush=True)

@@ -12,7 +12,7 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.distribution import tpu_versions
 from trainer.models import weights_files
-from trainer.runs import initial_run, run_files, same_run
+from trainer.runs import initial_run, same_run
 from trainer.settings.config import TrainConfig
 
 
@@ -69,7 +69,7 @@ def _check_paths(config: TrainConfig) -> None:
     if files.is_local(config.data_dir):
         data = config.shown(dataset_dir.load(config.data_dir, config.fold))
         same_run.check_same_run(config, data)
-    if run_files.is_finished(config.run_dir) and not same_run.added_epochs(config):
+    if same_run.has_nothing_to_train(config):
         return
     weights_files.check(config.backbone, config.weights)
     if config.init_from:

@@ -48,6 +48,9 @@ def test_changes_spread_over_their_range_and_follow_the_strength_of_their_class(
     strong = Augmentation(10, 0.05, 0.1, 0.1, 0.2, 0.3, strength).draw(Streams(0, 0), LABELS)
     shifts = column(strong, "shift_x") / column(drawn, "shift_x")
     np.testing.assert_allclose(shifts, np.tile([1, 0, 2, 1], 1000), rtol=1e-5)
+    strong = Augmentation(contrast=0.6, strength=(2.0,)).draw(Streams(0, 0), LABELS * 0)
+    assert column(strong, "contrast").min() == -1.0  # a factor of 0: no image is inverted
+    assert column(strong, "contrast").max() > 1.1
     with pytest.raises(UserError, match="no class e; its classes are a, b"):
         resolve_strength([("e", 1.0)], ("a", "b"))
 

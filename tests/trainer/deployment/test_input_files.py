@@ -2,6 +2,7 @@
 
 import pytest
 
+from cxr_tfrecords.errors import UserError
 from trainer.deployment.input_files import find_files
 
 
@@ -29,3 +30,18 @@ def test_masks_beside_images_are_no_radiographs(make):
     kept = ["COVID/images/1.png", "COVID/images/p/2.png", "masks/3.png", "other/masks/4.png"]
     folder = make(*kept, "COVID/masks/1.png", "COVID/masks/p/2.png")
     assert find_files(folder) == (folder, kept)
+
+
+def test_what_systems_leave_is_passed_over(make):
+    # Synology's file servers keep thumbnails of every image in @eaDir.
+    folder = make(
+        "a.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "Thumbs.db", ".DS_Store", "#recycle/b.png"
+    )
+    assert find_files(folder) == (folder, ["a.png"])
+
+
+def test_a_list_without_rows_is_refused(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path\n")
+    with pytest.raises(UserError, match="the list names no file"):
+        find_files(str(path))

@@ -226,7 +226,8 @@ def test_a_stopped_command_goes_on_and_gives_the_same_file(
     with pytest.raises(KeyboardInterrupt):
         predict_files([classifier], trained.folder, stopped, threads=1)
     with open(f"{stopped}.part", "a", encoding="utf-8") as file:
-        file.write("Normal/test-9.png,Nor")  # a row that was cut off
+        # A row that was cut off in its last number, and so has all columns.
+        file.write("Normal/test-9.png,Normal" + ",1" * (len(next(iter(_rows(whole).values()))) - 2))
     read.clear()
     monkeypatch.setattr(prediction_rows, "read_file", read_until(99))
     predict_files([classifier], trained.folder, stopped, threads=1)

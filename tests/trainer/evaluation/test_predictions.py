@@ -101,7 +101,9 @@ def test_groups_survive_their_file_and_one_without_them_is_refused(tmp_path):
 def test_files_that_hold_no_predictions_are_refused(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss\n1,2\n")
-    for name in (path, tmp_path / "missing.csv"):
+    label = tmp_path / "label.csv"
+    label.write_text("id,label,group,logit_a\nx,99999999999,x,1\n")
+    for name in (path, label, tmp_path / "missing.csv"):
         with pytest.raises(UserError, match=str(name)):
             read_predictions(str(name))
 

@@ -8,12 +8,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from cxr_tfrecords import images, records, tfrecord
+from cxr_tfrecords import dataset_dir, images, records, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.trainer import processes
 from tests.trainer.fake_run import write_run
 from trainer.evaluation.predictions import read_predictions
+from trainer.external import copies as copies_of_training
 from trainer.external.other_data import open_other, read_runs
 from trainer.runs.finished_run import read_run
 
@@ -134,6 +135,19 @@ def test_copies_of_training_and_validation_images_are_found(run_dir, other, bits
     opened = open_other([run], other, "test", {**class_map, "COVID": ""})
     assert len(opened.copies) == (9 if copies else 0)
     assert all("/test-" in name for name in opened.copies)
+
+
+def test_the_images_of_each_fold_are_looked_at(run_dir, other, monkeypatch):
+    run = read_run(run_dir)
+    configs = [dataclasses.replace(run.config, fold=fold) for fold in (0, 1)]
+    folds = [dataclasses.replace(run, config=config) for config in configs]
+    hashes = [np.full((1, 4), value, np.uint64) for value in (0, 2**64 - 1, 0x5555555555555555)]
+    read = (["a", "b", "c"], np.concatenate(hashes))
+    monkeypatch.setattr(copies_of_training, "_read_hashes", lambda *_: read)
+    trained_on = lambda one: hashes[one.config.fold]  # noqa: E731
+    monkeypatch.setattr(copies_of_training, "_read_training_hashes", trained_on)
+    found = copies_of_training.find_copies(folds, dataset_dir.load(str(other)), ("test",), ())
+    assert found == ({"a", "b"}, "")
 
 
 def test_the_run_that_a_training_started_from_counts_too(run_dir, other, tmp_path):

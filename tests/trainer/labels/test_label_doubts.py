@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import types
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from trainer.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from trainer.labels.doubts import find_doubts
+from trainer.labels.doubts import Doubt, count_pairs, find_doubts
 from trainer.labels.out_of_fold import OutOfFold, read_out_of_fold
 from trainer.runs.finished_run import read_run
 
@@ -134,6 +135,15 @@ def write_fold(root, data, fold, seed):
         write_predictions(file, changed, fake_run.CLASSES)
         metrics[split] = compute_metrics(changed, fake_run.CLASSES)
     files.write_json(os.path.join(path, "metrics.json"), metrics)
+
+
+def test_pairs_of_classes_are_those_of_the_predictions():
+    probabilities = np.array([[0.1, 0.9], [0.2, 0.8]])
+    entry = types.SimpleNamespace(runs=[types.SimpleNamespace(class_names=["X", "Y"])])
+    given = OutOfFold(entry, ["a", "b"], np.array([0, 0], np.int32), ["a", "b"], probabilities)
+    # The first one is a copy that keeps its label, which predictions contradict all the same.
+    doubts = [Doubt(0, 0, 0.1, True, 1), Doubt(1, 1, 0.2, False, 2)]
+    assert count_pairs(given, doubts) == [(0, 1, 2)]
 
 
 @pytest.fixture(scope="module")

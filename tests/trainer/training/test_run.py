@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from cxr_tfrecords import files
-from cxr_tfrecords.errors import DivergedError, UserError
+from cxr_tfrecords.concurrency import locks
+from cxr_tfrecords.errors import DivergedError, TemporaryError, UserError
 from tests import helpers
 from tests.trainer import toy
 from trainer.deployment.predictor import Classifier
@@ -276,6 +277,8 @@ def test_epochs_that_were_added_give_the_run_that_had_them_from_the_start(
     grown = _config(data, tmp_path / "grown", epochs=1, **settings)
     run(grown, data, strategy)
     grown = dataclasses.replace(grown, epochs=3)
+    with locks.held(grown.run_dir, "another"), pytest.raises(TemporaryError):
+        run(grown, data, strategy)
     # Killed while its epochs grow, the run must not look finished.
     _run_killed(grown, data, strategy, monkeypatch)
     assert not run_files.is_finished(grown.run_dir)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from cxr_tfrecords import records, tables, tfrecord
+from cxr_tfrecords import tables
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
+from trainer.input.split_records import read_split
 
 # Images whose value is empty, or which the table does not list.
 NO_VALUE = "(no value)"
@@ -113,18 +114,7 @@ def check_images(table: SubgroupTable, data: Iterable[DatasetDir]) -> None:
     Raises:
       UserError: see `SubgroupTable`; or a shard is damaged.
     """
-    names = table.find([image for one in data for image in _test_images(one)])
+    # These are the names that `Predictions.ids` will hold.
+    names = table.find([record.filename for one in data for record in read_split(one, "test")])
     for column in table.columns:
         table.values(column, names)
-
-
-def _test_images(data: DatasetDir) -> Iterable[str]:
-    """The ids of the test images, which `Predictions.ids` will hold."""
-    for shard in data.split_shards("test"):
-        try:
-            for serialized in tfrecord.read_records(shard.path):
-                yield records.parse_record(serialized).filename
-        except (tfrecord.DamagedRecordError, ValueError) as error:
-            raise UserError(
-                f"{shard.path}: {error}. Run the build again with --overwrite"
-            ) from error
