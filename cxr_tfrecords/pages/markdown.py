@@ -21,9 +21,9 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:]))
 
 
-def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same table for a file, without padding."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """The same table for a file, without padding; the first `texts` columns to the left."""
+    lines = [header, ["---"] * texts + ["---:"] * (len(header) - texts), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

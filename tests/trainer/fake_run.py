@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 
@@ -20,6 +21,16 @@ COUNTS = {
 PLANNED = [7137, 7650, 6509, 6656]
 LOSSES = (0.71, 0.52, 0.44, 0.46, 0.41, 0.43, 0.42, 0.44)
 RATES = (1e-3, 1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6)
+
+
+def of(data) -> dict:
+    """What config.json says of a data set that is there, for `write_run(dataset=…)`."""
+    return {
+        "path": data.path,
+        "fingerprint": data.fingerprint,
+        "image_size": data.image_size,
+        "reading": dataclasses.asdict(data.reading),
+    }
 
 
 def write_run(

@@ -16,8 +16,6 @@ from trainer.comparison.study_progress import announced
 from trainer.evaluation.inference import Inference
 from trainer.runs.finished_run import FinishedRun
 
-GRAY, BLACK_FILL = FILLS = ("gray", "black")
-
 
 def audit_run(
     run: FinishedRun,
@@ -26,7 +24,7 @@ def audit_run(
     masks: Masks,
     output_dir: str,
     *,
-    fill: str = GRAY,
+    fill: str = "gray",
     resamples: int = 500,
 ) -> dict[str, Any]:
     """Writes shortcuts.html, shortcuts.md and shortcuts.json.
@@ -44,7 +42,7 @@ def audit_run(
     Raises:
       UserError: see `predict_conditions`.
     """
-    is_black = fill == BLACK_FILL or masks.source == BLACK or data.mask != "none"
+    is_black = fill == "black" or masks.source == BLACK or data.mask != "none"
     value = 0 if is_black else round(sum(data.mean) / len(data.mean))
     shown = predict_conditions(run, data, split, masks, value)
     tested = shown.predictions[WHOLE]

@@ -164,7 +164,7 @@ def condition_rows(content: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 ALL_TITLES[name]
-                + (" (nothing left)" if content["empty"].get(name, 0) > 0.99 else ""),
+                + " (nothing left)" * (content["empty"].get(name, 0) >= verdict.NEARLY_ALL),
                 with_interval("balanced_accuracy", one),
                 with_interval("balanced_accuracy", one["difference"], change),
                 "–" if one["kept"] is None else f"{max(one['kept'], 0):.0%}",

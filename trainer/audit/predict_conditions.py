@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
-from trainer.audit.conditions import WHOLE, Condition, conditions_for
+from trainer.audit.conditions import WHOLE, conditions_for
 from trainer.audit.masks import BOX, Masks
 from trainer.evaluation.predictions import Predictions, labels_in_order
 from trainer.input.split_batches import SplitSource, explained_reads
@@ -29,8 +29,7 @@ class Conditioned:
     """Predictions in each condition, of the same images.
 
     Attributes:
-      conditions: what was shown, the whole image first.
-      predictions: by the condition's name.
+      predictions: by the condition's name, the whole image first.
       empty: condition -> share of images of which nothing was left.
       no_lungs: images that were left out because no lung was found in them.
       lung_share: median share of an image that is lung; None if the lungs are not known.
@@ -38,7 +37,6 @@ class Conditioned:
         which file.
     """
 
-    conditions: Sequence[Condition]
     predictions: Mapping[str, Predictions]
     empty: Mapping[str, float]
     no_lungs: int
@@ -99,7 +97,6 @@ def predict_conditions(
         )
     labels = labels_in_order(data.counts[split])
     return Conditioned(
-        conditions=shown,
         predictions={
             name: Predictions(ids, labels, values, groups).subset(used)
             for name, values in logits.items()

@@ -35,7 +35,7 @@ _PHRASES = {
     NO_LUNGS: "with the lungs covered",
     OUTLINE: "from the outline of the lungs",
 }
-_NEARLY_ALL = 0.99
+NEARLY_ALL = 0.99
 
 
 def is_above(figure: Mapping[str, Any]) -> bool:
@@ -78,7 +78,7 @@ def shown_conditions(content: Mapping[str, Any], names: tuple[str, ...]) -> list
     return [
         name
         for name in names
-        if name in content["conditions"] and content["empty"].get(name, 0) < _NEARLY_ALL
+        if name in content["conditions"] and content["empty"].get(name, 0) < NEARLY_ALL
     ]
 
 
@@ -173,7 +173,7 @@ def notes(content: Mapping[str, Any]) -> Iterator[str]:
             "The lungs were found by a segmenter. Where it is wrong, parts of the lungs are left: "
             "look at the pictures."
         )
-    empty = [n for n in (*WITHOUT_LUNGS, NO_LUNGS) if content["empty"].get(n, 0) >= _NEARLY_ALL]
+    empty = [n for n in (*WITHOUT_LUNGS, NO_LUNGS) if content["empty"].get(n, 0) >= NEARLY_ALL]
     if empty:
         shown = "; ".join(TITLES[name] for name in empty)
         yield (

@@ -125,7 +125,7 @@ def checklists(sections: Container[str]) -> Iterator[Any]:
             if section not in sections:
                 where = _ABSENT[section]
             rows.append([f"{number} {topics[number]}", where, left])
-        yield _texts(plain_table(["item", "in this card", "left to the author"], rows))
+        yield plain_table(["item", "in this card", "left to the author"], rows, texts=3)
         open_items = "; ".join(f"{n} {topic}" for n, topic in topics.items() if n not in answers)
         yield f"{AUTHOR}: {open_items}."
 
@@ -133,7 +133,3 @@ def checklists(sections: Container[str]) -> Iterator[Any]:
 def _anchor(section: str) -> str:
     """The address that GitHub and the Hugging Face Hub give a heading."""
     return section.lower().replace(",", "").replace(" ", "-")
-
-
-def _texts(table: str) -> str:
-    return table.replace("---:", "---")  # words, not numbers: all columns to the left

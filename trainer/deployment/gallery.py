@@ -15,7 +15,6 @@ from cxr_tfrecords import csv_rows, files, images
 from cxr_tfrecords.pages.html import DARK, Thumbnail, document, escaped, figure, paragraph
 from trainer.deployment.predictor import Classifier, read_file
 from trainer.models.grad_cam import GradCam, overlay
-from trainer.runs import run_files
 
 _SIDE = 192
 _CSS = """
@@ -115,7 +114,7 @@ def _figures(
 ) -> Iterator[str]:
     """An image's HTML each; `c2` is the mark of the third class."""
     names = classifiers[0].class_names
-    maps = [GradCam.load(os.path.join(one.path, run_files.MODEL)) for one in classifiers]
+    maps = [GradCam(one.model) for one in classifiers]
     for row in tqdm(rows, desc="page", unit="image", disable=None):
         label, pictures = names.index(row["class"]), []
         try:

@@ -15,11 +15,11 @@ import numpy as np
 from cxr_tfrecords import csv_rows, files, images
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
 from cxr_tfrecords.errors import UserError
+from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.deployment.predictor import Answers, Classifier, read_file
 from trainer.deployment.several_models import combine
 from trainer.runs import run_files, same_run
 
-_VARIANTS = ("raw", "prior_corrected", "calibrated")
 FLAG = "out_of_distribution"
 _SHOWN_REASONS = 5
 
@@ -30,7 +30,7 @@ def header(classifiers: Sequence[Classifier]) -> list[str]:
     columns = ["id", "class"]
     if len(classifiers) == 1:
         columns += [f"logit_{name}" for name in names]
-    columns += [f"{variant}_{name}" for variant in _VARIANTS for name in names]
+    columns += [f"{variant}_{name}" for variant in VARIANTS for name in names]
     columns += [f"above_threshold_{name}" for name in names]
     columns += [f"in_set_{name}" for name in names]
     if len(classifiers) > 1:
@@ -113,7 +113,7 @@ def _batches(
 def _rows(names: Sequence[str], answers: Sequence[Answers]) -> list[list[str]]:
     """The rows of a batch; floats have as many digits as are needed to read float32 back."""
     combined = combine(answers)
-    columns = [combined.probabilities[variant].astype(np.float32) for variant in _VARIANTS]
+    columns = [combined.probabilities[variant].astype(np.float32) for variant in VARIANTS]
     columns += [combined.above_threshold.astype(int), combined.in_set.astype(int)]
     if len(answers) == 1:
         columns.insert(0, answers[0].logits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import queue
 import threading
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ import numpy as np
 from trainer.deployment.predictor import Answers, Classifier
 from trainer.deployment.several_models import Combined, combine
 from trainer.models.grad_cam import GradCam, overlay
-from trainer.runs import run_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Engine:
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
         self.classifiers = list(classifiers)
         self.largest_batch = classifiers[0].batch_size
-        self._maps = [GradCam.load(os.path.join(one.path, run_files.MODEL)) for one in classifiers]
+        self._maps = [GradCam(one.model) for one in classifiers]
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()

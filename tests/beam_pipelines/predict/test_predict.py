@@ -59,12 +59,7 @@ def made(tmp_path_factory):
             root / f"run{seed}",
             class_names=helpers.CLASS_NAMES,
             counts={split: list(counts) for split, counts in COUNTS.items()},
-            dataset={
-                "path": data.path,
-                "fingerprint": data.fingerprint,
-                "image_size": 32,
-                "reading": dataclasses.asdict(data.reading),
-            },
+            dataset=fake_run.of(data),
             batch_size=batch_size,
             backbone="tiny",
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 
 import numpy as np
 
 from tests import helpers
-from tests.trainer.fake_run import write_run
+from tests.trainer import fake_run
 from trainer.evaluation.predictions import Predictions, labels_in_order, write_predictions
 from trainer.input.split_batches import SplitSource
 
@@ -41,13 +40,12 @@ def write_looking_run(directory, data, cells) -> str:
     """A run whose model looks at one cell a class."""
     import keras
 
-    dataset = {"path": data.path, "fingerprint": data.fingerprint, "image_size": 32}
-    path = write_run(
+    path = fake_run.write_run(
         directory,
         counts=COUNTS,
         planned=COUNTS["train"],
         batch_size=32,
-        dataset={**dataset, "reading": dataclasses.asdict(data.reading)},
+        dataset=fake_run.of(data),
     )
     layers = [
         keras.layers.Rescaling(1 / 8, dtype="float32"),

@@ -1,7 +1,6 @@
 """The detector that lies beside a model: when it is fitted, and what it flags."""
 
 import csv
-import dataclasses
 import os
 import shutil
 
@@ -29,12 +28,7 @@ def made(tmp_path_factory):
         root / "run",
         class_names=helpers.CLASS_NAMES,
         counts={split: list(counts) for split, counts in COUNTS.items()},
-        dataset={
-            "path": data.path,
-            "fingerprint": data.fingerprint,
-            "image_size": 32,
-            "reading": dataclasses.asdict(data.reading),
-        },
+        dataset=fake_run.of(data),
         batch_size=16,
         backbone="tiny",
     )

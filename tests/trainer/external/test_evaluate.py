@@ -11,8 +11,7 @@ import pytest
 from cxr_tfrecords import dataset_dir, images, records, tfrecord
 from cxr_tfrecords.errors import UserError
 from tests import helpers
-from tests.trainer import processes
-from tests.trainer.fake_run import write_run
+from tests.trainer import fake_run, processes
 from trainer.evaluation.predictions import read_predictions
 from trainer.external import copies as copies_of_training
 from trainer.external.other_data import open_other, read_runs
@@ -28,14 +27,12 @@ def run_dir(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("evaluate")
     data = helpers.write_dataset(root / "own", THERE, seed=5)
-    dataset = {
-        "path": data.path,
-        "fingerprint": data.fingerprint,
-        "image_size": 32,
-        "reading": dataclasses.asdict(data.reading),
-    }
-    path = write_run(
-        root / "run", counts=COUNTS, planned=COUNTS["train"], batch_size=8, dataset=dataset
+    path = fake_run.write_run(
+        root / "run",
+        counts=COUNTS,
+        planned=COUNTS["train"],
+        batch_size=8,
+        dataset=fake_run.of(data),
     )
     keras.utils.set_random_seed(0)
     layers = [
@@ -157,8 +154,8 @@ def test_the_run_that_a_training_started_from_counts_too(run_dir, other, tmp_pat
     _sources(mine.path, ("train", "validation", "test"), 128)
     _sources(read_run(run_dir).dataset["path"], ("train", "validation", "test"), 0)
     _sources(other, ("test", "validation", "train"), 0)
-    alone = read_run(write_run(tmp_path / "alone", **settings))
-    later = read_run(write_run(tmp_path / "later", init_from=run_dir, **settings))
+    alone = read_run(fake_run.write_run(tmp_path / "alone", **settings))
+    later = read_run(fake_run.write_run(tmp_path / "later", init_from=run_dir, **settings))
     opened = [open_other([run], other, "test", {"Healthy": "Normal"}) for run in (alone, later)]
     assert [len(one.copies) for one in opened] == [0, 9]
 
@@ -189,7 +186,7 @@ def test_classes_that_the_model_has_not_are_refused(run_dir, other):
 
 
 def test_models_that_do_not_go_together_are_refused(run_dir, tmp_path):
-    path = write_run(tmp_path / "run", counts=COUNTS, planned=COUNTS["train"])
+    path = fake_run.write_run(tmp_path / "run", counts=COUNTS, planned=COUNTS["train"])
     with pytest.raises(UserError, match="is not a finished run whose model was kept"):
         read_runs([run_dir, path])
     pathlib.Path(path, "model.keras").touch()
