@@ -14,6 +14,11 @@ matrix; how well the probabilities are calibrated there; and the class shares th
 without labels (Saerens et al. 2002) beside the true ones. predictions.csv has the answers in the
 layout of the run's predictions_test.csv.
 
+A blind test asks what the model makes of images of a class that it was never trained on: map that
+class to the one that it should be taken for, and leave the others out, as
+--map_classes='COVID:Viral Pneumonia,Normal:,Viral Pneumonia:'. The page then has the share of each
+answer among these images, with intervals.
+
 With several runs, --model=RUN1,RUN2, each is evaluated, and the mean of runs that differ in their
 seeds alone, with intervals for other seeds and other images.
 
@@ -83,12 +88,14 @@ def main(argv: list[str]) -> None:
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    from trainer.external import text
+    from trainer.external import other_names, text
     from trainer.external.evaluate_runs import evaluate_runs
 
     content = evaluate_runs(runs, other, FLAGS.output_dir, table=table, resamples=FLAGS.resamples)
     for title, figures in text.views(content):
         print(text.verdict(content, title, figures))
+        for line in other_names.sentences(figures):
+            print(line)
     for note in text.notes(content):
         print(f"note: {note}")
     print(f"{os.path.join(FLAGS.output_dir, 'evaluation.html')} has all results")

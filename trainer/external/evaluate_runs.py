@@ -16,6 +16,7 @@ from trainer.deployment.corrected_probabilities import plan_deployment
 from trainer.evaluation.predictions import Predictions, write_predictions
 from trainer.external.figures import Answers, Places
 from trainer.external.other_data import OtherData
+from trainer.external.other_names import answer_shares
 from trainer.external.page import render, render_markdown
 from trainer.external.predict_other import predict_other
 from trainer.runs.finished_run import FinishedRun
@@ -44,8 +45,7 @@ def evaluate_runs(
     answers = []
     for run in runs:
         print(f"{run.path} on {other.data.path}", flush=True)
-        external = predict_other(run, other)
-        answers.append(make_answers(run, external))
+        answers.append(make_answers(run, *predict_other(run, other)))
     with announced(f"computing intervals from {resamples:,} resamples"):
         content = describe(answers, other, table, resamples)
     with files.replacing_folder(output_dir) as folder:
@@ -71,7 +71,7 @@ def prediction_files(runs: Sequence[FinishedRun]) -> list[str]:
     return [f"predictions_{number}.csv" for number in range(1, len(runs) + 1)]
 
 
-def make_answers(run: FinishedRun, external: Predictions) -> Answers:
+def make_answers(run: FinishedRun, external: Predictions, theirs: np.ndarray) -> Answers:
     """Both predictions, the internal ones of the classes that are there, so that means over classes
     are over the same ones."""
     internal = run.predictions("test")
@@ -83,19 +83,26 @@ def make_answers(run: FinishedRun, external: Predictions) -> Answers:
             "leave that class out with --map_classes"
         )
     internal = internal.subset(held[internal.labels])
-    return Answers.make(run, plan_deployment(run), internal, external)
+    return Answers.make(run, plan_deployment(run), internal, external, theirs)
 
 
 def describe(
     answers: Sequence[Answers], other: OtherData, table: SubgroupTable | None, resamples: int
 ) -> dict[str, Any]:
     """The content of evaluation.json: the data, the figures of each run and, of runs that differ
-    in their seeds alone, of their mean (see `figures.Places.figures`)."""
+    in their seeds alone, of their mean (see `figures.Places.figures` and
+    `other_names.answer_shares`)."""
     names = answers[0].run.class_names
     pooled = differ_by_seed([one.run for one in answers])
     # Other runs may have other internal test images.
     parts = [answers] if pooled else [[one] for one in answers]
     places = [Places(part, resamples) for part in parts]
+
+    def figures(place: Places, rows: Sequence[int]) -> dict[str, Any]:
+        chosen = [place.answers[row] for row in rows]
+        shares = answer_shares(chosen, place.weights["external"], other)
+        return place.figures(rows, table) | {"other_names": shares}
+
     return {
         "class_names": list(names),
         "data": {
@@ -109,8 +116,8 @@ def describe(
             "encoding": other.data.encoding,
         },
         "resamples": resamples,
-        "runs": [p.figures([row], table) for p in places for row in range(len(p.answers))],
-        "mean": places[0].figures(range(len(answers)), table) if pooled else None,
+        "runs": [figures(p, [row]) for p in places for row in range(len(p.answers))],
+        "mean": figures(places[0], range(len(answers))) if pooled else None,
     }
 
 

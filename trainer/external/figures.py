@@ -41,6 +41,7 @@ class Answers:
 
     Attributes:
       predictions: of each of `PLACES`.
+      theirs: int32 [n], the labels that the images elsewhere have in their own data set.
       plan: the correction of its probabilities.
       estimated: the class shares elsewhere by EM, float64 [classes]; converged: whether EM ended.
       internal_apart: how far EM is from the true shares on the internal test split.
@@ -49,6 +50,7 @@ class Answers:
 
     run: FinishedRun
     predictions: Mapping[str, Predictions]
+    theirs: np.ndarray
     plan: Deployment
     estimated: np.ndarray
     converged: bool
@@ -57,9 +59,15 @@ class Answers:
 
     @classmethod
     def make(
-        cls, run: FinishedRun, plan: Deployment, internal: Predictions, external: Predictions
+        cls,
+        run: FinishedRun,
+        plan: Deployment,
+        internal: Predictions,
+        external: Predictions,
+        theirs: np.ndarray,
     ) -> Answers:
-        """Args: internal, external: predictions on images of the same classes."""
+        """Internal and external are predictions on images of the same classes; for `theirs` see the
+        attribute."""
         predictions = {"internal": internal, "external": external}
         variants = {
             place: dict(plan.variants(p.log_probabilities)) for place, p in predictions.items()
@@ -78,7 +86,8 @@ class Answers:
                 variants["external"][BIAS], plan.natural, target
             )
         apart = shares_apart(em["internal"].shares, _true_shares(internal))
-        return cls(run, predictions, plan, estimated, em["external"].converged, apart, variants)
+        converged = em["external"].converged
+        return cls(run, predictions, theirs, plan, estimated, converged, apart, variants)
 
 
 def _true_shares(predictions: Predictions) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 from cxr_tfrecords.pages.figures import draw
 from cxr_tfrecords.pages.html import RESULTS, box, document, heading, paragraph, stacked, table
 from cxr_tfrecords.pages.markdown import plain_table
-from trainer.external import text
+from trainer.external import other_names, text
 from trainer.external.figures import Answers
 from trainer.external.pictures import draw_reliability
 
@@ -50,6 +50,7 @@ def render(content: Mapping[str, Any], answers: Sequence[Answers]) -> str:
         box("red" if text.is_lower(figures) else "gray", text.verdict(content, title, figures))
         for title, figures in views
     ]
+    body += [box("gray", line) for _, one in views for line in other_names.sentences(one)]
     body += [box("amber", note) for note in text.notes(content)]
     for number, (title, figures) in enumerate(views):
         for kind, *values in _parts(content, title, figures):
@@ -80,6 +81,7 @@ def render_markdown(content: Mapping[str, Any]) -> str:
     views = text.views(content)
     lines = [f"# {_title(content)}"]
     lines += [f"**{text.verdict(content, title, figures)}**" for title, figures in views]
+    lines += [line for _, one in views for line in other_names.sentences(one)]
     lines += [f"- {note}" for note in text.notes(content)]
     for title, figures in views:
         for kind, *values in _parts(content, title, figures):
@@ -115,6 +117,10 @@ def _parts(
     yield "heading", f"Which class is taken for which, elsewhere{of}"
     names = content["class_names"]
     yield "table", ["true class", "images", *names], text.confusion_rows(content, figures)
+    if figures["other_names"]:
+        yield "heading", f"Classes there of another name{of}"
+        yield "text", other_names.NOTE
+        yield "table", *other_names.table(content, figures)
     yield "heading", f"Class shares{of}"
     yield "table", ["class shares", *names], text.share_rows(figures)
     useful, note = text.shares_note(figures)

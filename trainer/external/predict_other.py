@@ -15,8 +15,9 @@ from trainer.runs import run_directory
 from trainer.runs.finished_run import FinishedRun
 
 
-def predict_other(run: FinishedRun, other: OtherData) -> Predictions:
-    """Predictions on every image that is evaluated, each once; labels are the run's.
+def predict_other(run: FinishedRun, other: OtherData) -> tuple[Predictions, np.ndarray]:
+    """Predictions on every image that is evaluated, each once, with the run's labels; and the labels
+    that the images have in the other data set, int32 [n].
 
     Batches are whole ones of the run's size: on one CPU, logits of the run's own images are those
     of its predictions_test.csv to the bit.
@@ -50,5 +51,7 @@ def predict_other(run: FinishedRun, other: OtherData) -> Predictions:
             groups += source.groups()
     # Classes that are left out have no images here, so that the number in their place is not used.
     of_run = np.array([-1 if label is None else label for label in other.labels], np.int32)
-    whole = Predictions(ids, of_run[np.concatenate(labels)], np.concatenate(logits), groups)
-    return whole.subset(np.array([identity not in other.copies for identity in ids]))
+    theirs = np.concatenate(labels)
+    whole = Predictions(ids, of_run[theirs], np.concatenate(logits), groups)
+    kept = np.array([identity not in other.copies for identity in ids])
+    return whole.subset(kept), theirs[kept]

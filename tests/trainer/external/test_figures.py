@@ -37,10 +37,14 @@ def _external(seed=0, noise=1.0, counts=(90, 30, 60, 0)):
     return Predictions(ids, labels, logits.astype(np.float32), groups)
 
 
-def _other(split="all", **values):
+def _made(run, external):
+    return make_answers(run, external, external.labels)
+
+
+def _other(split="all", names=NAMES, **values):
     class Data:
         path, fingerprint, encoding = "/data/<other>", "ffff", "png"
-        class_names = tuple(NAMES)
+        class_names = tuple(names)
 
     given = {"left_out": {}, "copies": frozenset(), **values}
     return OtherData(Data, split, (), (0, 1, 2, None), **given)
@@ -54,7 +58,7 @@ def answers(tmp_path_factory):
         run = write_run(
             root / f"seed{seed}", counts=COUNTS, planned=COUNTS["train"], rng_seed=seed, seed=seed
         )
-        made.append(make_answers(read_run(run), _external(seed)))
+        made.append(_made(read_run(run), _external(seed)))
     return made
 
 
@@ -203,4 +207,24 @@ def test_a_class_that_the_internal_test_lacks_is_refused(answers, monkeypatch):
     part = run.predictions("test")
     monkeypatch.setitem(run._predictions, "test", part.subset(part.labels != 0))
     with pytest.raises(UserError, match="its test split has no image of a class"):
-        make_answers(run, _external())
+        _made(run, _external())
+
+
+def test_a_blind_test_has_the_share_of_each_answer_by_the_class_there(answers):
+    # 90 images of Tuberculosis, which the model does not know, count as its COVID.
+    other = _other(names=["Tuberculosis", *NAMES[1:]])
+    content = describe(answers, other, None, resamples=100)
+    (row,) = content["runs"][0]["other_names"]
+    there = answers[0].predictions["external"]
+    chosen = there.logits.argmax(axis=1)[there.labels == 0]
+    assert [row["class"], row["counted_as"]] == ["Tuberculosis", "COVID"]
+    assert [row["images"], row["groups"]] == [90, 45]
+    for label, name in enumerate(NAMES):
+        share = row["shares"][name]
+        assert share["estimate"] == pytest.approx((chosen == label).mean())
+        assert share["low"] < share["estimate"] < share["high"]
+    both = content["mean"]["other_names"][0]["shares"]["COVID"]
+    assert both["seeds"] == "random"
+    for page in (render_markdown(content), render(content, answers)):
+        assert "90 images of Tuberculosis, counted as COVID, are answered COVID " in page
+        assert "Classes there of another name" in page
