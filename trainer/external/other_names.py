@@ -1,4 +1,4 @@
-"""Answers to the classes of the other data set that the model has under another name, or not at all.
+"""Answers to classes of the other data set that the model has by another name, or not at all.
 
 If the model was never trained on such images, this is a blind test: Hammoudi et al. (2021, J. Med.
 Syst. 45:75) show a model of normal, bacterial and viral pneumonia images of COVID-19 and count how

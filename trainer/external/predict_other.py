@@ -16,8 +16,8 @@ from trainer.runs.finished_run import FinishedRun
 
 
 def predict_other(run: FinishedRun, other: OtherData) -> tuple[Predictions, np.ndarray]:
-    """Predictions on every image that is evaluated, each once, with the run's labels; and the labels
-    that the images have in the other data set, int32 [n].
+    """Predictions on every image that is evaluated, each once, with the run's labels; and the
+    labels that the images have in the other data set, int32 [n].
 
     Batches are whole ones of the run's size: on one CPU, logits of the run's own images are those
     of its predictions_test.csv to the bit.

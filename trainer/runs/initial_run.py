@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
@@ -61,6 +61,27 @@ def describe(config: TrainConfig, class_names: Sequence[str]) -> str:
     if list(class_names) != list(source.class_names):
         reason = f"other classes ({', '.join(source.class_names)})"
     return f"weights of {config.init_from} with a new head (that run has {reason})"
+
+
+def describe_source(config: TrainConfig, class_names: Sequence[str]) -> str:
+    """For a report: what the weights of `init_from` were trained on; empty without `init_from`."""
+    if not config.init_from:
+        return ""
+    try:
+        source = read_source(config)
+    except UserError:  # it was moved or deleted after the training
+        return f"Started from the weights of `{config.init_from}`, which is not there any more."
+    return (
+        f"Started from the {describe(config, class_names)}, trained on "
+        f"{sum(source.samples['natural']):,} images of `{source.dataset['path']}` at "
+        f"{source.dataset['image_size']} px."
+    )
+
+
+def limits(config: TrainConfig) -> Iterator[str]:
+    """What a report must say of the figures because of `init_from`."""
+    if run_files.is_finished(config.init_from) and (warning := other_data(config)):
+        yield f"{warning}."
 
 
 def other_data(config: TrainConfig) -> str:

@@ -15,7 +15,7 @@ from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run
 from trainer.evaluation.bootstrap import Interval
 from trainer.evaluation.inference import RARE_BELOW
-from trainer.runs import report_intervals
+from trainer.runs import initial_run, report_intervals
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS
 from trainer.runs.run_limits import run_limits
@@ -205,7 +205,7 @@ def describe_training(run: FinishedRun) -> str:
         f"{config.monitor.replace('_', ' ')} ({run.best[config.monitor]:.4f}). "
         f"BatchNormalization: {config.batch_norm}. Loss: {balance_summary.describe_loss(config)}; "
         f"validation is scored by plain cross-entropy.{_describe_decoupling(run)} "
-        f"Versions: {versions}."
+        f"Versions: {versions}. {initial_run.describe_source(config, run.class_names)}".rstrip()
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cxr_tfrecords.pages.markdown import escaped
+from trainer.runs import initial_run
 from trainer.runs.balancing_notes import balancing_notes
 from trainer.runs.finished_run import FinishedRun
 
@@ -38,6 +39,7 @@ def run_limits(run: FinishedRun, *, elsewhere: bool = False) -> Iterable[str]:
         "(`python -m trainer.compare` can)."
     )
     yield from balancing_notes(run)
+    yield from initial_run.limits(run.config)
     if not elsewhere:
         yield "No other hospital, scanner or period was tested."
     yield (

@@ -57,8 +57,25 @@ def test_backbone_and_head_are_taken_over_and_other_image_sizes_fit(data, source
         assert _same(features_model, model, source)
         assert _same(head_model, model, source)
         assert initial_run.describe(config, here.class_names) == f"weights and head of {source}"
-    assert not initial_run.other_data(_config(data, source))
-    assert f"other data ({data.path})" in initial_run.other_data(_config(larger, source))
+    # Two stages as in Basu et al. (2020): other images, size, classes and head at once.
+    config = _config(larger, source, classes=larger.class_names[1:], head_units=(9,))
+    model = create_network(config, config.shown(larger))
+    assert _same(features_model, model, source)
+    assert model.output_shape == (None, 3)
+
+
+def test_the_report_says_what_a_training_started_from(data, source, tmp_path):
+    other = write_dataset(tmp_path / "other", seed=1, image_size=40)
+    config = _config(other, source, classes=other.class_names[1:])
+    text = initial_run.describe_source(config, other.class_names[1:])
+    assert text.startswith(f"Started from the weights of {source} with a new head (that run has o")
+    assert text.endswith(f"trained on 13,545 images of `{data.path}` at 96 px.")
+    (limit,) = initial_run.limits(config)
+    assert limit.startswith(f"{source} was trained on other data ({data.path}): if images or pat")
+    assert not list(initial_run.limits(_config(data, source)))
+    gone = _config(other, str(tmp_path / "gone"))
+    assert "is not there any more" in initial_run.describe_source(gone, other.class_names)
+    assert not list(initial_run.limits(gone))
 
 
 def test_other_classes_get_a_new_head_and_a_line_says_so(data, source):
