@@ -3,6 +3,7 @@
 #   make test   the test suite            make check   ruff and mypy
 #   make coverage   the test suite, and which lines and branches it runs
 #   make test-slow   simulations, whole studies, kills at every moment
+#   make docs   the pages of docs/ as a site in site/, with every link checked
 #   make tpu-check   compiles the steps for a TPU slice, without a TPU; TPU_CHECK='--flags' for another
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ TPU_CHECK ?= --backbone=tiny --image_size=96 --batch_size=128 --topology=v5e:2x2
 # A process for each core; the tests of a file share what its fixtures make, so they stay together.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo install test coverage test-slow tpu-check check format clean help
+.PHONY: demo install test coverage test-slow docs tpu-check check format clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -26,7 +27,7 @@ $(STAMP): setup.py constraints.txt
 	@echo "setting up $(VENV) (first time: a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[cpu,dev,aws,dask,dicom,dicom-sr,labels,onnx,serve,weights,xlsx]'
+	    --constraint constraints.txt --editable '.[cpu,dev,aws,dask,dicom,dicom-sr,docs,labels,onnx,serve,weights,xlsx]'
 	@touch $(STAMP)
 
 # jax and libtpu, which nothing else needs. With a hyphen: pip before 23.3 does not find the extra
@@ -50,6 +51,9 @@ coverage: $(STAMP)
 test-slow: $(TPU_STAMP)
 	@$(PYTEST) -m slow
 
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 tpu-check: $(TPU_STAMP)
 	@$(BIN)/python -m trainer.tpu_check $(TPU_CHECK)
 
@@ -65,4 +69,4 @@ format: $(STAMP)
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) data runs
+	rm -rf $(VENV) data runs site

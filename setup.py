@@ -98,6 +98,8 @@ setup(
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
         "dask": ["apache-beam[dask]>=2.77,<3"],
         "bench": ["datasets>=3", "webdataset>=0.2.100"],
+        # For `make docs`.
+        "docs": ["mkdocs-material>=9.6"],
         "dev": [
             "httpx>=0.27",
             "hypothesis>=6.100",

@@ -1,0 +1,97 @@
+"""The pages of docs/ say what is there: their code runs, and their messages are those of the code.
+
+`make docs` also checks every link, and every flag of a command in a code block.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WALKS = re.findall(
+    r"^## (.*?)$.*?^```python\n(.*?)^```",
+    (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def _run_walk(title):
+    """The names that the code below a heading of extending.md defines."""
+    names = {}
+    exec(dict(WALKS)[title], names)
+    return names
+
+
+def test_a_sampler_is_one_row():
+    from trainer.balancing import sampler_table, samplers
+    from trainer.balancing.class_shares import Sampling
+
+    _run_walk("A sampler")
+    try:
+        plan = samplers.draw_epoch(
+            Sampling("half_filled"), [40, 10, 30], batch_size=10, seed=0, epoch=0
+        )
+    finally:
+        del sampler_table.SAMPLERS["half_filled"]
+    assert np.bincount(plan.labels).tolist() == [40, 20, 30]
+
+
+def test_a_loss_is_one_row():
+    from trainer.balancing.loss_table import LOSSES
+
+    _run_walk("A loss")
+    weights = LOSSES.pop("inverse_square_root").terms([400, 100], None).weights
+    np.testing.assert_allclose(weights, [500 / 600, 1000 / 600])
+
+
+@pytest.mark.slow
+def test_a_backbone_is_one_row():
+    from trainer.models import backbones, small_networks
+    from trainer.models.backbone_table import TABLE
+
+    _run_walk("A backbone")
+    try:
+        network = backbones.create_backbone("two_layers", 16, "none")
+    finally:
+        del TABLE["two_layers"], small_networks.two_layers
+    assert network.output_shape == (None, 3, 3, 32)
+
+
+def test_an_input_format_is_one_word(monkeypatch):
+    from cxr_tfrecords import images
+    from cxr_tfrecords.decoding import other_formats
+
+    monkeypatch.setattr(other_formats, "FORMATS", other_formats.FORMATS)
+    file = b"P5 2 2 255\n" + bytes([0, 50, 100, 200])
+    with pytest.raises(images.BadImageError, match="PPM is not supported"):
+        images.decode(file)
+    _run_walk("An input format")
+    assert images.decode(file).pixels.tolist() == [[0, 50], [100, 200]]
+
+
+def test_messages_of_the_errors_page_are_those_of_the_code():
+    """Each heading is a message, with … for what differs from case to case."""
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### `(.*)`$", page, re.MULTILINE)
+    assert len(headings) > 20
+    templates = "\n".join(
+        _template(node)
+        for package in ("cxr_tfrecords", "beam_pipelines", "trainer")
+        for file in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    )
+    parts = [part for heading in headings for part in heading.split("…") if len(part) > 3]
+    assert [part for part in parts if part not in templates] == []
+
+
+def _template(node):
+    """A string of the code, with … where it holds a value."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values
+        )
+    return node.value if isinstance(node.value, str) else ""
