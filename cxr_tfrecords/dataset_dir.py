@@ -15,8 +15,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import files, splits
+from cxr_tfrecords.checks.manifest import find_manifest_problem
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from cxr_tfrecords.splits import SPLITS, TEST, TRAIN, VALIDATION
@@ -143,40 +142,28 @@ def shard_name(split: str, slug: str, number: int, total: int) -> str:
     return f"{NAME}-{split}_{slug}.tfrecord-{number:05d}-of-{total:05d}"
 
 
-def dataset_fingerprint(
-    class_names: Sequence[str], image: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
-) -> str:
-    """Hex SHA-256 of all that a training depends on: the records, and how to read them."""
-    content = {
-        "class_names": list(class_names),
-        "image": dict(image),
-        "shards": [[s["file"], s["digest"]] for s in shards],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def read_manifest(path: str) -> dict[str, Any]:
     """Returns the manifest of a finished build.
 
     Raises:
-      UserError: there is no such directory, or no manifest, or it cannot be read.
+      UserError: there is no such directory, or no manifest, or it cannot be read, or it is not
+        what a build has written; the message names key and value.
     """
     file_name = files.join(path, MANIFEST)
     with files.explained(path, "data_dir"):
         if not files.exists(file_name):
             raise UserError(_without_manifest(path))
-    try:
-        manifest = files.read_json(file_name)
-        manifest_format = manifest.get("format")
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"{file_name} is damaged ({error}): build again with --overwrite"
-        ) from error
+    remedy = "restore it from a copy, or build again with --overwrite"
+    manifest = files.read_named_json(file_name, remedy)
+    manifest_format = manifest.get("format") if isinstance(manifest, dict) else None
     if manifest_format != FORMAT:
         raise UserError(
             f"{file_name} has format {manifest_format!r}, but this version reads only {FORMAT!r}: "
             "build again with --overwrite, or install the version that built it"
         )
+    problem = find_manifest_problem(manifest, splits.split_names)
+    if problem:
+        raise UserError(f"{file_name} was changed since its build: {problem}; {remedy}")
     return manifest
 
 

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 
 # A file by which a process keeps others from a folder, see `concurrency.locks`.
 LOCK = ".lock"
@@ -286,9 +286,22 @@ def read_json(path: str) -> Any:
     """The content of a JSON file.
 
     Raises:
-      OSError, ValueError: it cannot be opened, or is not JSON.
+      OSError, ValueError: it cannot be opened, or is not JSON, or has a key twice in one object.
     """
-    return json.loads(read_bytes(path))
+    try:
+        return json.loads(read_bytes(path), object_pairs_hook=_without_twins)
+    except RecursionError:
+        raise ValueError("objects within objects, too many for JSON of ours") from None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no key may stand twice: `json` would keep the last value."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twin[:60]!r} stands in it twice")
+    return result
 
 
 def read_named_json(path: str, remedy: str = "") -> Any:
@@ -306,7 +319,7 @@ def read_named_json(path: str, remedy: str = "") -> Any:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}{remedy}") from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}){remedy}") from error
+        raise UserError(f"{path} is damaged ({first_line(error, 160)}){remedy}") from error
 
 
 @contextlib.contextmanager

@@ -35,11 +35,6 @@ NUMBERS, PAGE = "stats.json", "stats.html"
 _SAMPLES = 6  # of each class
 _WARNED = 50  # files that the page names for each warning
 
-_NEEDED = (
-    *("class_names", "image", "counts", "prevalence", "pixels", "statistics", "fingerprint"),
-    *("shards", "sources", "duplicates", "split_proof", "config"),
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
@@ -56,14 +51,12 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
       manifest: content of the directory's manifest.json, which need not be written yet.
 
     Raises:
-      UserError: sources.csv or a shard is missing or damaged, or the manifest lacks what the
-        page needs.
+      UserError: sources.csv or a shard is missing or damaged.
     """
     # Imported here, because `describe` does not need what draws the pictures.
     from cxr_tfrecords.statistics import pictures
     from cxr_tfrecords.statistics.page import render
 
-    _check_manifest(path, manifest)
     sources = read_sources(path, manifest)
     numbers = collect(manifest, sources)
     leading = _leading(manifest)
@@ -154,17 +147,6 @@ def describe(path: str) -> list[str]:
         kind = "perhaps a shortcut" if weak else "a shortcut"
         lines.append(f"warning: {cause} the class ({score}): {kind}; see {PAGE}")
     return [*lines, f"statistics, samples and copies: {page}"]
-
-
-def _check_manifest(path: str, manifest: Mapping[str, Any]) -> None:
-    missing = [key for key in _NEEDED if key not in manifest]
-    if not missing and "tied_by" not in manifest["duplicates"]:
-        missing.append("duplicates.tied_by")
-    if missing:
-        raise UserError(
-            f"{files.join(path, dataset_dir.MANIFEST)} lacks what the statistics page needs "
-            f"({', '.join(missing)}): build again with --overwrite"
-        )
 
 
 def collect(manifest: Mapping[str, Any], sources: SourceTable) -> dict[str, Any]:

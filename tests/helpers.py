@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, files, images, records, tfds_metadata, tfrecord
+from cxr_tfrecords.checks.manifest import dataset_fingerprint
 
 CLASS_NAMES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COUNTS = {"train": (8, 12, 20, 4), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}
@@ -22,6 +24,59 @@ def tiny_image(label: int, rng: np.random.Generator, size: int, channels: int) -
     row, column = divmod(label % 4, 2)
     image[row * half : (row + 1) * half, column * half : (column + 1) * half] += 50
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def make_manifest(
+    names: Sequence[str],
+    counts: Mapping[str, Sequence[int]],
+    image: Mapping[str, Any],
+    shards: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """A manifest as a build writes it, less its digest, so that tests may change it."""
+    folds, channels = 0 if "train" in counts else len(counts), image["channels"]
+    config = BuildConfig(
+        image_size=image["size"],
+        channels=channels,
+        encoding=image["encoding"],
+        near_distance=-1,
+        folds=folds,
+        with_masks="mask" in image,
+    )
+    # Fold k: two pixels a channel, 90 + 10 k and 110 + 10 k.
+    sums = {
+        name: {
+            "count": 2,
+            "sums": [200 + 20 * k] * channels,
+            "sums_of_squares": [(90 + 10 * k) ** 2 + (110 + 10 * k) ** 2] * channels,
+        }
+        for k, name in enumerate(counts)
+    }
+    pixels = {"of": "", "mean": [100.0] * channels, "std": [35.0] * channels}
+    written = sum(map(sum, counts.values()))
+    return {
+        "format": dataset_dir.FORMAT,
+        "config": config.to_json(),
+        "class_names": list(names),
+        "class_slugs": list(tfds_metadata.slugs(names)),
+        "image": image,
+        "counts": {s: dict(zip(names, c, strict=True)) for s, c in counts.items()},
+        "duplicates": {
+            **dict.fromkeys(("images", "num_groups", "num_label_conflicts"), 0),
+            **{"groups": {}, "label_conflicts": [], "level": "", "tied_by": {}},
+        },
+        "fingerprint": dataset_fingerprint(names, image, shards),
+        "pixels": {**pixels, **({"by_fold": sums} if folds else sums["train"])},
+        "prevalence": dict.fromkeys(counts, "natural"),
+        "rejected": [],
+        "shards": shards,
+        "sources": {
+            **{"found": written, "written": written, "rejected": 0, "set_aside": {}, "bytes": 0},
+            **{"fingerprint": "", "listing": "", "ignored": [], "appended": []},
+        },
+        "split_proof": {"groups": {}, "groups_in_two_splits": 0, "unit": ""},
+        "statistics": {"intensity_histograms": {name: [0] * 256 for name in names}},
+        "versions": {},
+    }
 
 
 def write_dataset(
@@ -89,29 +144,6 @@ def write_dataset(
     image = {"size": image_size, "channels": channels, "encoding": encoding}
     if mask is not None:
         image["mask"] = True
-    folds = 0 if "train" in counts else len(counts)
-    pixels: dict[str, Any] = {"mean": [100.0] * channels, "std": [35.0] * channels}
-    if folds:
-        # Fold k: two pixels a channel, 90 + 10 k and 110 + 10 k.
-        pixels["by_fold"] = {
-            name: {
-                "count": 2,
-                "sums": [200 + 20 * k] * channels,
-                "sums_of_squares": [(90 + 10 * k) ** 2 + (110 + 10 * k) ** 2] * channels,
-            }
-            for k, name in enumerate(counts)
-        }
-    manifest = {
-        "format": dataset_dir.FORMAT,
-        "config": {"dedup": "keep", "near_distance": -1, "balance_splits": [], "folds": folds},
-        "class_names": list(names),
-        "class_slugs": list(class_slugs),
-        "image": image,
-        "counts": {s: dict(zip(names, c, strict=True)) for s, c in counts.items()},
-        "fingerprint": dataset_dir.dataset_fingerprint(names, image, shards),
-        "pixels": pixels,
-        "shards": shards,
-        "split_proof": {"unit": ""},
-    }
+    manifest = make_manifest(names, counts, image, shards)
     files.write_json(os.path.join(path, dataset_dir.MANIFEST), manifest)
-    return dataset_dir.load(path, 0 if folds else None)
+    return dataset_dir.load(path, None if "train" in counts else 0)

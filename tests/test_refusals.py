@@ -85,10 +85,6 @@ def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, me
     (tmp_path / "done" / "model.keras").mkdir(parents=True)
     write_run(tmp_path / "done", counts=dict.fromkeys(("train", "validation", "test"), [3] * 4))
     write_dataset(tmp_path / "data")
-    with open(tmp_path / "data" / "manifest.json", encoding="utf-8") as file:
-        content = file.read()
-    listing = '"sources": {"listing": ""},\n "split_proof"'
-    (tmp_path / "data" / "manifest.json").write_text(content.replace('"split_proof"', listing))
     done = subprocess.run(
         [sys.executable, "-m", module, *flags.split(" ")],
         env=commands.environment(PYTHONPATH=f"{tmp_path / 'site'}:{commands.ROOT}"),

@@ -21,6 +21,7 @@ from beam_pipelines.planning.plan import BuildPlan, describe_set_aside
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards.parts import Parts
 from cxr_tfrecords import __version__, dataset_dir, files, splits, stats, tfds_metadata
+from cxr_tfrecords.checks.manifest import dataset_fingerprint, manifest_digest
 from cxr_tfrecords.decoding import rules
 
 # Packages that can change a stored byte.
@@ -61,7 +62,7 @@ def make_manifest(
     rejected = np.flatnonzero(plan.outcome == REJECTED)
     listed = rejected[:_LISTED]
     names, reasons = (columns.strings(column, listed) for column in ("filename", "reason"))
-    return {
+    manifest = {
         "format": dataset_dir.FORMAT,
         "config": config.to_json(),
         "versions": {
@@ -78,7 +79,7 @@ def make_manifest(
         },
         "pixels": _pixel_moments(plan, parts, config, before),
         "statistics": {"intensity_histograms": _histograms(plan, parts, before)},
-        "fingerprint": dataset_dir.dataset_fingerprint(plan.class_names, image, entries),
+        "fingerprint": dataset_fingerprint(plan.class_names, image, entries),
         "shards": list(entries),
         "sources": {
             "found": len(columns),
@@ -100,6 +101,7 @@ def make_manifest(
         "given_splits": describe_given_splits(plan, columns, config),
         "notes": list(dict.fromkeys([*(before or {}).get("notes", []), *plan.notes])),
     }
+    return {**manifest, "digest": manifest_digest(manifest)}
 
 
 def _warnings(columns: Columns) -> dict[str, Any]:

@@ -92,6 +92,16 @@ def test_exit_codes_and_lines(data):
     with open(manifest) as file:
         content = json.load(file)
     content["counts"]["test"]["COVID"] += 1
+    content["shards"] = [
+        {
+            **one,
+            "num_examples": one["num_examples"]
+            + (one["file"].startswith("cxr-test_covid.tfrecord-00000")),
+        }
+        for one in content["shards"]
+    ]
+    for key in ("found", "written"):
+        content["sources"][key] += 1
     with open(manifest, "w") as file:
         json.dump(content, file)
     bad = subprocess.run([*command, data.path], capture_output=True, text=True, check=False)

@@ -95,6 +95,3 @@ def write_sources(data, sizes) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    manifest = os.path.join(data.path, "manifest.json")
-    content = helpers.files.read_json(manifest)
-    helpers.files.write_json(manifest, {**content, "sources": {"found": len(rows)}})

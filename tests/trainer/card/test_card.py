@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from cxr_tfrecords.dataset_dir import FORMAT
+from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
+from tests.helpers import make_manifest
 from tests.trainer import fake_run
 from trainer.card import checklists, facts, write_card
 from trainer.card.description import AUTHOR
@@ -18,16 +19,31 @@ from trainer.runs import same_run
 
 COUNTS = {"train": [90, 200, 300, 30], "validation": [20, 40, 60, 12], "test": [20, 40, 60, 12]}
 READING = {"image_size": 96, "channels": 1, "enhance": "none", "encoding": "png"}
-MANIFEST = {
-    "format": FORMAT,
-    "fingerprint": "0123456789abcdef0123",
+SHARDS = [
+    {
+        "class": name,
+        "split": split,
+        "file": dataset_dir.shard_name(split, name.lower().replace(" ", "_"), 0, 1),
+        "num_examples": count,
+        "num_bytes": 9,
+        "digest": "",
+    }
+    for split, counts in COUNTS.items()
+    for name, count in zip(fake_run.CLASSES, counts, strict=True)
+]
+IMAGE = {"size": 96, "channels": 1, "encoding": "png"}
+MANIFEST = make_manifest(fake_run.CLASSES, COUNTS, IMAGE, SHARDS)
+MANIFEST |= {
     "split_proof": {
         "unit": "group",
         "groups": {"test": 101, "train": 602, "validation": 103},
         "groups_in_two_splits": 0,
     },
-    "duplicates": {"images": 31, "num_groups": 15, "num_label_conflicts": 2},
-    "rejected": ["a", "b"],
+    "duplicates": {
+        **MANIFEST["duplicates"],
+        **{"images": 31, "num_groups": 15, "num_label_conflicts": 2},
+    },
+    "rejected": [{"file": name, "reason": ""} for name in "ab"],
 }
 NASTY = ["<img src=x onerror=alert(1)>", "a|b", "null", "`*_\n- c: 'd\" ünïcode"]
 
@@ -36,7 +52,7 @@ def _write_run(folder, **values):
     data = folder / "radio`graphs"
     data.mkdir()
     (data / "manifest.json").write_text(json.dumps(MANIFEST))
-    dataset = {"path": str(data), "reading": READING}
+    dataset = {"path": str(data), "fingerprint": MANIFEST["fingerprint"], "reading": READING}
     path = fake_run.write_run(folder / "run", counts=COUNTS, dataset=dataset, **values)
     (folder / "run" / "model.keras").write_bytes(b"weights")
     return path

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cxr_tfrecords import dataset_dir, images, records, tfrecord
+from cxr_tfrecords.checks.manifest import dataset_fingerprint
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.trainer import fake_run, processes
@@ -48,8 +49,10 @@ def run_dir(tmp_path_factory):
 def other(tmp_path):
     """A data set whose class Normal is called Healthy."""
     helpers.write_dataset(tmp_path / "other", THERE)
-    manifest = tmp_path / "other" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"Normal"', '"Healthy"'))
+    path = tmp_path / "other" / "manifest.json"
+    manifest = json.loads(path.read_text().replace('"Normal"', '"Healthy"'))
+    parts = (manifest[key] for key in ("class_names", "image", "shards"))
+    path.write_text(json.dumps({**manifest, "fingerprint": dataset_fingerprint(*parts)}))
     return str(tmp_path / "other")
 
 

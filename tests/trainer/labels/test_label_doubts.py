@@ -98,8 +98,7 @@ def write_sources(data):
             }
             del row["number"]
             writer.writerow({**row, **own, "tied_by": "near" if copy else ""})
-    manifest["sources"] = {"found": len(rows)}
-    manifest["duplicates"] = {"label_conflicts": ["g"], "num_label_conflicts": 1}
+    manifest["duplicates"] |= {"label_conflicts": ["g"], "num_label_conflicts": 1}
     files.write_json(os.path.join(data.path, "manifest.json"), manifest)
 
 
