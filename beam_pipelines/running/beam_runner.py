@@ -21,14 +21,19 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from tqdm import tqdm
 
+from beam_pipelines.running import lost_workers
 from beam_pipelines.settings.beam_flags import runs_locally
 from cxr_tfrecords import files
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import TemporaryError, UserError
 
 _REFRESH_SECONDS = 0.25
 _REMOTE_REFRESH_SECONDS = 5.0  # a listing of an object store costs money
 _EXTRAS = {"DataflowRunner": "gcp", "DaskRunner": "dask"}
 _REFUSED_OPTIONS = "Pipeline has validations errors:"  # the start of Beam's message
+
+
+class WorkerLostError(TemporaryError):
+    """A worker process ended before its work did."""
 
 
 def run_pass(
@@ -53,6 +58,7 @@ def run_pass(
 
     Raises:
       UserError: `work` raised it; without the text that Beam puts around it.
+      WorkerLostError: a worker process of --direct_running_mode=multi_processing ended.
     """
     if not items:
         return
@@ -111,6 +117,7 @@ def _local_runner(options: PipelineOptions) -> tuple[Any, PipelineOptions]:
 
     if options.view_as(DirectOptions).direct_running_mode != "multi_processing":
         return fn_runner.FnApiRunner(), options
+    lost_workers.notice_ends()
     # The same processes as Beam would start, but by a command of ours: see `local_worker`.
     command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.running.local_worker"
     environment = SubprocessSDKEnvironment.from_command_string(command)
@@ -133,6 +140,8 @@ def _run(
         with traces:
             pipeline.run().wait_until_finish()
     except Exception as error:
+        if lost_workers.LOST in str(error):
+            raise WorkerLostError("a worker process ended") from error
         match = re.search(r"UserError: (.*?)(?: \[while running|\n|$)", str(error), re.DOTALL)
         if isinstance(error, UserError) or match:
             message = match.group(1) if match else str(error).split(" [while running")[0]

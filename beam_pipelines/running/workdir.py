@@ -33,6 +33,11 @@ class Scratch:
         return files.join(self.root, "inspected")
 
     @property
+    def marks(self) -> str:
+        """Folder for the marks of files that are being decoded, see `concurrency.marks`."""
+        return files.join(self.root, "decoding")
+
+    @property
     def parts_list(self) -> str:
         """JSON: paths of all parts, in order."""
         return files.join(self.root, "parts.json")
@@ -56,7 +61,7 @@ class Scratch:
         return files.join(self.root, "commit.json")
 
     def make(self) -> None:
-        folders = self.chunks, self.parts, self.plans, self.written, self.appended
+        folders = self.chunks, self.parts, self.marks, self.plans, self.written, self.appended
         for folder in (self.root, *folders):
             files.makedirs(folder)
 

@@ -24,10 +24,13 @@ from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import parts
 from cxr_tfrecords import files, images, near_duplicates, records
+from cxr_tfrecords.concurrency import decoding_process
+from cxr_tfrecords.concurrency.marks import Marks
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
 from cxr_tfrecords.reading import Reading
 
 _NO_GROUP = bytes(16)
+Inspected = tuple[dict[str, Any], bytes, np.ndarray | None]
 # For the histogram of a class every fourth row of its images is enough, at a fourth of the cost.
 _HISTOGRAM_ROWS = 4
 
@@ -41,30 +44,44 @@ class Work:
       class_names: true names, in label order.
       config: decides the bytes.
       salt: of patient ids, see `input_tables.group_digest`.
+      suspects: files that were being decoded when an earlier run ended; each is decoded in a
+        process of its own.
     """
 
     root: str
     class_names: tuple[str, ...]
     config: BuildConfig
     salt: str = ""
+    suspects: frozenset[str] = frozenset()
 
 
 class InspectChunk(beam.DoFn):
-    """Inspects the files that a chunk file lists; writes one part, atomically."""
+    """Inspects the files that a chunk file lists; writes one part, atomically.
 
-    def __init__(self, work: Work, threads: int) -> None:
-        self._work, self._threads = work, threads
+    Args:
+      marks: folder for the marks of the files in work.
+    """
+
+    def __init__(self, work: Work, threads: int, marks: str) -> None:
+        self._work, self._threads, self._marks = work, threads, marks
 
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         chunk_path, part_path = element
         chunk = [SourceFile(**row) for row in files.read_json(chunk_path)]
-        rows = map_in_order(lambda file: inspect(file, self._work), chunk, self._threads)
-        with files.explained_writes(part_path):
-            parts.write_part(part_path, rows)
+        with (
+            files.explained_writes(part_path),
+            Marks(self._marks, files.base_name(part_path)) as marks,
+        ):
+
+            def marked(numbered: tuple[int, SourceFile]) -> Inspected:
+                with marks.at(numbered[0]):
+                    return inspect(numbered[1], self._work)
+
+            parts.write_part(part_path, map_in_order(marked, enumerate(chunk), self._threads))
         yield part_path
 
 
-def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.ndarray | None]:
+def inspect(file: SourceFile, work: Work) -> Inspected:
     """Reads one file; a bad file gives a row with the reason, never an exception.
 
     Returns:
@@ -89,7 +106,7 @@ def inspect(file: SourceFile, work: Work) -> tuple[dict[str, Any], bytes, np.nda
         images.check_file_size(file.num_bytes, work.config.max_pixels)
         data = _read(files.join(work.root, file.filename))
         row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        decoded = images.decode(data, max_pixels=work.config.max_pixels)
+        decoded = _decode(data, file, work)
         height, width = decoded.pixels.shape[:2]
         row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
         row |= {"pixel_steps": "; ".join(decoded.steps), "warning": images.warning_of(decoded)}
@@ -144,6 +161,12 @@ def _sums(stored: np.ndarray) -> list[int]:
     return [round(value) for value in (*sums, *squares)]
 
 
+def _decode(data: bytes, file: SourceFile, work: Work) -> images.Decoded:
+    """Decodes the bytes of a file or of its mask."""
+    decode = decoding_process.decode if file.filename in work.suspects else images.decode
+    return decode(data, max_pixels=work.config.max_pixels)
+
+
 def _read(path: str) -> bytes:
     try:
         return files.read_regular(path)
@@ -156,9 +179,7 @@ def _read_mask(file: SourceFile, work: Work) -> bytes:
     if not file.mask:
         raise images.BadImageError("no mask is named for it (--with_masks)")
     try:
-        decoded = images.decode(
-            _read(files.join(work.root, file.mask)), max_pixels=work.config.max_pixels
-        )
+        decoded = _decode(_read(files.join(work.root, file.mask)), file, work)
     except images.BadImageError as error:
         raise images.BadImageError(f"its mask {file.mask}: {error}") from error
     gray = images.to_channels(decoded.pixels, 1)[:, :, 0]

@@ -6,6 +6,7 @@ file, which a resumed build does not make again.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -15,12 +16,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.inputs.sources import Sources, in_blocks
 from beam_pipelines.planning.plan import BuildPlan, Shard
-from beam_pipelines.running.beam_runner import run_pass
+from beam_pipelines.running.beam_runner import WorkerLostError, run_pass
 from beam_pipelines.running.workdir import Scratch
 from beam_pipelines.shards import parts
 from beam_pipelines.shards.inspection import InspectChunk, Work, chunk_name
 from beam_pipelines.shards.write_shards import MEMBER, ShardTask, WriteShard, save_members
 from cxr_tfrecords import __version__, files
+from cxr_tfrecords.concurrency import marks
 
 # Files that one call inspects: few, so that the progress bar moves often, but enough that a large
 # set does not become a million parts.
@@ -35,8 +37,14 @@ def inspect_sources(
     options: PipelineOptions,
     threads: int,
 ) -> tuple[parts.Parts, int]:
-    """Runs the first pass on the chunks that no earlier run has finished."""
+    """Runs the first pass on the chunks that no earlier run has finished.
+
+    Raises:
+      WorkerLostError: a worker process ended; the message names the files that it was decoding.
+    """
     done = files.names(scratch.parts)
+    marked = marks.interrupted(scratch.marks)
+    suspects: list[str] = []
     paths: list[str] = []
     tasks: list[tuple[str, str]] = []
     weights: dict[str, int] = {}
@@ -51,18 +59,44 @@ def inspect_sources(
                 json.dump(rows, file)
             tasks.append((chunk, paths[-1]))
             weights[name + parts.ROWS] = len(rows)
+            suspects += [rows[index]["filename"] for index in sorted(marked.get(name, ()))]
     todo = sum(weights.values())
-    run_pass(
-        "Inspect",
-        tasks,
-        InspectChunk(work, threads),
-        options,
-        done_folder=scratch.parts,
-        weights=weights,
-        initial=len(sources) - todo,
-    )
+    if suspects:
+        print(
+            f"an earlier run ended while it decoded {_some(suspects)}: decoded again, each in a "
+            "process of its own",
+            flush=True,
+        )
+    try:
+        run_pass(
+            "Inspect",
+            tasks,
+            InspectChunk(
+                dataclasses.replace(work, suspects=frozenset(suspects)), threads, scratch.marks
+            ),
+            options,
+            done_folder=scratch.parts,
+            weights=weights,
+            initial=len(sources) - todo,
+        )
+    except WorkerLostError as error:
+        raise WorkerLostError(f"{error}{_in_work(scratch)}") from error
     files.write_json(scratch.parts_list, paths)
     return parts.Parts(paths), todo
+
+
+def _in_work(scratch: Scratch) -> str:
+    """` while it decoded …`, from the marks of processes that died; '' if there are none."""
+    names = [
+        files.read_json(files.join(scratch.chunks, name))[index]["filename"]
+        for name, indexes in marks.interrupted(scratch.marks).items()
+        for index in sorted(indexes)
+    ]
+    return f" while it decoded {_some(names)}" if names else ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def write_shards(
