@@ -109,7 +109,7 @@ def _expand_home(values: flags.FlagValues) -> None:
             ]
 
 
-def _expand_argument(argument: str) -> str:
+def expand_argument(argument: str) -> str:
     """The same for an argument: a path, or a flag of another program such as Beam's."""
     name, equals, value = argument.partition("=")
     if argument.startswith("-") and equals:
@@ -143,7 +143,7 @@ def run_main(
                 sys.exit(0)
             rest = flags.FLAGS(argv, known_only=known_only)
             _expand_home(flags.FLAGS)
-            return [_expand_argument(argument) for argument in rest]
+            return [expand_argument(argument) for argument in rest]
         except flags.Error as error:
             print(f"error: {error}. --help explains the flags", file=sys.stderr)
             sys.exit(2)

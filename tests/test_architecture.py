@@ -32,7 +32,7 @@ ORDER = [
     "trainer.tpu trainer.comparison trainer.exporting trainer.serving",
     "trainer.comparison.subgroups",
     "trainer.comparison.page trainer.external trainer.labels trainer.audit",
-    "trainer.card",
+    "trainer.card trainer.cascades",
     "trainer",
     "beam_pipelines.predict",
     "benchmarks",

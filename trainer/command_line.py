@@ -22,6 +22,7 @@ COMMANDS = {
     "preview": "trainer.sampler_preview",
     "train": "trainer.main",
     "decouple": "trainer.decouple",
+    "cascade": "trainer.cascade",
     "compare": "trainer.compare",
     "predict": "trainer.predict",
     "predict-beam": "beam_pipelines.predict",

@@ -77,7 +77,7 @@ class Study:
         Raises:
           UserError: `trainer.main` would refuse a flag.
         """
-        values = _parse(self._arguments(self.base(cell)))
+        values = parse_main_flags(self._arguments(self.base(cell)))
         return TrainConfig(**flag_values(TrainConfig, values=values))
 
     def part(self, number: int, count: int, *, whole_methods: bool = False) -> list[Cell]:
@@ -157,7 +157,7 @@ def check_shared_flags(arguments: Sequence[str]) -> tuple[tuple[str, ...], Class
     Raises:
       UserError: it names the flag.
     """
-    values = _parse(arguments)
+    values = parse_main_flags(arguments)
     for name in _GRID_FLAGS:
         if values[name].present:
             raise UserError(
@@ -181,7 +181,12 @@ def parse_part(text: str) -> tuple[int, int]:
     return number, count
 
 
-def _parse(arguments: Sequence[str]) -> flags.FlagValues:
+def parse_main_flags(arguments: Sequence[str]) -> flags.FlagValues:
+    """Flags of trainer.main as it would read them.
+
+    Raises:
+      UserError: it has no such flag, or it would refuse the value.
+    """
     values = flags.FlagValues()
     define_flags(TrainConfig, values=values)
     try:

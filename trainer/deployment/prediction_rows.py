@@ -18,7 +18,6 @@ from cxr_tfrecords.errors import UserError
 from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.deployment.predictor import Answers, Classifier, read_file
 from trainer.deployment.several_models import combine
-from trainer.runs import run_files, same_run
 
 FLAG = "out_of_distribution"
 _SHOWN_REASONS = 5
@@ -45,9 +44,7 @@ def header(classifiers: Sequence[Classifier]) -> list[str]:
 def row_settings(classifiers: Sequence[Classifier]) -> dict[str, Any]:
     """What rows depend on, besides the files themselves; JSON."""
     return {
-        "models": [
-            same_run.hash_file(os.path.join(one.path, run_files.MODEL)) for one in classifiers
-        ],
+        "models": [one.model_hash for one in classifiers],
         "target": [one.deployment.target.tolist() for one in classifiers],
         "thresholds": [one.thresholds.tolist() for one in classifiers],
         "set_thresholds": [one.set_thresholds.tolist() for one in classifiers],

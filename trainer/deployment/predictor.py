@@ -20,7 +20,7 @@ from trainer.evaluation import calibration, conformal, out_of_distribution
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
 from trainer.models.classifier import features_and_logits_model
-from trainer.runs import run_directory
+from trainer.runs import run_directory, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
 
 SENSITIVITY = 0.95
@@ -131,6 +131,11 @@ class Classifier:
             )
         deployment = plan_deployment(run, deploy_prior)
         return cls(run, deployment, sensitivity, coverage, ood_method, false_alarms)
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model's file, hexadecimal."""
+        return same_run.hash_file(os.path.join(self.path, run_files.MODEL))
 
     def read(self, source: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
         """Reads one image as the build of the training data did.

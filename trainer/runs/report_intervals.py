@@ -10,6 +10,7 @@ from trainer.evaluation import bootstrap
 from trainer.evaluation.bootstrap import Interval
 from trainer.evaluation.inference import Inference, name_metrics
 from trainer.evaluation.metrics import weighted_metrics
+from trainer.evaluation.predictions import Predictions
 from trainer.evaluation.shares import grouped_share
 from trainer.runs.finished_run import FinishedRun
 
@@ -27,12 +28,18 @@ def intervals(run: FinishedRun, split: str) -> tuple[dict[str, Interval], Sequen
     Raises:
       UserError: the run has no readable predictions.
     """
-    answers, names = run.predictions(split), run.class_names
+    return prediction_intervals(run.predictions(split), run.class_names)
+
+
+def prediction_intervals(
+    answers: Predictions, names: Sequence[str]
+) -> tuple[dict[str, Interval], Sequence[str]]:
+    """The same of any predictions of one model; names: its classes, in label order."""
     groups = np.asarray(answers.groups or answers.ids)
     weights = bootstrap.group_weights(groups, _RESAMPLES, seed=0)
     metrics = weighted_metrics(answers.labels, answers.log_probabilities, weights, lines=False)
     values = metrics.flat(names)
-    inference = Inference(answers, names, [(run.config.seed,)])
+    inference = Inference(answers, names, [(0,)])
     result = {}
     for metric in name_metrics(OVERALL, BY_CLASS, names):
         study = inference.study(metric, [values[metric][np.newaxis]])

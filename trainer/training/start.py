@@ -29,7 +29,7 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
     Raises:
       UserError: see its message. TemporaryError: the run was interrupted and can go on.
     """
-    _check_paths(config)
+    check_paths(config)
     print(f"loading TensorFlow, to train on {config.data_dir}", flush=True)
     if config.strategy in ("tpu", "auto"):
         tpu_versions.check_libtpu(tpu_versions.installed_versions())
@@ -59,7 +59,7 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
         return run(config, dataset_dir.load(config.data_dir, config.fold), strategy)
 
 
-def _check_paths(config: TrainConfig) -> None:
+def check_paths(config: TrainConfig) -> None:
     """Refuses what the disk alone tells, before seconds go into importing TensorFlow."""
     if "://" in config.run_dir:
         raise UserError(

@@ -1,0 +1,77 @@
+"""Products, routing, and the figures of stages, by hand on a few images."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from trainer.cascades import description, figures, leaf_answers
+from trainer.evaluation.predictions import Predictions
+
+LEAVES = ("A", "B", "C")
+CASCADE = description.parse(["first: A, rest", "rest: B, C"], LEAVES)
+ORDER = {"first": ("rest", "A"), "rest": ("B", "C")}
+# The share of rest, then that of B within it.
+REST, B = np.array([0.1, 0.55, 0.9, 0.8]), np.array([0.5, 0.6, 0.3, 0.9])
+
+
+def log_probabilities():
+    pairs = {"first": REST, "rest": B}
+    return {name: np.log(np.stack([p, 1 - p], axis=1)) for name, p in pairs.items()}
+
+
+def test_a_leaf_has_the_product_along_its_path():
+    product = np.exp(leaf_answers.multiply(CASCADE, LEAVES, log_probabilities(), ORDER))
+    np.testing.assert_allclose(product[:, 0], 1 - REST)
+    np.testing.assert_allclose(product[:, 1], REST * B)
+    np.testing.assert_allclose(product[:, 2], REST * (1 - B))
+    np.testing.assert_allclose(product.sum(axis=1), 1)
+
+
+def test_hard_routing_follows_each_stage_where_the_product_may_not():
+    chosen, arrives = leaf_answers.route(CASCADE, LEAVES, log_probabilities(), ORDER)
+    assert chosen.tolist() == [0, 1, 2, 1]
+    assert arrives["first"].all()
+    assert arrives["rest"].tolist() == [False, True, True, True]
+    product = leaf_answers.multiply(CASCADE, LEAVES, log_probabilities(), ORDER)
+    assert product.argmax(axis=1).tolist() == [0, 0, 2, 1]  # 0.45 for A against 0.33 for B
+    assert leaf_answers.as_logits(chosen, 3).argmax(axis=1).tolist() == [0, 1, 2, 1]
+
+
+def test_a_stage_is_scored_on_its_own_images_and_on_those_that_arrive():
+    # Images: A that stays, A that is sent on, B that is lost at the first stage, B, C taken for B.
+    labels = np.array([0, 0, 1, 1, 2], np.int32)
+    arrives = np.array([False, True, False, True, True])
+    chosen = np.array([0, 1, 0, 1, 1], np.int32)
+    logits = np.array([[0, 1], [1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
+    answered = Predictions(list("abcde"), labels, logits, list("abcde"))
+    first, rest = CASCADE.stages
+    one = figures.measure_stage(CASCADE, rest, ("B", "C"), answered, LEAVES, arrives, chosen)
+    assert one["arrived"] == 3
+    assert one["reach"]["estimate"] == pytest.approx(2 / 3)
+    assert one["pure"]["estimate"] == pytest.approx(2 / 3)
+    assert one["right"]["estimate"] == pytest.approx(1 / 3)
+    assert one["belonging"]["confusion_matrix"] == [[1, 1], [1, 0]]
+    assert one["arriving"]["confusion_matrix"] == [[1, 0], [1, 0]]
+    assert one["arriving"]["accuracy"]["estimate"] == 0.5
+    nobody = np.zeros(5, bool)
+    one = figures.measure_stage(CASCADE, rest, ("B", "C"), answered, LEAVES, nobody, chosen)
+    assert one["arriving"] == {"images": 0}
+    assert one["right"]["estimate"] is None
+    whole = figures.measure_stage(CASCADE, first, ("rest", "A"), answered, LEAVES, ~nobody, chosen)
+    assert whole["belonging"]["confusion_matrix"] == [[2, 1], [1, 1]]
+
+
+def test_a_difference_is_paired_on_the_same_images():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3, dtype=np.int32), 40)
+    logits = rng.normal(0, 1, (120, 3)).astype(np.float32) + np.eye(3, dtype=np.float32)[labels]
+    names = [f"i{k}" for k in range(120)]
+    ours = Predictions(names, labels, logits, names)
+    same = figures.compare(ours, ours, LEAVES, 100)
+    assert same["accuracy"]["estimate"] == 0
+    assert same["accuracy"]["low"] in (0, None)
+    worse = dataclasses.replace(ours, logits=logits + rng.normal(0, 0.1, (120, 3)))
+    one = figures.compare(ours, worse, LEAVES, 100)["accuracy"]
+    alone = figures.measure(ours, LEAVES)["accuracy"]
+    assert one["high"] - one["low"] < (alone["high"] - alone["low"]) / 2
