@@ -19,13 +19,15 @@ from beam_pipelines.dataset.existing_rows import CombinedRows, ExistingRows, rea
 from beam_pipelines.dataset.left_out import write_left_out
 from beam_pipelines.dataset.manifest import make_manifest
 from beam_pipelines.dataset.source_list import write_sources
+from beam_pipelines.inputs.group_salt import check_protection, salt_id
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, in_blocks
 from beam_pipelines.job import BuildResult
+from beam_pipelines.planning.grouping import has_ids
 from beam_pipelines.planning.plan import BuildPlan, plan_build
 from beam_pipelines.running import workdir
 from beam_pipelines.running.beam_runner import default_threads
 from beam_pipelines.running.workdir import Scratch
-from beam_pipelines.settings.config import BuildConfig, salt_id
+from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files
@@ -45,7 +47,7 @@ def append(
     *,
     max_bad_fraction: float,
     threads: int = 0,
-    salt: str = "",
+    salt: str | None = "",
 ) -> BuildResult:
     """Adds the files that a finished data set does not hold yet.
 
@@ -60,7 +62,7 @@ def append(
       UserError: there is no finished data set, it was built with other settings, a file of
         the data set has other bytes now, or what `job.build` raises.
     """
-    config = dataclasses.replace(config, salt_id=salt_id(salt))
+    config = dataclasses.replace(config, salt_id="" if salt is None else salt_id(salt))
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     named = f"--output_dir={output_dir}"
     with locks.held(output_dir, named), files.explained_writes(f"to {named}"):
@@ -70,16 +72,17 @@ def append(
         dataset_dir.list_shards(output_dir, before)  # refuses a directory that lacks shards
         _refuse_other_settings(output_dir, before, config)
         existing = read_existing_rows(output_dir, before)
-        new, changed = _new_files(sources, existing)
+        work = Work(sources.root, sources.class_names, config, salt or "")
+        new, changed = _new_files(sources, existing, work)
         note = f"appending {len(new):,} of {len(sources):,} files, the others are in it already"
         if not len(new):
             return BuildResult(before, 0, 0, (note,))
         existing = existing.without(changed)
         scratch.make()
-        work = Work(sources.root, sources.class_names, config, salt)
         threads = threads or default_threads(options)
         inspected, todo = passes.inspect_sources(new, scratch, work, options, threads)
         columns = CombinedRows(existing, inspected)
+        notes = (note, *check_protection(has_ids(columns), salt))
         earlier_plan = existing.plan(before)
         plan = plan_build(sources.class_names, columns, config, max_bad_fraction, earlier_plan)
         entries, written = passes.write_shards(scratch.appended, scratch, inspected, plan, options)
@@ -89,10 +92,10 @@ def append(
             plan, columns, inspected, config, new, _in_order(old + entries, plan), before
         )
         path = commit.staged_sources(scratch)
-        write_sources(path, plan, inspected, existing, renamed)
+        write_sources(path, plan, inspected, existing, renamed, sort=config.anonymize_names)
         write_left_out(output_dir, scratch.root, manifest, inspected)
         commit.commit(output_dir, scratch, manifest, renamed)
-        return BuildResult(manifest, todo, written, (note,))
+        return BuildResult(manifest, todo, written, notes)
 
 
 def _refuse_other_settings(output_dir: str, before: dict[str, Any], config: BuildConfig) -> None:
@@ -117,27 +120,29 @@ def _refuse_other_settings(output_dir: str, before: dict[str, Any], config: Buil
         )
 
 
-def _new_files(sources: Sources, existing: ExistingRows) -> tuple[Sources, set[str]]:
-    """The files that are not in the data set yet, and the names of files that it rejected and that
-    have changed since."""
+def _new_files(sources: Sources, existing: ExistingRows, work: Work) -> tuple[Sources, set[str]]:
+    """The files that are not in the data set yet, and the stored names of files that it rejected
+    and that have changed since."""
     digests = dict(zip(existing.texts("filename"), existing.texts("sha256"), strict=True))
     written = dict(zip(existing.texts("filename"), existing.texts("shard"), strict=True))
 
     def is_new(file: SourceFile) -> bool:
-        name = file.filename
-        return name not in digests or _sha256(files.join(sources.root, name)) != digests[name]
+        name = work.stored_name(file.filename)
+        path = files.join(sources.root, file.filename)
+        return name not in digests or _sha256(path) != digests[name]
 
     fresh: list[SourceFile] = []
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         for block in in_blocks(sources.listed, _BLOCK):
             answers = pool.map(is_new, block)
             fresh += [file for file, new in zip(block, answers, strict=True) if new]
-    changed = {file.filename for file in fresh} & digests.keys()
+    names = {work.stored_name(file.filename): file.filename for file in fresh}
+    changed = names.keys() & digests.keys()
     for name in sorted(changed):
         if written[name]:
             raise UserError(
-                f"--append: {name} is in the data set already, with other bytes: give the new "
-                "file another name, or build a new --output_dir from all data"
+                f"--append: {names[name]} is in the data set already, with other bytes: give the "
+                "new file another name, or build a new --output_dir from all data"
             )
     return dataclasses.replace(sources, listed=FileList(fresh)), changed
 

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
+from beam_pipelines.inputs import group_salt
 from beam_pipelines.settings.call import BuildCall
-from beam_pipelines.settings.config import BuildConfig, salt_id
+from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.settings import define_flags, flag_values
@@ -45,7 +46,8 @@ def main(argv: list[str]) -> None:
     print(f"building into {output_dir}", flush=True)
     before = dataset_dir.read_manifest(output_dir) if call.append else {}
     config = _config_from_flags(before.get("config", {}))
-    _check_paths(call, config, output_dir)
+    _check_inputs(call)
+    salt = _find_salt(call, config, output_dir)
     # Imported late: they load Beam, and --help or a wrong path should be answered at once.
     from beam_pipelines import append, job, summary
     from beam_pipelines.settings import beam_flags
@@ -53,13 +55,17 @@ def main(argv: list[str]) -> None:
     options = beam_flags.parse(argv[1:], list(FLAGS))
     if not beam_flags.runs_locally(options):
         logging.set_verbosity(logging.INFO)  # a remote runner tells its job's address and state
-    sources = _find_sources(call, config, output_dir, before.get("class_names", ()))
+    sources = _find_sources(call, config, output_dir, salt, before.get("class_names", ()))
     print(summary.describe_sources(sources), flush=True)
+    may_hold_ids = sources.listed.may_hold_ids or bool(before.get("config", {}).get("salt_id"))
+    kept = group_salt.keep_salt(
+        call.group_salt_file, salt, may_hold_ids=may_hold_ids, for_names=config.anonymize_names
+    )
     started = time.monotonic()
     common: dict[str, Any] = {
         "max_bad_fraction": call.max_bad_fraction,
         "threads": call.worker_threads,
-        "salt": call.group_salt,
+        "salt": kept,
     }
     if call.append:
         result = append.append(sources, output_dir, config, options, **common)
@@ -75,11 +81,16 @@ def main(argv: list[str]) -> None:
             **common,
         )
     print(summary.describe_build(result, output_dir, time.monotonic() - started))
+    if kept and result.manifest["config"]["salt_id"]:
+        print(
+            "ids of patients are hashed with the secret in "
+            f"{call.group_salt_file or group_salt.default_path()}: pass it to nobody, and keep it "
+            "for --append"
+        )
 
 
-def _check_paths(call: BuildCall, config: BuildConfig, output_dir: str) -> None:
-    """Refuses what names and the output directory alone tell, before Beam is imported."""
-    from beam_pipelines.dataset import earlier_build
+def _check_inputs(call: BuildCall) -> None:
+    """Refuses paths that are not there, before Beam is imported."""
     from beam_pipelines.folders import listing
 
     for name in ("input_dir", "input_csv", "group_csv"):
@@ -88,13 +99,22 @@ def _check_paths(call: BuildCall, config: BuildConfig, output_dir: str) -> None:
             raise UserError(f"--{name}={path} does not exist: check the path")
     if call.input_dir and files.is_local(call.input_dir) and not os.path.isdir(call.input_dir):
         raise listing.not_a_folder(call.input_dir)
+
+
+def _find_salt(call: BuildCall, config: BuildConfig, output_dir: str) -> str:
+    """See `group_salt.find_salt`; refuses an output directory that cannot be built into."""
+    from beam_pipelines.dataset import earlier_build
+
+    earlier_id = "" if call.overwrite else earlier_build.salt_id_of(output_dir)
+    salt = group_salt.find_salt(call.group_salt_file, output_dir, earlier_id)
     if files.is_local(output_dir):
         if not call.append:
-            salted = dataclasses.replace(config, salt_id=salt_id(call.group_salt))
+            salted = dataclasses.replace(config, salt_id=group_salt.salt_id(salt))
             earlier_build.check_settings(output_dir, salted, call.overwrite, call.resume)
         reason = files.why_unwritable(output_dir)
         if reason:
             raise UserError(f"cannot write to --output_dir={output_dir}: {reason}: name another")
+    return salt
 
 
 def _config_from_flags(built_with: Mapping[str, Any]) -> BuildConfig:
@@ -110,7 +130,11 @@ def _config_from_flags(built_with: Mapping[str, Any]) -> BuildConfig:
 
 
 def _find_sources(
-    call: BuildCall, config: BuildConfig, output_dir: str, known_classes: Sequence[str]
+    call: BuildCall,
+    config: BuildConfig,
+    output_dir: str,
+    salt: str,
+    known_classes: Sequence[str],
 ) -> Sources:
     from beam_pipelines.inputs import input_tables, sources
 
@@ -121,7 +145,7 @@ def _find_sources(
         listed = input_tables.read_input_csv(
             call.input_csv,
             call.input_dir,
-            call.group_salt,
+            salt,
             known_classes=known_classes,
             splits_choice=config.splits,
             split_names=config.split_names,
@@ -143,11 +167,11 @@ def _find_sources(
             split_names=config.split_names,
         )
     if call.group_csv:
-        listed = input_tables.group_by_csv(
-            listed, call.group_csv, call.group_column, call.group_salt
-        )
+        listed = input_tables.group_by_csv(listed, call.group_csv, call.group_column, salt)
     elif call.group_column and not call.input_csv:
         raise UserError("--group_column needs --group_csv or --input_csv, the table that has it")
+    if config.anonymize_names:  # the digest of few names would confirm a guess at them
+        listed.listed.digest = group_salt.group_digest(listed.listed.digest, salt)
     return listed
 
 

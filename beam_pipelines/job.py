@@ -20,12 +20,14 @@ from beam_pipelines.dataset.manifest import (
     write_metadata,
 )
 from beam_pipelines.dataset.source_list import write_sources
+from beam_pipelines.inputs.group_salt import check_protection, salt_id
 from beam_pipelines.inputs.sources import Sources
+from beam_pipelines.planning.grouping import has_ids
 from beam_pipelines.planning.plan import plan_build
 from beam_pipelines.running import workdir
 from beam_pipelines.running.beam_runner import default_threads
 from beam_pipelines.running.workdir import Scratch
-from beam_pipelines.settings.config import BuildConfig, salt_id
+from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files, tfds_metadata
@@ -54,20 +56,20 @@ def build(
     resume: bool,
     max_bad_fraction: float,
     threads: int = 0,
-    salt: str = "",
+    salt: str | None = "",
     page: bool = True,
 ) -> BuildResult:
     """Builds, resumes or repairs a dataset directory.
 
     Args:
-      salt: of patient ids, see `input_tables.group_digest`.
+      salt: of ids of patients, see `group_salt.find_salt`.
       page: make the statistics page, see `cxr_tfrecords.stats`.
 
     Raises:
       UserError: see the messages; nothing of an earlier build is lost, and a shard is either
         whole or absent.
     """
-    config = dataclasses.replace(config, salt_id=salt_id(salt))
+    config = dataclasses.replace(config, salt_id="" if salt is None else salt_id(salt))
     threads = threads or default_threads(options)
     tfds_metadata.slugs(sources.class_names)  # refuses names before hours of work, not after
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
@@ -80,7 +82,7 @@ def build(
             scratch.remove()  # of a build that was killed after it had written its manifest
             return BuildResult(earlier, 0, 0)
         _start(scratch, sources, config)
-        work = Work(sources.root, sources.class_names, config, salt)
+        work = Work(sources.root, sources.class_names, config, salt or "")
         inspected, todo = passes.inspect_sources(sources, scratch, work, options, threads)
         if earlier and earlier["sources"]["fingerprint"] != sources_fingerprint(inspected):
             scratch.remove()
@@ -88,6 +90,7 @@ def build(
                 f"files in {sources.root} have changed since {output_dir} was built: build into "
                 "another --output_dir, or start again with --overwrite"
             )
+        notes = check_protection(has_ids(inspected), salt)
         plan = plan_build(sources.class_names, inspected, config, max_bad_fraction)
         if overwrite:
             _remove_earlier(output_dir, scratch)
@@ -95,12 +98,13 @@ def build(
             output_dir, scratch, inspected, plan, options, earlier
         )
         manifest = make_manifest(plan, inspected, inspected, config, sources, entries)
-        write_sources(files.join(output_dir, dataset_dir.SOURCES), plan, inspected)
+        path = files.join(output_dir, dataset_dir.SOURCES)
+        write_sources(path, plan, inspected, sort=config.anonymize_names)
         if page:
             write_left_out(output_dir, output_dir, manifest, inspected)
         write_metadata(output_dir, manifest, page=page)
         scratch.remove()
-        return BuildResult(manifest, todo, written)
+        return BuildResult(manifest, todo, written, notes)
 
 
 def _start(scratch: Scratch, sources: Sources, config: BuildConfig) -> None:

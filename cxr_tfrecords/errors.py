@@ -25,7 +25,7 @@ _EXTRA_MODULES = (
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a user's share of it
 
 # Text flags that are not paths, and whose value may well begin with "~".
-_NOT_PATHS = ("group_salt", "label_separator")
+_NOT_PATHS = ("label_separator",)
 
 
 class TemporaryError(Exception):

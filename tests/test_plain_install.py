@@ -107,7 +107,7 @@ def test_home_folder_is_expanded_in_every_path_flag_of_every_command():
         for name, value in values.items()
         if value not in ("/h/x", ["/h/x"])
     }
-    assert kept == {"group_salt", "label_separator"}
+    assert kept == {"label_separator"}
     assert {"run_dir", "data_dir", "weights"} <= flags["trainer.main"].keys()
     assert {"model", "input", "output"} <= flags["trainer.predict"].keys()
 

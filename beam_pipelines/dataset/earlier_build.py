@@ -28,6 +28,15 @@ def check_settings(output_dir: str, config: BuildConfig, overwrite: bool, resume
         find_earlier_build(output_dir, config, overwrite, resume)
 
 
+def salt_id_of(output_dir: str) -> str:
+    """`config.salt_id` of a build that is finished or interrupted; empty if there is none."""
+    state = Scratch(files.join(output_dir, workdir.FOLDER)).state
+    with files.explained(output_dir, "output_dir"):
+        if files.exists(files.join(output_dir, dataset_dir.MANIFEST)):
+            return dataset_dir.read_manifest(output_dir)["config"].get("salt_id", "")
+        return files.read_json(state)["config"].get("salt_id", "") if files.exists(state) else ""
+
+
 def find_earlier_build(
     output_dir: str,
     config: BuildConfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from beam_pipelines.planning.grouping import (
     REJECTED,
     WRITTEN,
     Columns,
+    has_ids,
 )
 from beam_pipelines.planning.plan import BuildPlan, describe_set_aside
 from beam_pipelines.settings.config import BuildConfig
@@ -62,6 +64,13 @@ def make_manifest(
     rejected = np.flatnonzero(plan.outcome == REJECTED)
     listed = rejected[:_LISTED]
     names, reasons = (columns.strings(column, listed) for column in ("filename", "reason"))
+    rejections = [{"file": n, "reason": r} for n, r in zip(names, reasons, strict=True)]
+    ignored = list(sources.ignored[:_LISTED])
+    if config.anonymize_names:  # neither names nor the order of the true ones
+        rejections.sort(key=lambda one: one["file"])
+        ignored = []
+    if not has_ids(columns):
+        config = dataclasses.replace(config, salt_id="")
     manifest = {
         "format": dataset_dir.FORMAT,
         "config": config.to_json(),
@@ -89,12 +98,12 @@ def make_manifest(
             "bytes": int(columns.numbers("num_bytes").sum()),
             "listing": sources.listed.digest,
             "fingerprint": sources_fingerprint(parts),
-            "ignored": list(sources.ignored[:_LISTED]),
+            "ignored": ignored,
             "left_out": dict(sources.left_out),
             "appended": [],
             **_appended_sources(plan, parts, sources, before),
         },
-        "rejected": [{"file": n, "reason": r} for n, r in zip(names, reasons, strict=True)],
+        "rejected": rejections,
         "warnings": _warnings(columns),
         "duplicates": _describe_duplicates(plan, columns, config),
         "split_proof": _split_proof(plan, config),

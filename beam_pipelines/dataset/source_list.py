@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,18 +24,26 @@ def write_sources(
     parts: Parts,
     existing: ExistingRows | None = None,
     renamed: Mapping[str, str] | None = None,
+    *,
+    sort: bool = False,
 ) -> None:
     """Writes the source list.
 
     Args:
       existing: rows of the data set that was appended to; renamed: its shards' new names.
+      sort: sort the new rows by stored name, all in memory: where names are hashed, the order of
+        the files would tell something of their true names.
     """
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
         writer = csv_rows.writer(file)
         writer.writerow(dataset_dir.SOURCE_COLUMNS)
         if existing is not None:
             writer.writerows(_existing_rows(plan, existing, renamed or {}))
-        writer.writerows(_new_rows(plan, parts))
+        rows: Iterable[list[Any]] = _new_rows(plan, parts)
+        if sort:
+            name = dataset_dir.SOURCE_COLUMNS.index("filename")
+            rows = sorted(rows, key=lambda row: row[name])
+        writer.writerows(rows)
 
 
 def _existing_rows(

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
 from beam_pipelines.folders.split_words import split_number
 from beam_pipelines.inputs import listed_paths
+from beam_pipelines.inputs.group_salt import group_digest
 from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, check_known
 from cxr_tfrecords import files, splits, tables
 from cxr_tfrecords.errors import UserError
-
-
-def group_digest(value: str, salt: str) -> str:
-    """32 hex digits of a patient id or the like: keyed BLAKE2b (RFC 7693), the salt is its key.
-
-    Whoever knows the salt can find an id by trying all possible ids, so keep the salt secret.
-    """
-    key = hashlib.sha256(salt.encode()).digest()
-    return hashlib.blake2b(value.strip().encode(), digest_size=16, key=key).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

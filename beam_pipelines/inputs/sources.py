@@ -24,6 +24,7 @@ from beam_pipelines.folders.listing import NOT_A_FILE, NOT_UNPACKED, unpack_hint
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.errors import UserError
 
+_WITHOUT_IDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 BLOCK = 1 << 16  # files that `FileList` writes at once: millions would take much memory
 
 # One row a candidate file. `split` is an index into splits.SPLITS or -1; `tie` is the
@@ -61,6 +62,7 @@ class FileList:
     Attributes:
       label_counts: label -> number of files.
       newest_ns: time of the last change of any file, ns since 1970; 0 where it is not known.
+      may_hold_ids: a table names patients or other groups, or a file may be DICOM by its name.
       digest: hex digest of names, sizes and all that a user's table says of them.
     """
 
@@ -68,6 +70,7 @@ class FileList:
         """Writes the rows, whose order is kept: it must not depend on the file system's."""
         self.label_counts: collections.Counter[int] = collections.Counter()
         self.newest_ns = 0
+        self.may_hold_ids = False
         self._file = tempfile.NamedTemporaryFile(prefix="cxr-files-")  # noqa: SIM115
         digest = hashlib.sha256()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -76,6 +79,9 @@ class FileList:
                 columns = {name: [getattr(row, name) for row in block] for name in SCHEMA.names}
                 stream.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
                 self.label_counts.update(columns["label"])
+                self.may_hold_ids |= any(columns["tie"]) or not all(
+                    name.lower().endswith(_WITHOUT_IDS) for name in columns["filename"]
+                )
                 self.newest_ns = max(self.newest_ns, *columns.pop("mtime_ns"))
                 digest.update(json.dumps(columns).encode())
         self.digest = digest.hexdigest()

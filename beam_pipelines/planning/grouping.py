@@ -109,6 +109,11 @@ def find_groups(
     return copies, splits.connect(count, *pairs) if has_given_groups else copies, reasons
 
 
+def has_ids(columns: Columns) -> bool:
+    """Whether a table or a DICOM file names a patient, or the like."""
+    return any(columns.digests(name).any() for name in ("tie", "patient"))
+
+
 def find_label_conflicts(copies: np.ndarray, labels: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """First rows of the copies of one image that lie in more than one class."""
     differs = usable & (labels != labels[copies])

@@ -68,11 +68,12 @@ class BuildCall:
         "splits. Ids that name nobody (nan, unknown, anonymous, 0000) unite none. Empty: group, "
         "patient_id or subject_id.",
     )
-    group_salt: str = setting(
+    group_salt_file: str = setting(
         "",
         INPUT,
-        "Secret that patient ids are hashed with; only the hash is stored. Without one, whoever "
-        "knows all possible ids can find them again.",
+        "File with the secret that ids of patients are hashed with; only the hashes are stored. It "
+        "is made where there is none. Keep it, because --append needs it, and pass it to nobody. "
+        "Empty: ~/.config/cxr-balance/group_salt.",
     )
     max_bad_fraction: float = setting(
         0.01,

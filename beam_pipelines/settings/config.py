@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from cxr_tfrecords.settings import setting
 # Settings that decide what the first pass makes of a file; the others only move its record.
 _INSPECTION = (
     *("image_size", "encoding", "channels", "enhance", "max_pixels", "with_masks"),
-    *("patient_ids", "salt_id"),
+    *("patient_ids", "salt_id", "anonymize_names"),
 )
 INPUT = "Input"
 STORED = "What is stored"
@@ -31,7 +30,7 @@ class BuildConfig:
     Runner, worker and thread counts are left out on purpose: they never change a byte.
 
     Attributes:
-      salt_id: tells another `--group_salt` without telling the salt. It has no flag of its own.
+      salt_id: of the secret in `--group_salt_file`; empty: no ids are hashed. It has no flag.
 
     Raises:
       UserError: a value is not allowed; it names flag and value.
@@ -129,9 +128,15 @@ class BuildConfig:
     patient_ids: bool = setting(
         True,
         INPUT,
-        "Unite DICOM images of one PatientID, which is stored as a salted hash only.",
+        "Unite DICOM images of one PatientID, which is stored as a hash only (--group_salt_file).",
     )
     salt_id: str = ""
+    anonymize_names: bool = setting(
+        False,
+        STORED,
+        "Store hashes in place of file names, made with the secret in --group_salt_file. Tables "
+        "that name files then fit no longer (docs/build.md).",
+    )
     num_shards: int = setting(
         0,
         STORED,
@@ -188,15 +193,14 @@ class BuildConfig:
         Not `splits`: what it makes of the sources is compared with their list.
         """
         ours = self.to_json()
-        other = {"folds": 0, "given_leaks": "refuse", **other}  # older builds do not name them
-        shown = {"salt_id": "group_salt"}
+        # Older builds do not name these.
+        other = {"folds": 0, "given_leaks": "refuse", "anonymize_names": False, **other}
+        shown = {"salt_id": "group_salt_file"}
+        skipped = {"splits"}
+        if not (ours["salt_id"] and other.get("salt_id")):
+            skipped.add("salt_id")  # where no ids are hashed, any secret will do
         return [
             f"--{shown.get(name, name)}: {other.get(name, 'absent')} -> {ours.get(name, 'absent')}"
-            for name in sorted((ours.keys() | other.keys()) - {"splits"})
+            for name in sorted((ours.keys() | other.keys()) - skipped)
             if ours.get(name) != other.get(name)
         ]
-
-
-def salt_id(salt: str) -> str:
-    """Six hex digits that tell one salt from another."""
-    return hashlib.blake2b(salt.encode(), digest_size=3, person=b"cxr-salt-id").hexdigest()

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import xxhash
 
-from beam_pipelines.inputs.input_tables import group_digest
+from beam_pipelines.inputs.group_salt import group_digest, hashed_name
 from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import parts
@@ -43,7 +43,7 @@ class Work:
       root: the input folder.
       class_names: true names, in label order.
       config: decides the bytes.
-      salt: of patient ids, see `input_tables.group_digest`.
+      salt: of ids and names, see `group_salt`.
       suspects: files that were being decoded when an earlier run ended; each is decoded in a
         process of its own.
     """
@@ -53,6 +53,10 @@ class Work:
     config: BuildConfig
     salt: str = ""
     suspects: frozenset[str] = frozenset()
+
+    def stored_name(self, filename: str) -> str:
+        """The name of a file in the data set."""
+        return hashed_name(filename, self.salt) if self.config.anonymize_names else filename
 
 
 class InspectChunk(beam.DoFn):
@@ -89,7 +93,7 @@ def inspect(file: SourceFile, work: Work) -> Inspected:
       `parts.write_part`.
     """
     row: dict[str, Any] = {
-        "filename": file.filename,
+        "filename": work.stored_name(file.filename),
         "label": file.label,
         "num_bytes": file.num_bytes,
         "split": file.split,
@@ -123,7 +127,7 @@ def inspect(file: SourceFile, work: Work) -> Inspected:
             encoded=images.encode(stored, work.config.encoding),
             label=file.label,
             class_name=work.class_names[file.label],
-            filename=file.filename,
+            filename=row["filename"],
             sha256=row["sha256"],
             # Right for an image without copies; the second pass writes the group of the others.
             group=row["pixels"].hex(),
@@ -181,7 +185,8 @@ def _read_mask(file: SourceFile, work: Work) -> bytes:
     try:
         decoded = _decode(_read(files.join(work.root, file.mask)), file, work)
     except images.BadImageError as error:
-        raise images.BadImageError(f"its mask {file.mask}: {error}") from error
+        name = "" if work.config.anonymize_names else f" {file.mask}"
+        raise images.BadImageError(f"its mask{name}: {error}") from error
     gray = images.to_channels(decoded.pixels, 1)[:, :, 0]
     return images.encode_mask(images.resize_mask(gray, work.config.image_size))
 

@@ -39,6 +39,12 @@ def is_listening(port):
     return False
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_salt_at_home(tmp_path_factory):
+    """The secret of patient ids is made in a folder that only these tests have."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+
+
 @contextlib.contextmanager
 def logged(folder, environment):
     """How to run a service: in a folder, with its output in a file there (a pipe would fill up)."""

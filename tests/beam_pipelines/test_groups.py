@@ -4,13 +4,14 @@ import collections
 import csv
 import dataclasses
 import os
+import re
 
 import cv2
 import numpy as np
 import pytest
 
 from beam_pipelines import job
-from beam_pipelines.inputs import input_tables, sources
+from beam_pipelines.inputs import group_salt, input_tables, sources
 from beam_pipelines.settings import beam_flags
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, images, records, synthetic, tfrecord, verify
@@ -120,7 +121,7 @@ def test_patients_never_span_splits_and_their_ids_are_not_stored(radiographs, tm
     assert manifest["duplicates"]["tied_by"]["group"] == len(names)
     for path in (tmp_path / "out").iterdir():
         assert b"patient-1" not in path.read_bytes()
-    with pytest.raises(UserError, match="--group_salt"):
+    with pytest.raises(UserError, match="--group_salt_file"):
         build(tied, tmp_path / "out", salt="other")
     with pytest.raises(UserError, match="has no column 'person'"):
         input_tables.group_by_csv(found, str(table), "person", "")
@@ -210,8 +211,20 @@ def test_dicom_patients_are_united_and_only_their_hash_is_stored(radiographs, tm
     assert manifest["duplicates"]["tied_by"]["group"] == len(patients)
     for path in (tmp_path / "out").iterdir():
         assert b"patient-1" not in path.read_bytes()
-    alone = dataclasses.replace(CONFIG, patient_ids=False)
-    assert build(found, tmp_path / "alone", alone)["duplicates"]["tied_by"]["group"] == 0
+    assert manifest["config"]["salt_id"] == group_salt.salt_id("secret")
+    unnamed = dataclasses.replace(CONFIG, patient_ids=False, anonymize_names=True)
+    (folder / "COVID" / "broken-1.dcm").write_bytes(b"no image")
+    found = sources.find_sources(str(folder))
+    manifest = build(found, tmp_path / "unnamed", unnamed, salt="secret", max_bad_fraction=0.5)
+    assert manifest["duplicates"]["tied_by"]["group"] == 0
+    assert manifest["config"]["salt_id"] == ""  # no id was hashed
+    stored = source_rows(tmp_path / "unnamed")
+    assert list(stored) == sorted(
+        group_salt.hashed_name(name, "secret") for name in [*rows, "COVID/broken-1.dcm"]
+    )
+    assert not verify.verify(str(tmp_path / "unnamed")).faults
+    for path in (tmp_path / "unnamed").iterdir():
+        assert not re.search(rb"COVID-\d|broken-1|\.dcm", path.read_bytes())
 
 
 def test_enhanced_images_are_stored_and_the_manifest_says_so(radiographs, tmp_path):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from beam_pipelines import job
-from beam_pipelines.inputs import input_tables, sources
+from beam_pipelines.inputs import group_salt, input_tables, sources
 from beam_pipelines.settings import beam_flags
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir
@@ -62,7 +62,7 @@ def test_images_of_one_address_in_a_sheet_share_a_split(radiographs, sheet, tmp_
             pair = [rows[f"{name}/images/{name}-{number + i}.png"] for i in (0, 1)]
             assert pair[0]["group"] == pair[1]["group"]
             assert pair[0]["split"] == pair[1]["split"]
-            assert pair[0]["given_group"] == input_tables.group_digest(
+            assert pair[0]["given_group"] == group_salt.group_digest(
                 f"https://{name}/{number // 2}", ""
             )
     assert len({row["group"] for row in rows.values()}) == 20
