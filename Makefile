@@ -4,6 +4,7 @@
 #   make coverage   the test suite, and which lines and branches it runs
 #   make test-slow   simulations, whole studies, kills at every moment
 #   make docs   the pages of docs/ as a site in site/, with every link checked
+#   make fuzz   100,000 damaged files through the decoders; FUZZ='--files=1000 --seed=1' for others
 #   make tpu-check   compiles the steps for a TPU slice, without a TPU; TPU_CHECK='--flags' for another
 
 PYTHON ?= python3
@@ -11,13 +12,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TPU_STAMP := $(VENV)/.installed-tpu-check
+FUZZ ?= --files=100000
 TPU_CHECK ?= --backbone=tiny --image_size=96 --batch_size=128 --topology=v5e:2x2 \
     --mixed_precision=bfloat16
 
 # A process for each core; the tests of a file share what its fixtures make, so they stay together.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo install test coverage test-slow docs tpu-check check format clean help
+.PHONY: demo install test coverage test-slow docs fuzz tpu-check check format clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,6 +55,9 @@ test-slow: $(TPU_STAMP)
 
 docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 tpu-check: $(TPU_STAMP)
 	@$(BIN)/python -m trainer.tpu_check $(TPU_CHECK)

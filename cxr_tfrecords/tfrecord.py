@@ -56,7 +56,10 @@ def read_records(path: str) -> Iterator[bytes]:
             length, crc = _HEADER.unpack(header)
             if crc != _masked_crc(header[:8]):
                 raise DamagedRecordError(f"wrong checksum of a record's length, at byte {position}")
-            body = file.read(length + _FOOTER.size)
+            try:
+                body = file.read(length + _FOOTER.size)
+            except (MemoryError, OverflowError):  # room for a length that somebody has made up
+                body = b""
             if len(body) < length + _FOOTER.size:
                 raise DamagedRecordError(f"ends inside the record at byte {position}")
             record = body[:length]

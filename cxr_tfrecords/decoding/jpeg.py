@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
 from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
@@ -32,13 +32,17 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     if _FILL_BYTES in data:
         raise BadImageError("damaged JPEG: over 1,000 fill bytes (FF) in a row")
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as header:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
             mode, (width, height) = header.mode, header.size
             progressive = "progressive" in header.info
             several = getattr(header, "n_frames", 1) > 1
             # Without either, Pillow would only look for them again.
             tagged = "exif" in header.info or "xmp" in header.info
             orientation = orientation_of(header) if tagged else 1
+    except UnidentifiedImageError as error:
+        raise BadImageError(
+            "damaged JPEG, or a kind that is not supported (lossless, 12 bits): convert it to PNG"
+        ) from error
     except Exception as error:  # Pillow raises many types for a damaged header
         raise BadImageError(f"damaged or truncated JPEG ({short(error)})") from error
     # Of a progressive image the decoder also keeps all coefficients, of 2 bytes each.

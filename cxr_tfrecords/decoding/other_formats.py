@@ -21,6 +21,7 @@ _EIGHT_BITS = {
 # Tags of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323
 _WHITE_IS_ZERO = 0
+_FAX = ("group3", "group4", "tiff_ccitt")
 
 
 def decode_other(data: bytes, max_pixels: int) -> Decoded:
@@ -93,6 +94,9 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
     bits = tags.get(_BITS_PER_SAMPLE, (1,))
     if len(bits) > 1 and max(bits) > 8:
         raise BadImageError("TIFF of 16 bits a colour is not supported: convert it to PNG")
+    if image.info.get("compression") in _FAX:
+        # The decoder leaves a damaged row as the memory was, and says nothing.
+        raise BadImageError("TIFF of fax compression is not supported: convert it to PNG")
 
 
 def _check_webp(data: bytes, max_pixels: int) -> None:

@@ -14,6 +14,10 @@ BYTES_PER_PIXEL = 4
 class BadImageError(Exception):
     """A source file that cannot be used; the message is the reason that the user reads."""
 
+    def __init__(self, reason: str) -> None:
+        # It may quote text of the file, which can have any length and hold control characters.
+        super().__init__("".join(c if c.isprintable() else "?" for c in reason[:300]))
+
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:

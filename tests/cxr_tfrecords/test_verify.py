@@ -10,6 +10,7 @@ import pytest
 
 from cxr_tfrecords import records, tfrecord, verify
 from cxr_tfrecords.errors import UserError
+from tests.fuzz.structure import wrong_length
 from tests.helpers import write_dataset
 
 
@@ -50,6 +51,16 @@ def test_flipped_bit_truncation_and_missing_shard(data):
     for path in (flipped, truncated, missing, extra.replace("00001-of", "00007-of")):
         assert any(os.path.basename(path) in fault for fault in found), path
     assert any("record 0" in fault and "wrong checksum" in fault for fault in found)
+
+
+@pytest.mark.parametrize("length", [1 << 50, (1 << 64) - 1])
+def test_a_record_length_for_which_there_is_no_memory(tmp_path, length):
+    path = str(tmp_path / "shard")
+    tfrecord.write_records(path, [b"record"])
+    with open(path, "r+b") as file:
+        file.write(wrong_length(b"", length))
+    with pytest.raises(tfrecord.DamagedRecordError, match="ends inside the record at byte 0"):
+        list(tfrecord.read_records(path))
 
 
 def test_wrong_label_undecodable_and_repeated_record(data):

@@ -8,8 +8,6 @@ import pydicom.data
 import pydicom.encaps
 import pydicom.pixels.decoders.base
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     MPEG2MPML,
@@ -80,24 +78,6 @@ SMALL = sorted(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    name=st.sampled_from(SMALL),
-    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
-    kept=st.floats(0.1, 1),
-)
-def test_damaged_dicom_gives_an_image_or_a_reason(name, changes, kept):
-    data = bytearray(example(name))
-    for place, value in changes:
-        data[int(place * len(data))] = value
-    try:
-        decoded = images.decode(bytes(data[: int(kept * len(data))]))
-    except images.BadImageError:
-        return
-    assert decoded.pixels.dtype == np.uint8
-    assert decoded.pixels.ndim in (2, 3)
-
-
 def without_meta(data):
     """The data set alone, without preamble and file meta information."""
     file = pydicom.dcmread(io.BytesIO(data))
@@ -145,6 +125,7 @@ def test_reasons_name_the_true_cause():
         (dicom_file(RAMP, PixelData=b""), "PixelData is empty"),
         (dicom_file(RAMP, PhotometricInterpretation=""), "photometric interpretation 'none'"),
         (dicom_file(RAMP, Rows=""), "without an image"),
+        (dicom_file(RAMP, Rows="", Modality="D\x07\n" * 999), r"^[ -~]{300}$"),
     ):
         with pytest.raises(images.BadImageError, match=reason) as caught:
             images.decode(data)

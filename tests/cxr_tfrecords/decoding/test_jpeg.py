@@ -11,6 +11,7 @@ from PIL import Image
 
 from cxr_tfrecords import images
 from tests.cxr_tfrecords.decoding.files import RAMP, as_file, gray
+from tests.fuzz import streams
 
 NOISY = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
 CLEAN = as_file(NOISY, "JPEG", quality=90)
@@ -80,3 +81,6 @@ def test_of_several_pictures_the_first_is_taken():
 def test_a_jpeg_of_damaged_header_has_its_reason():
     with pytest.raises(images.BadImageError, match="JPEG"):
         gray(CLEAN[:30])
+    for data in (streams.JPEG_LOSSLESS, streams.JPEG_12_BIT):
+        with pytest.raises(images.BadImageError, match=r"not supported \(lossless, 12 bits\)"):
+            gray(data)
