@@ -56,11 +56,12 @@ def read_records(path: str) -> Iterator[bytes]:
             length, crc = _HEADER.unpack(header)
             if crc != _masked_crc(header[:8]):
                 raise DamagedRecordError(f"wrong checksum of a record's length, at byte {position}")
-            try:
-                body = file.read(length + _FOOTER.size)
-            except (MemoryError, OverflowError):  # room for a length that somebody has made up
-                body = b""
-            if len(body) < length + _FOOTER.size:
+            # In pieces: a file would make room for any length, one that was made up, too.
+            size = length + _FOOTER.size
+            body = file.read(min(size, _BUFFER))
+            while len(body) < size and (more := file.read(min(size - len(body), _BUFFER))):
+                body += more
+            if len(body) < size:
                 raise DamagedRecordError(f"ends inside the record at byte {position}")
             record = body[:length]
             if _FOOTER.unpack(body[length:])[0] != _masked_crc(record):
