@@ -85,6 +85,7 @@ class DatasetDir:
       fold: the fold that is the test split; the next one is validation, the others are training.
       label_map: stored label -> label here, -1 for a class that is left out, where classes were
         chosen (`trainer.settings.chosen_classes`); empty: labels are those of the records.
+      pixel_rules: version of the rules that its files were decoded by, see `decoding.rules`.
     """
 
     path: str
@@ -106,6 +107,7 @@ class DatasetDir:
     fold: int | None = None
     enhance: str = "none"
     label_map: tuple[int, ...] = ()
+    pixel_rules: int = 1
 
     @property
     def num_classes(self) -> int:
@@ -258,6 +260,7 @@ def load(path: str, fold: int | None = None) -> DatasetDir:
         folds=manifest["config"].get("folds", 0),
         fold=fold,
         enhance=manifest["config"].get("enhance", "none"),
+        pixel_rules=manifest.get("pixel_rules", 1),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, files, images, records, tfds_metadata, tfrecord
 from cxr_tfrecords.checks.manifest import dataset_fingerprint
+from cxr_tfrecords.decoding import rules
 
 CLASS_NAMES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COUNTS = {"train": (8, 12, 20, 4), "validation": (3, 4, 6, 2), "test": (3, 5, 7, 2)}
@@ -59,6 +60,7 @@ def make_manifest(
         "class_names": list(names),
         "class_slugs": list(tfds_metadata.slugs(names)),
         "image": image,
+        "pixel_rules": rules.VERSION,
         "counts": {s: dict(zip(names, c, strict=True)) for s, c in counts.items()},
         "duplicates": {
             **dict.fromkeys(("images", "num_groups", "num_label_conflicts"), 0),

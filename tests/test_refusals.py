@@ -73,7 +73,7 @@ SEGMENTER = "trainer.train_segmenter"
         (EXPORT, "--run_dir=run --output_dir=new --format=tflite", "'tflite' is not one of keras,"),
         (EXPORT, "--run_dir=run --output_dir=in", "--output_dir=in exists and is not empty"),
         (CARD, "--run_dir=done", "--output is missing: --help explains it"),
-        (CARD, "--run_dir=in --output=new.md", "--run_dir=in is not a finished run with its model"),
+        (CARD, "--run_dir=in --output=new.md", "--run_dir=in is not a finished run whose model"),
         (CARD, "--run_dir=done --output=file", "--output=file exists, perhaps with an author's"),
         (CARD, "--run_dir=done --output=file/new.md", "file is not a folder: name another file"),
     ],

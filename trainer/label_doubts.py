@@ -60,13 +60,13 @@ def main(argv: list[str]) -> None:
     from trainer.comparison.study_progress import announced
     from trainer.labels.copies import conflicting_copies, read_pictures
     from trainer.labels.doubts import find_doubts, write_doubts
-    from trainer.labels.out_of_fold import check_data_set, read_out_of_fold
+    from trainer.labels.out_of_fold import read_out_of_fold
     from trainer.labels.page import render, summary
+    from trainer.runs.run_data import find_data
 
     with announced("reading the predictions"):
         given = read_out_of_fold(FLAGS.runs)
-    path = FLAGS.data_dir or given.entry.runs[0].dataset["path"]
-    check_data_set(given, path)
+    path = find_data(given.entry.runs[0], FLAGS.data_dir).path
     manifest = dataset_dir.read_manifest(path)
     sources = read_sources(path, manifest)
     doubts = find_doubts(given, conflicting_copies(manifest, sources))

@@ -24,7 +24,7 @@ from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, require_flags, run_main
-from trainer.runs import run_files
+from trainer.runs.finished_run import read_kept_run
 
 FLAGS = flags.FLAGS
 
@@ -46,8 +46,7 @@ def main(argv: list[str]) -> None:
         )
     if reason := files.why_unwritable(os.path.dirname(os.path.abspath(FLAGS.output))):
         raise UserError(f"--output={FLAGS.output}: {reason}: name another file")
-    if not run_files.is_finished(FLAGS.run_dir):
-        raise UserError(f"--run_dir={FLAGS.run_dir} is not a finished run with its model")
+    read_kept_run(FLAGS.run_dir, "run_dir")
     # Imported here, so that --help and a wrong flag answer at once.
     from cxr_tfrecords.quiet import quiet_tensorflow
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
-from trainer.runs import run_files
-from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.finished_run import FinishedRun, read_kept_run
+from trainer.runs.run_data import find_data
 
 
 def open_run(path: str, data_dir: str) -> tuple[FinishedRun, DatasetDir]:
@@ -18,13 +18,11 @@ def open_run(path: str, data_dir: str) -> tuple[FinishedRun, DatasetDir]:
     Raises:
       UserError: the run is not finished, or the data set is not there.
     """
-    if not run_files.is_finished(path):
-        raise UserError(
-            f"--model={path} is not a finished run whose model was kept: name a run directory of "
-            "trainer.main, or run its training again to the end"
-        )
-    run = read_run(path)
-    data = run.config.shown(dataset_dir.load(data_dir or run.dataset["path"], run.config.fold))
+    run = read_kept_run(path, "model")
+    if not data_dir:
+        return run, find_data(run)
+    # Its fingerprint may be another one: a build with lung masks of the same images.
+    data = run.config.shown(dataset_dir.load(data_dir, run.config.fold))
     if list(data.class_names) != list(run.class_names):
         raise UserError(f"{data.path} has other classes than {path}: name the data set of the run")
     return run, data

@@ -23,6 +23,7 @@ from trainer.exporting import contract
 from trainer.external import text as external_text
 from trainer.runs import report_intervals, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.run_data import find_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _read_export(run: FinishedRun, export: str) -> dict[str, Any]:
 
 
 def _read_manifest(run: FinishedRun) -> dict[str, Any] | None:
-    path = run.dataset["path"]
+    path = find_place(run)
     try:
         manifest = dataset_dir.read_manifest(path)
         fingerprint = manifest.get("fingerprint")

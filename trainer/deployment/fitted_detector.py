@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords import files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.evaluation.out_of_distribution import DETECTORS, choose_threshold
 from trainer.input import shard_reading, split_batches
 from trainer.runs import run_files, same_run
 from trainer.runs.finished_run import FinishedRun
+from trainer.runs.run_data import find_data
 
 # More training images improve no detector by much, and each one costs time and, with knn, space.
 _LARGEST_SAMPLE = 2000
@@ -115,11 +116,7 @@ def _fit(run: FinishedRun, outputs: Outputs, fitted_on: dict[str, Any]) -> tuple
     Raises:
       UserError: the run's data set is not there, is another one, or is damaged.
     """
-    # abspath spoils the address of a remote data set, so that one is taken from the flag.
-    place = run.config.data_dir if "://" in run.config.data_dir else run.dataset["path"]
-    data = run.config.shown(dataset_dir.load(place, run.config.fold))
-    if data.fingerprint != fitted_on["data"]:
-        raise UserError(f"{place} is not the data set of this run any more: put that one back")
+    data = find_data(run)
     if not data.num_examples("validation"):
         raise UserError("the run has no validation images")
     rows = {

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import expit
 
-from cxr_tfrecords import dataset_dir, files, images
+from cxr_tfrecords import files, images
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from trainer.deployment.colour import check_gray
@@ -22,6 +22,7 @@ from trainer.evaluation.predictions import Predictions
 from trainer.models.classifier import features_and_logits_model
 from trainer.runs import run_directory, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.run_data import changed_pixel_rules, find_data
 
 SENSITIVITY = 0.95
 COVERAGE = 0.9
@@ -249,22 +250,24 @@ def threshold_probabilities(classifier: Classifier) -> dict[str, float | None]:
 
 
 def reading_of(run: FinishedRun) -> Reading:
-    """How the run's images were read; runs of earlier versions ask the data set."""
+    """How the run's images were read; runs of earlier versions ask the data set.
+
+    Prints a warning where this version decodes some files in another way.
+
+    Raises:
+      UserError: nothing tells it, or only a later version can decode as the run's build did.
+    """
+    if warning := changed_pixel_rules(run):
+        print(warning, flush=True)
     if "reading" in run.dataset:
         return Reading.from_json(run.dataset["reading"])
-    path = run.dataset["path"]
     try:
-        manifest = dataset_dir.read_manifest(path)
+        return find_data(run).reading
     except UserError as error:
         raise UserError(
             f"{run.path} does not say how its images were read, and its data set cannot be asked "
             f"({error}): put it back in its place, or train again"
         ) from error
-    if manifest["fingerprint"] != run.dataset["fingerprint"]:
-        raise UserError(f"{path} is not the data set of {run.path} any more: train again")
-    image = manifest["image"]
-    method = manifest["config"].get("enhance", "none")
-    return Reading(image["size"], image["channels"], method, image["encoding"])
 
 
 def _check_array(pixels: np.ndarray) -> np.ndarray:

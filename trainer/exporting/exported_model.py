@@ -13,11 +13,12 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from trainer.deployment import corrected_probabilities, predictor
 from trainer.deployment.corrected_probabilities import Deployment
-from trainer.exporting import contract, report, sample_images
+from trainer.exporting import contract, report
 from trainer.exporting.checked_files import CheckedFiles
 from trainer.exporting.format_table import FORMATS, INT8, check_formats
 from trainer.runs import run_directory
 from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.run_data import find_data
 
 
 def export(
@@ -83,7 +84,7 @@ def create_deployed(model: keras.Model, plan: Deployment) -> keras.Model:
 def _find_data(run: FinishedRun, names: Sequence[str]) -> DatasetDir | None:
     """The run's data set; None, and a printed line, where it is not there any more."""
     try:
-        return sample_images.find_data(run)
+        return find_data(run)
     except UserError as error:
         if INT8 in names:
             raise UserError(

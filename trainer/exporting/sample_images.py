@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import numpy as np
 
-from cxr_tfrecords import dataset_dir, synthetic
+from cxr_tfrecords import synthetic
 from cxr_tfrecords.dataset_dir import DatasetDir
-from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from trainer.input import shard_reading, split_batches
-from trainer.runs.finished_run import FinishedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +19,6 @@ class Sample:
     images: np.ndarray
     labels: np.ndarray | None
     source: str
-
-
-def find_data(run: FinishedRun) -> DatasetDir:
-    """The data set that a run was trained on.
-
-    Raises:
-      UserError: it is not there any more, or another one lies in its place.
-    """
-    path = run.dataset["path"]
-    path = path if os.path.isdir(path) else run.config.data_dir
-    data = run.config.shown(dataset_dir.load(path, run.config.fold))
-    if data.fingerprint != run.dataset["fingerprint"]:
-        raise UserError(f"{path} is not the data set of {run.path} any more")
-    return data
 
 
 def evenly_spaced(data: DatasetDir, split: str, count: int) -> Sample:

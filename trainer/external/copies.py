@@ -14,6 +14,7 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.near_duplicates import DEFAULT_MAX_DISTANCE, near_pairs
 from trainer.runs import initial_run
 from trainer.runs.finished_run import FinishedRun
+from trainer.runs.run_data import find_data
 
 
 def find_copies(
@@ -57,16 +58,14 @@ def _chain(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
 
 
 def _read_training_hashes(run: FinishedRun) -> np.ndarray:
-    path, fold = run.dataset["path"], run.config.fold
-    built = dataset_dir.load(path, fold)
-    data = run.config.with_classes(built)
-    if data.fingerprint != run.dataset["fingerprint"]:
-        raise UserError(f"{path} is not the data set of {run.path} any more")
-    names = dataset_dir.split_names(dataset_dir.read_manifest(path))
+    data, fold = find_data(run), run.config.fold
+    manifest = dataset_dir.read_manifest(data.path)
     tested = "test" if fold is None else f"fold{fold}"
-    labels = data.label_map or range(data.num_classes)
-    used = [name for name, c in zip(built.class_names, labels, strict=True) if c >= 0]
-    return _read_hashes(path, [split for split in names if split != tested], used)[1]
+    splits = [split for split in dataset_dir.split_names(manifest) if split != tested]
+    names = manifest["class_names"]
+    labels = data.label_map or range(len(names))
+    used = [name for name, c in zip(names, labels, strict=True) if c >= 0]
+    return _read_hashes(data.path, splits, used)[1]
 
 
 def _read_hashes(

@@ -10,8 +10,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.evaluation.class_map import map_labels
 from trainer.external.copies import find_copies
-from trainer.runs import run_files
-from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.finished_run import FinishedRun, read_kept_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +52,7 @@ def read_runs(paths: Sequence[str]) -> list[FinishedRun]:
     """
     runs: list[FinishedRun] = []
     for path in dict.fromkeys(one.rstrip("/") for one in paths):
-        if not run_files.is_finished(path):
-            raise UserError(
-                f"--model={path} is not a finished run whose model was kept: name a run directory "
-                "of trainer.main, or run its training again to the end"
-            )
-        run = read_run(path)
+        run = read_kept_run(path, "model")
         first = runs[0] if runs else run
         reading = [one.dataset.get("reading", one.dataset["image_size"]) for one in (run, first)]
         masks = [one.config.mask for one in (run, first)]

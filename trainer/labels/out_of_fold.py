@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
 from trainer.comparison.method_grid import find_runs
 from trainer.comparison.methods import Entry, group_runs, score_entry
@@ -85,18 +84,3 @@ def read_out_of_fold(patterns: Sequence[str]) -> OutOfFold:
         first.groups,
         np.mean([np.exp(one) for one in scored.variants["prior_corrected"]], axis=0),
     )
-
-
-def check_data_set(given: OutOfFold, path: str) -> None:
-    """Refuses a folder that does not hold the data set that the runs were trained on.
-
-    Raises:
-      UserError: it is another one, or none.
-    """
-    run = given.entry.runs[0]
-    data = run.config.with_classes(dataset_dir.load(path, run.config.fold))
-    if data.fingerprint != run.dataset["fingerprint"]:
-        raise UserError(
-            f"{path} is not the data set that {run.path} was trained on: name that one with "
-            "--data_dir"
-        )

@@ -121,6 +121,23 @@ def read_run(run_dir: str) -> FinishedRun:
         ) from error
 
 
+def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
+    """Reads a run directory that must hold all results and the model.
+
+    Args:
+      flag: name of the flag that gave `run_dir`, for the message.
+
+    Raises:
+      UserError: the run is not finished, its model was deleted, or see `read_run`.
+    """
+    if not run_files.is_finished(run_dir):
+        raise UserError(
+            f"--{flag}={run_dir} is not a finished run whose model was kept: name a run directory "
+            "of trainer.main, or run its training again to the end"
+        )
+    return read_run(run_dir)
+
+
 def _read_json(run_dir: str, name: str) -> Any:
     return files.read_named_json(os.path.join(run_dir, name), _remedy(run_dir))
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
-from trainer.runs import run_files
-from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.finished_run import FinishedRun, read_kept_run
 from trainer.settings.config import TrainConfig
 
 
@@ -20,12 +19,7 @@ def read_source(config: TrainConfig) -> FinishedRun:
         trained on images of this run's test fold.
     """
     flag = f"--init_from={config.init_from}"
-    if not run_files.is_finished(config.init_from):
-        raise UserError(
-            f"{flag} is not a finished run with its {run_files.MODEL}: name a run directory of "
-            "trainer.main that is finished"
-        )
-    source = read_run(config.init_from)
+    source = read_kept_run(config.init_from, "init_from")
     if source.config.backbone != config.backbone:
         raise UserError(
             f"{flag} has another backbone, {source.config.backbone}, than --backbone="

@@ -53,7 +53,7 @@ def start_run(
             "scikit-learn": sklearn.__version__,
         },
         "dataset": {
-            "path": os.path.abspath(data.path),
+            "path": os.path.abspath(data.path) if files.is_local(data.path) else data.path,
             "fingerprint": data.fingerprint,
             "class_names": list(data.class_names),
             "counts": {split: list(counts) for split, counts in data.counts.items()},
@@ -63,6 +63,7 @@ def start_run(
             "balanced_splits": list(data.balanced_splits),
             "folds": data.folds,
             "reading": dataclasses.asdict(data.reading),
+            "pixel_rules": data.pixel_rules,
         },
     }
     if os.path.isfile(config.weights):

@@ -30,7 +30,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords import files
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
@@ -39,7 +39,8 @@ from trainer.evaluation.predictions import Predictions, compute_metrics
 from trainer.input import shard_reading, split_batches
 from trainer.models.classifier import LOGITS
 from trainer.runs import run_directory, run_files, same_run
-from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.finished_run import FinishedRun, read_kept_run
+from trainer.runs.run_data import find_data
 from trainer.runs.run_files import SPLITS
 from trainer.runs.training_priors import training_priors
 from trainer.settings.config import AUGMENTATIONS, TrainConfig
@@ -144,18 +145,8 @@ def choose_tau(features: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> 
 
 
 def _open_run(from_run: str, data_dir: str) -> _Source:
-    if not run_files.is_finished(from_run):
-        raise UserError(
-            f"--from_run={from_run} is not a finished run: finish it with trainer.main first"
-        )
-    run = read_run(from_run)
-    data = run.config.shown(dataset_dir.load(data_dir or run.config.data_dir, run.config.fold))
-    if data.fingerprint != run.dataset["fingerprint"]:
-        raise UserError(
-            f"--from_run={from_run} was trained on other data (fingerprint "
-            f"{run.dataset['fingerprint'][:8]}) than {data.path} holds ({data.fingerprint[:8]}): "
-            "name its data set with --data_dir"
-        )
+    run = read_kept_run(from_run, "from_run")
+    data = find_data(run, data_dir)
     model = run_directory.load_model(from_run)
     predictions = {split: run.predictions(split) for split in SPLITS}
     source = _Source(run, data, model, predictions)

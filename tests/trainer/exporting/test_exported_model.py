@@ -335,7 +335,7 @@ def test_without_its_data_set_a_run_is_checked_on_synthetic_images(
     def gone(run):
         raise UserError("DATA does not exist")
 
-    monkeypatch.setattr(exported_model.sample_images, "find_data", gone)
+    monkeypatch.setattr(exported_model, "find_data", gone)
     with pytest.raises(UserError, match=r"=litert_int8 needs .*DATA does not exist"):
         list(exported_model.export(run_dir, str(tmp_path / "model"), names=["litert_int8"]))
     monkeypatch.setattr(parity, "IMAGES", 4)

@@ -97,7 +97,7 @@ def test_other_classes_get_a_new_head_and_a_line_says_so(data, source):
 def test_runs_that_do_not_fit_are_refused(data, source, tmp_path):
     with pytest.raises(UserError, match="both say which weights"):
         _config(data, source, weights="file.h5")
-    with pytest.raises(UserError, match="is not a finished run with its model"):
+    with pytest.raises(UserError, match="is not a finished run whose model"):
         initial_run.read_source(_config(data, str(tmp_path)))
     with pytest.raises(UserError, match="has another backbone, tiny, than --backbone=resnet18: gi"):
         initial_run.read_source(_config(data, source, backbone="resnet18"))

@@ -1,0 +1,73 @@
+"""The data set that a finished run was trained on: where it is now, and how its files were decoded.
+
+Nothing here needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.dataset_dir import DatasetDir
+from cxr_tfrecords.decoding import rules
+from cxr_tfrecords.errors import UserError
+from trainer.runs.finished_run import FinishedRun
+
+
+def find_data(run: FinishedRun, data_dir: str = "") -> DatasetDir:
+    """The data set of a run, as the run sees it.
+
+    Args:
+      data_dir: where it is now; empty: see `find_place`.
+
+    Raises:
+      UserError: it is not there any more, or another one lies in its place.
+    """
+    path = data_dir or find_place(run)
+    data = run.config.shown(dataset_dir.load(path, run.config.fold))
+    if data.fingerprint != run.dataset["fingerprint"]:
+        remedy = "name that one with --data_dir" if data_dir else "put that one back in its place"
+        raise UserError(f"{path} is not the data set that {run.path} was trained on: {remedy}")
+    return data
+
+
+def find_place(run: FinishedRun) -> str:
+    """Path of the data set that a run was trained on, or of another one in its place.
+
+    It is where the data set was for training, or else where the run's own --data_dir leads from
+    the current folder, as after run and data set were moved together.
+    """
+    places = (run.dataset["path"], run.config.data_dir)
+    there = (p for p in places if p and files.exists(files.join(p, dataset_dir.MANIFEST)))
+    return next(there, places[0])
+
+
+def changed_pixel_rules(run: FinishedRun) -> str:
+    """What this version decodes in another way than the build of a run's data set did.
+
+    Returns:
+      Lines for the user. Empty if nothing differs, and for a run of an earlier version, which does
+      not record the rules, if its data set is gone.
+
+    Raises:
+      UserError: the data set was built by a later version than this one.
+    """
+    version = run.dataset.get("pixel_rules")
+    if version is None:
+        try:
+            version = find_data(run).pixel_rules
+        except UserError:
+            return ""
+    changes = rules.changes_since(version)
+    if version > rules.VERSION:
+        raise UserError(
+            f"{run.path} needs a later version of this software, because its images were decoded "
+            f"by rules that this one does not have ({changes[0]}): install the version that built "
+            "its data set"
+        )
+    if not changes:
+        return ""
+    lines = "".join(f"\n  {line}" for line in changes)
+    return (
+        f"warning: {run.path} was trained on images that an earlier version decoded, and files of "
+        f"these kinds are decoded in another way now:{lines}\n"
+        "answers for such files may be wrong: build the data set again and train on it"
+    )
