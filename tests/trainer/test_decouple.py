@@ -209,7 +209,7 @@ def test_runs_that_cannot_be_decoupled_say_why(source, data, tmp_path):
     with pytest.raises(UserError, match="not a finished run"):
         second_stage.decouple(str(unfinished), new, "crt")
     other = helpers.write_dataset(tmp_path / "other", COUNTS, seed=1)
-    with pytest.raises(UserError, match=r"trained on other data .*--data_dir"):
+    with pytest.raises(UserError, match=r"is not the data set that .*--data_dir"):
         second_stage.decouple(run, new, "crt", data_dir=other.path)
     damaged = tmp_path / "damaged"
     shutil.copytree(source, damaged)

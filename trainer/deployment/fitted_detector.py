@@ -78,12 +78,12 @@ def open_detector(
     }
     try:
         known = _read(path, fitted_on)
-        detector, scores = known or _fit(run, outputs, fitted_on)
-        threshold = choose_threshold(scores, false_alarms)
+        detector, scores, groups = known or _fit(run, outputs, fitted_on)
+        threshold = choose_threshold(scores, false_alarms, groups)
         if threshold is None:
             raise UserError(
-                f"validation has {len(scores)} images, too few for --false_alarms={false_alarms:g}"
-                ": give a higher one"
+                f"validation has {len(np.unique(groups))} groups of images, too few for "
+                f"--false_alarms={false_alarms:g}: give a higher one"
             )
     except UserError as error:
         print(
@@ -92,26 +92,39 @@ def open_detector(
             flush=True,
         )
         return None
-    is_stored = known is not None or _write(path, detector, scores, fitted_on)
+    is_stored = known is not None or _write(
+        path,
+        {
+            **vars(detector),
+            "validation_scores": scores,
+            "validation_groups": groups,
+            "fitted_on": json.dumps(fitted_on),
+        },
+    )
     return FittedDetector(method, detector, threshold, is_stored)
 
 
-def _read(path: str, fitted_on: dict[str, Any]) -> tuple[Any, np.ndarray] | None:
-    """The detector and the validation scores; None if the file is absent, damaged or of another
-    model, method or data set."""
+def _read(path: str, fitted_on: dict[str, Any]) -> tuple[Any, np.ndarray, np.ndarray] | None:
+    """What `_fit` gives; None if the file is absent, damaged or of another model, method, data set
+    or version."""
     try:
         with np.load(path) as content:
             if json.loads(str(content["fitted_on"])) != fitted_on:
                 return None
             kind = DETECTORS[fitted_on["method"]]
             parts = {field.name: content[field.name] for field in dataclasses.fields(kind)}
-            return kind(**parts), content["validation_scores"]
+            return kind(**parts), content["validation_scores"], content["validation_groups"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def _fit(run: FinishedRun, outputs: Outputs, fitted_on: dict[str, Any]) -> tuple[Any, np.ndarray]:
-    """Fits a detector, and scores the validation images.
+def _fit(
+    run: FinishedRun, outputs: Outputs, fitted_on: dict[str, Any]
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Fits a detector, and scores n of the validation images.
+
+    Returns:
+      The detector, float64 [n] scores, and int64 [n] numbers of the images' groups.
 
     Raises:
       UserError: the run's data set is not there, is another one, or is damaged.
@@ -132,12 +145,13 @@ def _fit(run: FinishedRun, outputs: Outputs, fitted_on: dict[str, Any]) -> tuple
     features, labels, logits = computed["train"]
     detector = DETECTORS[fitted_on["method"]].fit(features, labels, logits)
     features, _, logits = computed["validation"]
-    return detector, detector.score(features, logits)
+    validation = run.predictions("validation")  # in the order of the data set
+    _, groups = np.unique(validation.groups or validation.ids, return_inverse=True)
+    return detector, detector.score(features, logits), groups[rows["validation"]]
 
 
-def _write(path: str, detector: Any, scores: np.ndarray, fitted_on: dict[str, Any]) -> bool:
+def _write(path: str, content: dict[str, Any]) -> bool:
     """Whether the file could be written; if not, a line says why."""
-    content = {**vars(detector), "validation_scores": scores, "fitted_on": json.dumps(fitted_on)}
     try:
         with files.replacing(path, suffix=".npz") as temporary:
             np.savez(temporary, **content)

@@ -8,7 +8,6 @@ for images like those of the calibration, whatever the model, and stays when cla
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,9 +17,6 @@ def choose_thresholds(
     labels: np.ndarray, probabilities: np.ndarray, coverage: float, groups: Sequence[str] = ()
 ) -> np.ndarray:
     """The smallest probability with which each class is in the set.
-
-    Images of one group are not independent, so one image of each group and class is used, chosen
-    by a digest of the group's name (subsampling once: Dunn, Wasserman and Ramdas 2022, section 3).
 
     Args:
       labels: integer [n], true classes of the calibration images.
@@ -32,17 +28,41 @@ def choose_thresholds(
       float64 [classes]; 0 for a class with too few groups for this coverage, so that it is in every
       set: 9 are needed for 90%, 19 for 95%.
     """
-    probabilities = np.asarray(probabilities, np.float64)
-    chosen = _one_of_each_group(labels, groups) if len(groups) else np.arange(len(labels))
-    thresholds = np.zeros(probabilities.shape[1])
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    thresholds = np.zeros(np.shape(probabilities)[1])
     for c in range(len(thresholds)):
-        own = np.sort(probabilities[chosen][np.asarray(labels)[chosen] == c, c])
-        # A new image is as likely in each of the n + 1 gaps between these n. The tiny number is
-        # for the rounding of products such as 0.1 * 10.
-        rank = int(np.floor((1 - coverage) * (len(own) + 1) + 1e-9))
-        if rank >= 1:
-            thresholds[c] = own[min(rank, len(own)) - 1]
+        members = labels == c
+        of_class = groups[members] if len(groups) else ()
+        bound = upper_bound(-np.asarray(probabilities, np.float64)[members, c], coverage, of_class)
+        thresholds[c] = 0 if bound is None else -bound
     return thresholds
+
+
+def upper_bound(
+    scores: np.ndarray, coverage: float, groups: Sequence[str] | np.ndarray = ()
+) -> float | None:
+    """What the score of a new image does not exceed, with a chosen probability.
+
+    Images of one group are not independent, so that each group counts once, whatever its size, and
+    the new image is one of a new group (Lee, Barber and Willett 2023, "Distribution-free inference
+    with hierarchical data", section 3).
+
+    Args:
+      scores: float [n] of calibration images.
+      coverage: the probability, from 0 to 1.
+      groups: [n], the group of each image; empty: each image is a group of its own.
+
+    Returns:
+      None if there are too few groups for this coverage.
+    """
+    _, member, sizes = np.unique(
+        groups if len(groups) else np.arange(len(scores)), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(scores, kind="stable")
+    # A new group is as likely at each of the places between and beside these. The tiny number is
+    # for the rounding of the sum.
+    reached = np.cumsum(1 / sizes[member][order]) >= coverage * (len(sizes) + 1) - 1e-6
+    return float(scores[order[reached.argmax()]]) if reached.any() else None
 
 
 def prediction_sets(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -52,13 +72,3 @@ def prediction_sets(probabilities: np.ndarray, thresholds: np.ndarray) -> np.nda
       probabilities: float [n, classes], of the kind that `choose_thresholds` was given.
     """
     return np.asarray(probabilities, np.float64) >= thresholds
-
-
-def _one_of_each_group(labels: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Row of one image of each group and class, in rising order."""
-    members: dict[tuple[str, int], list[int]] = {}
-    for row, (group, label) in enumerate(zip(groups, labels, strict=True)):
-        members.setdefault((group, int(label)), []).append(row)
-    return np.array(
-        sorted(rows[zlib.crc32(group.encode()) % len(rows)] for (group, _), rows in members.items())
-    )

@@ -8,9 +8,12 @@ images. docs/out_of_distribution.md has what each detector finds and misses.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from trainer.evaluation.conformal import upper_bound
 
 # The share of the variance of the training features that ViM's principal space holds.
 _PRINCIPAL_SHARE = 0.95
@@ -146,20 +149,21 @@ DEFAULT = "mahalanobis"
 FALSE_ALARMS = 0.05
 
 
-def choose_threshold(scores: np.ndarray, false_alarms: float) -> float | None:
+def choose_threshold(
+    scores: np.ndarray, false_alarms: float, groups: Sequence[str] | np.ndarray = ()
+) -> float | None:
     """The score above which an image is flagged.
 
     Of new images like those of validation, at most this share is flagged on average (split
     conformal prediction: Laxhammar and Falkman 2010; Bates et al. 2023, "Testing for outliers with
-    conformal p-values", section 2).
+    conformal p-values", section 2). Groups of images count once, see `conformal.upper_bound`.
 
     Args:
       scores: float [n] of validation images.
       false_alarms: share from 0 to 1.
+      groups: [n], the group of each image; empty: each image is a group of its own.
 
     Returns:
-      None if there are too few images: 19 are needed for 5%, 99 for 1%.
+      None if there are too few groups: 19 are needed for 5%, 99 for 1%.
     """
-    # The tiny number is for the rounding of products such as 0.1 * 10.
-    above = int(np.floor(false_alarms * (len(scores) + 1) + 1e-9))
-    return float(np.sort(scores)[-min(above, len(scores))]) if above >= 1 else None
+    return upper_bound(scores, 1 - false_alarms, groups)

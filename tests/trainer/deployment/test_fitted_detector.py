@@ -115,7 +115,10 @@ def test_without_the_data_set_images_are_not_checked_and_a_line_says_why(run_dir
 
 def test_too_few_validation_images_are_said(run_dir, capsys):
     assert Classifier.load(run_dir, false_alarms=0.01).detector is None
-    assert "validation has 40 images, too few for --false_alarms=0.01" in capsys.readouterr().out
+    assert (
+        "validation has 40 groups of images, too few for --false_alarms=0.01"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_command_writes_the_flag_and_counts_it(run_dir, tmp_path, capsys, monkeypatch):

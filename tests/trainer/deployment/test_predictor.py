@@ -296,7 +296,7 @@ def test_a_run_of_an_earlier_version_asks_its_data_set(trained, tmp_path):
     reading = content["dataset"].pop("reading")
     (run_dir / "config.json").write_text(json.dumps(content))
     assert dataclasses.asdict(Classifier.load(run_dir).reading) == reading
-    content["dataset"]["path"] = str(tmp_path / "gone")
+    content["dataset"]["path"] = content["config"]["data_dir"] = str(tmp_path / "gone")
     (run_dir / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="does not say how its images were read"):
         Classifier.load(run_dir)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.evaluation.conformal import choose_thresholds, prediction_sets
+from trainer.evaluation.conformal import choose_thresholds, prediction_sets, upper_bound
 
 SHARES = (0.6, 0.3, 0.08, 0.02)
 
@@ -65,3 +65,39 @@ def test_the_ends_of_coverage_take_all_classes_and_hardly_any():
     assert everything.all()
     nothing = prediction_sets(probabilities, choose_thresholds(labels, probabilities, 0.0))
     assert nothing[np.arange(200), labels].sum() <= 4, "the most probable image of each class"
+
+
+def test_groups_of_one_class_are_those_of_its_images_alone():
+    """A patient's healthy images say nothing of the number of images of the disease."""
+    labels = np.repeat([0, 1], 9)
+    probabilities = np.tile(np.linspace(0.4, 0.6, 9), 2)[:, np.newaxis].repeat(2, axis=1)
+    apart, one = [str(i) for i in range(18)], ["a"] * 9
+    for groups, expected in ((apart, (0.4, 0.4)), ([*apart[:9], *one], (0.4, 0))):
+        np.testing.assert_allclose(choose_thresholds(labels, probabilities, 0.9, groups), expected)
+
+
+@pytest.mark.parametrize("coverage", [0.75, 0.9, 0.95])
+def test_one_class_with_equal_groups_is_the_quantile_of_one_image_each(coverage):
+    scores = np.random.default_rng(3).normal(size=40)
+    thrice = upper_bound(np.repeat(scores, 3), coverage, np.repeat(np.arange(40), 3))
+    assert (
+        thrice == upper_bound(scores, coverage) == np.sort(scores)[round(coverage * 41 + 0.49) - 1]
+    )
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_sets_hold_the_classes_whose_p_value_in_crepes_is_above_the_error_rate(coverage):
+    crepes = pytest.importorskip("crepes", reason="an independent program to compare with")
+    rng = np.random.default_rng(4)
+    labels, probabilities = _images(800, rng)
+    new = _images(400, rng)[1]
+    fitted = crepes.ConformalClassifier()
+    fitted.fit(1 - probabilities[np.arange(800), labels], bins=labels)
+    p_values = [
+        fitted.predict_p(1 - new[:, [c]], bins=np.full(400, c), smoothing=False)[:, 0]
+        for c in range(4)
+    ]
+    ours = prediction_sets(new, choose_thresholds(labels, probabilities, coverage))
+    assert 400 < ours.sum() < 1600
+    # Above and not equal to it (Vovk 2012, section 2), up to rounding.
+    np.testing.assert_array_equal(ours, np.column_stack(p_values) > 1 - coverage + 1e-9)

@@ -79,6 +79,20 @@ def test_the_threshold_keeps_the_rate_of_false_alarms_with_few_images_too(count,
     assert np.mean(rates) == pytest.approx(promised, abs=4 * np.std(rates) / 2000**0.5)
 
 
+def test_false_alarms_are_of_patients_however_many_images_each_has():
+    rng = np.random.default_rng(3)
+    rates = {True: [], False: []}
+    for _ in range(300):
+        # A patient's images are all alike; the odder the patient, the fewer images.
+        oddness = rng.normal(size=99)
+        patients = np.repeat(np.arange(99), np.where(oddness > 1, 1, 12))
+        for grouped, found in rates.items():
+            threshold = choose_threshold(oddness[patients], 0.05, patients if grouped else ())
+            found.append(norm.sf(threshold))
+    assert np.mean(rates[True]) == pytest.approx(0.05, abs=0.005)
+    assert np.mean(rates[False]) > 0.1, "groups would not matter here"
+
+
 def test_too_few_images_give_no_threshold():
     assert choose_threshold(np.arange(18.0), 0.05) is None
     assert choose_threshold(np.arange(19.0), 0.05) == 18
