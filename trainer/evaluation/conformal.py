@@ -28,11 +28,11 @@ def choose_thresholds(
       float64 [classes]; 0 for a class with too few groups for this coverage, so that it is in every
       set: 9 are needed for 90%, 19 for 95%.
     """
-    labels, groups = np.asarray(labels), np.asarray(groups)
+    names = np.asarray(groups)
     thresholds = np.zeros(np.shape(probabilities)[1])
     for c in range(len(thresholds)):
-        members = labels == c
-        of_class = groups[members] if len(groups) else ()
+        members = np.asarray(labels) == c
+        of_class = names[members] if len(names) else ()
         bound = upper_bound(-np.asarray(probabilities, np.float64)[members, c], coverage, of_class)
         thresholds[c] = 0 if bound is None else -bound
     return thresholds

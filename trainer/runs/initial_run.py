@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
+from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun, read_kept_run
 from trainer.settings.config import TrainConfig
 
