@@ -39,27 +39,27 @@ def test_hard_routing_follows_each_stage_where_the_product_may_not():
 
 
 def test_a_stage_is_scored_on_its_own_images_and_on_those_that_arrive():
-    # Images: A that stays, A that is sent on, B that is lost at the first stage, B, C taken for B.
-    labels = np.array([0, 0, 1, 1, 2], np.int32)
-    arrives = np.array([False, True, False, True, True])
-    chosen = np.array([0, 1, 0, 1, 1], np.int32)
-    logits = np.array([[0, 1], [1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
-    answered = Predictions(list("abcde"), labels, logits, list("abcde"))
+    # Images: A that stays, two A that are sent on, B that is lost at the first stage, B, and C that
+    # is taken for B.
+    labels = np.array([0, 0, 0, 1, 1, 2], np.int32)
+    arrives = np.array([False, True, True, False, True, True])
+    chosen = np.array([0, 1, 1, 0, 1, 1], np.int32)
+    logits = np.array([[0, 1], [1, 0], [1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
+    answered = Predictions(list("abcdef"), labels, logits, list("abcdef"))
     first, rest = CASCADE.stages
     one = figures.measure_stage(CASCADE, rest, ("B", "C"), answered, LEAVES, arrives, chosen)
-    assert one["arrived"] == 3
-    assert one["reach"]["estimate"] == pytest.approx(2 / 3)
-    assert one["pure"]["estimate"] == pytest.approx(2 / 3)
-    assert one["right"]["estimate"] == pytest.approx(1 / 3)
+    assert one["arrived"] == 4
+    shares = {name: one[name]["estimate"] for name in ("reach", "pure", "right")}
+    assert shares == pytest.approx({"reach": 2 / 3, "pure": 2 / 4, "right": 1 / 4})
     assert one["belonging"]["confusion_matrix"] == [[1, 1], [1, 0]]
     assert one["arriving"]["confusion_matrix"] == [[1, 0], [1, 0]]
     assert one["arriving"]["accuracy"]["estimate"] == 0.5
-    nobody = np.zeros(5, bool)
+    nobody = np.zeros(6, bool)
     one = figures.measure_stage(CASCADE, rest, ("B", "C"), answered, LEAVES, nobody, chosen)
     assert one["arriving"] == {"images": 0}
     assert one["right"]["estimate"] is None
     whole = figures.measure_stage(CASCADE, first, ("rest", "A"), answered, LEAVES, ~nobody, chosen)
-    assert whole["belonging"]["confusion_matrix"] == [[2, 1], [1, 1]]
+    assert whole["belonging"]["confusion_matrix"] == [[2, 1], [2, 1]]
 
 
 def test_a_difference_is_paired_on_the_same_images():
