@@ -27,6 +27,7 @@ from cxr_tfrecords import files, images, near_duplicates, records
 from cxr_tfrecords.concurrency import decoding_process
 from cxr_tfrecords.concurrency.marks import Marks
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
+from cxr_tfrecords.decoding.result import one_large_at_a_time
 from cxr_tfrecords.reading import Reading
 
 _NO_GROUP = bytes(16)
@@ -78,7 +79,7 @@ class InspectChunk(beam.DoFn):
         ):
 
             def marked(numbered: tuple[int, SourceFile]) -> Inspected:
-                with marks.at(numbered[0]):
+                with marks.at(numbered[0]), one_large_at_a_time():
                     return inspect(numbered[1], self._work)
 
             parts.write_part(part_path, map_in_order(marked, enumerate(chunk), self._threads))

@@ -18,6 +18,7 @@ _END = b"\xff\xd9"
 _SCAN = 0xDA
 _FEWEST_FILL_BYTES = 4
 _FILL_BYTES = b"\xff" * 1000  # Pillow reads them one by one
+_MOST_SEGMENTS = 10_000  # before the image data; Pillow reads them one by one, too
 # A decoder goes over the whole image at each scan, however little the scan holds. Encoders write
 # about 10 scans into a progressive image.
 _MOST_SCANS = 16  # at --max_pixels; more in a smaller image
@@ -31,6 +32,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     """
     if _FILL_BYTES in data:
         raise BadImageError("damaged JPEG: over 1,000 fill bytes (FF) in a row")
+    _check_segments(data)
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
             mode, (width, height) = header.mode, header.size
@@ -63,6 +65,19 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     first = ("first of several frames",) if several else ()
     steps = (*first, *stray, *describe_turn(orientation))
     return Decoded(turn(pixels, orientation), "JPEG", mode, steps)
+
+
+def _check_segments(data: bytes) -> None:
+    position = 2
+    for _ in range(_MOST_SEGMENTS):
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 4 > len(data) or data[position + 1] == _SCAN:
+            return
+        if data[position + 1] in (0x00, 0xFF):  # not a marker
+            position += 1
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    raise BadImageError(f"JPEG of more than {_MOST_SEGMENTS:,} segments before its image data")
 
 
 def _decode(data: bytes, mode: str) -> np.ndarray:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 
 TRANSPARENT = "fully transparent"
 # For each of --max_pixels: what 16 bits of gray, or 8 bits of RGB with or without alpha, need.
 BYTES_PER_PIXEL = 4
+_LARGE = 32 << 20  # bytes of a decoded image: 4,096 x 4,096 pixels of 16 bits
+_turn = threading.Lock()
+_thread = threading.local()
 
 
 class BadImageError(Exception):
@@ -61,6 +67,25 @@ def check_size(width: int, height: int, max_pixels: int, pixel_bytes: int = 1) -
             f"{width} x {height} pixels of {pixel_bytes} bytes are more than --max_pixels="
             f"{max_pixels} times {BYTES_PER_PIXEL} bytes"
         )
+    waits = getattr(_thread, "takes_turns", False) and not _thread.has_turn
+    if waits and width * height * pixel_bytes > _LARGE:
+        _turn.acquire()
+        _thread.has_turn = True
+
+
+@contextlib.contextmanager
+def one_large_at_a_time() -> Iterator[None]:
+    """Within the block a large image is decoded only while no other thread has one in such a block.
+
+    So memory does not grow with threads where all files are large. Others do not wait.
+    """
+    _thread.takes_turns, _thread.has_turn = True, False
+    try:
+        yield
+    finally:
+        _thread.takes_turns = False
+        if _thread.has_turn:
+            _turn.release()
 
 
 def short(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -16,6 +17,7 @@ from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import inspection
 from cxr_tfrecords import images
+from cxr_tfrecords.decoding import result
 from tests.cxr_tfrecords.decoding.files import RAMP, SIGNATURE, as_file, chunk, with_chunks
 from tests.dicom_files import dicom_file
 
@@ -124,6 +126,40 @@ def test_a_png_is_refused_by_its_bytes_and_its_chunks():
     many = with_chunks(as_file(RAMP, "PNG"), *[(b"tEXt", b"a\0b")] * 100_001)
     with pytest.raises(images.BadImageError, match="more than 100,000 chunks"):
         images.decode(many)
+
+
+def test_segments_of_a_jpeg_are_counted_before_its_image_data():
+    data = as_file(RAMP, "JPEG")
+    comment, stray = b"\xff\xfe\0\2", b"\0\xff\0"
+    assert images.decode(data[:2] + comment * 9000 + data[2:]).pixels.shape == RAMP.shape
+    for added in (comment, stray):
+        with pytest.raises(images.BadImageError, match="more than 10,000 segments"):
+            images.decode(data[:2] + added * 10_001 + data[2:])
+
+
+def test_one_large_image_is_decoded_at_a_time_and_small_ones_meanwhile(monkeypatch):
+    monkeypatch.setattr(result, "_LARGE", 1000)
+    data = as_file(RAMP, "PNG")
+    entered = threading.Event()
+
+    def decode() -> None:
+        with result.one_large_at_a_time():
+            images.decode(data)
+            entered.set()
+
+    with result.one_large_at_a_time():
+        images.decode(data)
+        images.decode(data)  # as a mask of the same image
+        other = threading.Thread(target=decode)
+        other.start()
+        assert not entered.wait(0.2)
+        monkeypatch.setattr(result, "_LARGE", 10_000)
+        small = threading.Thread(target=decode)
+        small.start()
+        small.join()
+        assert entered.is_set()
+    other.join()
+    images.decode(data)
 
 
 def test_colours_of_other_formats_count_six_bytes():
