@@ -270,16 +270,17 @@ def replacing(path: str, suffix: str = "") -> Iterator[str]:
 def write_json(path: str, content: Any, *, sort_keys: bool = True, allow_nan: bool = True) -> None:
     """Writes JSON under a temporary name and renames it.
 
-    With sorted keys, equal contents give equal bytes.
+    With sorted keys, equal contents give equal bytes. Bytes of file names that are not UTF-8 become
+    \\udc80 to \\udcff, and are the same bytes again after `read_json`.
 
     Raises:
       ValueError: `content` holds NaN or an infinity without `allow_nan`.
     """
-    with replacing(path) as temporary, open_file(temporary, "w") as file:
-        json.dump(
-            content, file, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=allow_nan
-        )
-        file.write("\n")
+    text = json.dumps(
+        content, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=allow_nan
+    )
+    with replacing(path) as temporary, open_file(temporary, "wb") as file:
+        file.write(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def read_json(path: str) -> Any:

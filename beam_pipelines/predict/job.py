@@ -18,7 +18,6 @@ from beam_pipelines.predict.model_handler import (
     Models,
     Predict,
     keep,
-    write_json,
 )
 from beam_pipelines.running.beam_runner import default_threads, run_pass
 from cxr_tfrecords import csv_rows, files
@@ -137,7 +136,7 @@ def _run(
         parts.append(files.join(scratch, "rows", name))
         if name not in done:
             chunk = files.join(scratch, "chunks", name)
-            write_json(chunk, block)
+            files.write_json(chunk, block)
             tasks.append((chunk, parts[-1]))
             weights[name] = len(block)
     run_pass(

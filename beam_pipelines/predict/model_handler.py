@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import os
 import socket
 import tempfile
@@ -175,11 +174,5 @@ def _read_chunk(paths: tuple[str, str]) -> Chunk:
 def _write_part(result: tuple[str, dict[str, Any]]) -> str:
     path, content = result
     with files.explained(path, "output"):
-        write_json(path, content)
+        files.write_json(path, content)
     return path
-
-
-def write_json(path: str, content: Any) -> None:
-    """Writes a whole file of ASCII characters, which keep file names of other bytes than UTF-8."""
-    with files.replacing(path) as temporary, files.open_file(temporary, "wb") as file:
-        file.write(json.dumps(content).encode())

@@ -27,9 +27,15 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: 
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def escaped_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """`plain_table` of cells that hold names of classes, files or the like."""
+    return plain_table([*map(escaped, header)], [[*map(escaped, row)] for row in rows])
+
+
 def escaped(text: object) -> str:
     """Text that any Markdown renderer shows as it is, also in a table: a class may be called `a|b`
     or `<b>`. Entities are used because not every renderer knows a backslash before these."""
     line = "".join(c if c.isprintable() else " " for c in str(text))
-    marks = r"[&<>|\\`*~$\[\]]|(?<!\w)_|_(?!\w)"  # an underscore inside a word has no meaning
+    # An underscore inside a word, and the brackets of an interval, have no meaning.
+    marks = r"[&<>|\\`*~$]|\[(?![+\-−]?\d)|\](?=[(\[:])|(?<!\w)_|_(?!\w)"
     return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", line)

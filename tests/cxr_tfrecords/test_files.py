@@ -25,3 +25,11 @@ def test_of_two_writers_of_one_folder_the_second_is_told(tmp_path):
         write_while_another_does()
     assert (tmp_path / "out" / "model").read_text() == "first"
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_file_names_of_any_bytes_come_back_from_json(tmp_path):
+    content = {"folder": os.fsdecode(b"r\xf6ntgen \xff"), "name": "röntgen", "ends": "\\udc80"}
+    path = str(tmp_path / "settings.json")
+    files.write_json(path, content)
+    assert files.read_json(path) == content
+    assert '"röntgen"'.encode() in files.read_bytes(path)

@@ -22,7 +22,7 @@ from cxr_tfrecords.pages.html import (
     stacked,
     table,
 )
-from cxr_tfrecords.pages.markdown import plain_table
+from cxr_tfrecords.pages.markdown import escaped, escaped_table
 from trainer.audit import file_facts, verdict
 from trainer.audit.conditions import TITLES
 from trainer.audit.verdict import LIKELY, NONE, POSSIBLE, UNKNOWN
@@ -97,13 +97,13 @@ def render(content: Mapping[str, Any], example: Mapping[str, np.ndarray]) -> str
 def render_markdown(content: Mapping[str, Any]) -> str:
     """The same without pictures."""
     first, *more = content["verdict"]["text"]
-    lines = [f"# {_title(content)}", f"**{first}**", *more]
-    lines += [f"- {note}" for note in verdict.notes(content)]
+    lines = [f"# {escaped(_title(content))}", f"**{escaped(first)}**", *map(escaped, more)]
+    lines += [f"- {escaped(note)}" for note in verdict.notes(content)]
     for kind, *values in _parts(content):
         if kind == "table":
-            lines.append(plain_table(*values))
+            lines.append(escaped_table(*values))
         else:
-            lines.append(f"## {values[0]}" if kind == "heading" else values[0])
+            lines.append("## " * (kind == "heading") + escaped(values[0]))
     return "\n\n".join(lines) + "\n"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cxr_tfrecords.pages.figures import draw
 from cxr_tfrecords.pages.html import RESULTS, box, document, heading, paragraph, stacked, table
-from cxr_tfrecords.pages.markdown import plain_table
+from cxr_tfrecords.pages.markdown import escaped, escaped_table
 from trainer.external import other_names, text
 from trainer.external.figures import Answers
 from trainer.external.pictures import draw_reliability
@@ -79,18 +79,18 @@ def render(content: Mapping[str, Any], answers: Sequence[Answers]) -> str:
 def render_markdown(content: Mapping[str, Any]) -> str:
     """The same without pictures."""
     views = text.views(content)
-    lines = [f"# {_title(content)}"]
-    lines += [f"**{text.verdict(content, title, figures)}**" for title, figures in views]
-    lines += [line for _, one in views for line in other_names.sentences(one)]
-    lines += [f"- {note}" for note in text.notes(content)]
+    lines = [f"# {escaped(_title(content))}"]
+    lines += [f"**{escaped(text.verdict(content, title, figures))}**" for title, figures in views]
+    lines += [escaped(line) for _, one in views for line in other_names.sentences(one)]
+    lines += [f"- {escaped(note)}" for note in text.notes(content)]
     for title, figures in views:
         for kind, *values in _parts(content, title, figures):
             if kind == "heading":
-                lines.append(f"## {values[0]}")
+                lines.append(f"## {escaped(values[0])}")
             elif kind == "table":
-                lines.append(plain_table(*values))
+                lines.append(escaped_table(*values))
             elif kind != "picture":
-                lines.append(values[0])
+                lines.append(escaped(values[0]))
     return "\n\n".join([*lines, "## Limits", _LIMITS]) + "\n"
 
 

@@ -165,7 +165,7 @@ def test_subgroups_are_scored_by_themselves(answers, content):
 def test_the_page_begins_with_the_verdict_and_holds_all_tables(answers, content):
     page, markdown = render(content, answers), render_markdown(content)
     first = markdown.splitlines()[2]
-    assert first.startswith("**On the data set <other> (mean of 2 seeds), balanced accuracy is ")
+    assert first.startswith("**On the data set &#60;other&#62; (mean of 2 seeds), balanced ")
     assert "points lower than on the internal test split" in first
     assert "Chance may explain the difference: its interval is -" in first  # with two seeds
     assert "the data set &lt;other&gt;" in page
@@ -176,6 +176,16 @@ def test_the_page_begins_with_the_verdict_and_holds_all_tables(answers, content)
         assert f"<h2>{title}" in page
     assert "No image is of the class Viral Pneumonia" in markdown
     json.dumps(content, allow_nan=False)
+
+
+def test_names_of_classes_are_text_in_markdown_too(content):
+    nasty = "<img onerror=x>|[a](b)"
+    named = json.loads(json.dumps(content).replace("Lung_Opacity", nasty))
+    markdown = render_markdown(named)
+    assert "&#60;img onerror=x&#62;&#124;&#91;a&#93;(b)" in markdown
+    assert not any(mark in markdown for mark in ("<", ">", "](", "[a"))
+    assert markdown.count("|") == render_markdown(content).count("|")
+    assert " [" in markdown, "intervals stay readable"
 
 
 def test_notes_name_what_is_left_out(answers):
