@@ -233,7 +233,7 @@ def test_a_commit_killed_anywhere_is_finished_by_the_next_build(first, tmp_path,
             add(find(tmp_path / "all"), out, config)
             break
         except (Killed, RuntimeError):  # Beam wraps what a worker raises
-            moments += 2
+            moments += 5
         monkeypatch.setattr(files, "rename", real)
         decided = (out / ".build" / "commit.json").exists()
         if not decided:  # nothing has changed yet

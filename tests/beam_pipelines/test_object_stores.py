@@ -126,6 +126,7 @@ def test_what_was_built_on_s3_is_loaded_and_verified_there(s3, radiographs, tmp_
     assert fault.startswith(shard.rpartition("/")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name"),
     [(parts, "write_part"), pytest.param(tfrecord, "write_records", marks=pytest.mark.slow)],
@@ -203,6 +204,7 @@ def test_overwriting_on_s3_removes_what_was_there(s3, radiographs):
     assert verify.verify("s3://bucket/out").faults == []
 
 
+@pytest.mark.slow
 def test_lists_and_tables_are_read_from_s3(s3, radiographs, tmp_path):
     upload(s3, radiographs, "s3://bucket/in")
     names = sorted(str(p.relative_to(radiographs)) for p in radiographs.rglob("*.png"))

@@ -119,6 +119,7 @@ def test_every_system_trains_on_as_many_images_as_it_is_asked_for(config):
     assert fit.jit_compile in (True, False)
 
 
+@pytest.mark.slow
 def test_a_process_answers_what_it_is_asked(config):
     with training_process.Process(training_process.command("bare", config)) as process:
         process.wait()

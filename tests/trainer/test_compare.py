@@ -295,6 +295,7 @@ def test_a_study_from_the_command_line_is_trained_once_and_grows(tmp_path):
     assert other["entries"].keys() == {"none", "oversample", "class_weighted"}
 
 
+@pytest.mark.slow
 def test_mistakes_end_with_one_line(tmp_path):
     data = write_dataset(tmp_path / "data", image_size=24)
     base = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--seeds=0"]

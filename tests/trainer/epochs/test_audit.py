@@ -70,8 +70,11 @@ def test_resumed_audit_is_that_of_an_uninterrupted_run(done, sampler):
     assert resumed.to_json() == whole.to_json()
 
 
-@pytest.mark.parametrize("buffer", [2, 1024])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# With no record twice, with some, and with many; the figures of each sampler are checked above.
+@pytest.mark.parametrize(
+    ("sampler", "buffer"),
+    [("undersample", 1024), ("oversample", 2), ("weighted", 1024), ("rejection", 2)],
+)
 def test_streaming_reads_as_many_records_as_the_audit_says(sampler, buffer, data, monkeypatch):
     monkeypatch.setattr(shard_reading, "SHUFFLE_RECORDS", buffer)
     read = []
@@ -120,7 +123,13 @@ def test_run_that_trains_on_other_labels_than_its_plan_stops(data, tmp_path, mon
         run(config, data, strategies.create_strategy("cpu"))
 
 
-@pytest.mark.parametrize(("sampler", "cache"), [("progressive", "auto"), ("oversample", "none")])
+@pytest.mark.parametrize(
+    ("sampler", "cache"),
+    [
+        pytest.param("progressive", "auto", marks=pytest.mark.slow),
+        ("oversample", "none"),
+    ],
+)
 def test_run_writes_its_audit_and_its_report_tells_it(sampler, cache, data, tmp_path, capsys):
     config = _config(sampler, run_dir=str(tmp_path), epochs=2, cache=cache)
     run(config, data, strategies.create_strategy("cpu"))

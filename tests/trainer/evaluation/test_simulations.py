@@ -47,7 +47,7 @@ def test_intervals_cover_and_tests_keep_their_level_in_simulated_worlds():
 def test_studies_hold_what_the_comparison_promises(monkeypatch):
     """docs/statistics.md has the figures of 1,000 repetitions."""
     monkeypatch.setattr(simulated_studies, "RESAMPLES", 200)
-    repetitions = 150
+    repetitions = 100
     # What 1,000 repetitions gave for the least favourable scenario that is promised.
     least, most = 0.93, 0.075
     coverage, error = (3.5 * (p * (1 - p) / repetitions) ** 0.5 for p in (least, most))

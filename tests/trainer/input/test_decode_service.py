@@ -70,6 +70,7 @@ def test_two_servers_deliver_the_batches_of_one_process(sampler, start_step, sou
     _assert_same(_read(there), _read(here))
 
 
+@pytest.mark.slow
 def test_hosts_of_a_cluster_each_get_their_part_mixed(source, addresses):
     plan = _plan("weighted")
     mixing = mixup.draw_partners("plain", 0.2, plan, COUNTS["train"], seed=3, epoch=0, flip=True)

@@ -92,8 +92,11 @@ def upright(batches, epoch_plan):
     return [image.tobytes() for image in np.where(flips, images[:, :, ::-1], images)]
 
 
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# Streaming depends on the plan's repeats alone: a plan without any, and one with many.
+@pytest.mark.parametrize(
+    ("sampler", "cache"),
+    [*((name, "memory") for name in SAMPLERS), ("undersample", "none"), ("weighted", "none")],
+)
 def test_training_delivers_the_plans_records_mirrored_as_it_says(sampler, cache, sources, stored):
     drawn = plan(sampler)
     assert 0 < drawn.flips.sum() < len(drawn.flips)
@@ -128,8 +131,7 @@ def test_neither_does_reading_a_split_once(data):
     assert parsed.options().autotune.enabled is False
 
 
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("start_step", [1, 3, 5])
+@pytest.mark.parametrize(("start_step", "cache"), [(1, "memory"), (5, "memory"), (3, "none")])
 def test_training_resumes_with_exactly_the_rest(start_step, cache, sources):
     drawn = plan("weighted", augmentation=CHANGES)
     source = sources["train", cache]
@@ -149,8 +151,10 @@ def test_training_order_repeats_for_an_epoch_and_differs_between_epochs(cache, s
     assert not equal(first, other)
 
 
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize(("hosts", "replicas"), [(1, 4), (2, 2), (2, 4)])
+@pytest.mark.parametrize(
+    ("hosts", "replicas", "cache"),
+    [(1, 4, "memory"), (2, 2, "memory"), (2, 4, "memory"), (2, 4, "none")],
+)
 def test_replicas_together_train_on_the_same_global_batches(hosts, replicas, cache, sources):
     drawn = plan("oversample", augmentation=CHANGES)
     source = sources["train", cache]
@@ -221,24 +225,19 @@ def test_ids_of_a_step_are_those_of_the_images_that_it_delivers(cache, sources, 
     id_of = dict(zip(stored["train"], source.ids(), strict=True))
     batches = read(source.training(drawn, batch_size=8))
     assert len(batches) > 3
-    for step, (images, _) in enumerate(batches):
-        delivered = [id_of[image.tobytes()] for image in images]
+    for step in (0, 2, len(batches) - 1):
+        delivered = [id_of[image.tobytes()] for image in batches[step][0]]
         assert source.training_ids(drawn, step) == delivered
 
 
-@pytest.mark.parametrize(("encoding", "channels"), [("raw", 3), ("png", 3), ("raw", 1)])
+@pytest.mark.parametrize(("encoding", "channels"), [("png", 3), ("raw", 1)])
 def test_streamed_and_cached_images_agree_in_every_format(encoding, channels, tmp_path):
     data = write_dataset(tmp_path / "set", encoding=encoding, channels=channels)
     drawn = plan(batch_size=44)
-    batches = {}
-    for cache in CACHES:
-        source = SplitSource(data, "train", cache=cache)
-        batches[cache] = read(source.training(drawn, batch_size=44))
-        assert batches[cache][0][0].shape == (44, 32, 32, channels)
-        assert equal(
-            read(source.evaluation(batch_size=10)),
-            read(SplitSource(data, "train", cache="none").evaluation(batch_size=10)),
-        )
+    sources = {cache: SplitSource(data, "train", cache=cache) for cache in CACHES}
+    assert equal(*(read(source.evaluation(batch_size=10)) for source in sources.values()))
+    batches = {c: read(source.training(drawn, batch_size=44)) for c, source in sources.items()}
+    assert batches["none"][0][0].shape == (44, 32, 32, channels)
     memory, streamed = (collections.Counter(upright(batches[c], drawn)) for c in CACHES)
     assert memory == streamed
 
@@ -311,8 +310,16 @@ def damage(path, how):
         os.remove(path)
 
 
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("how", ["truncated", "bit", "short", "gone"])
+@pytest.mark.parametrize(
+    ("how", "cache"),
+    [
+        ("bit", "memory"),
+        ("short", "memory"),
+        ("truncated", "none"),
+        ("short", "none"),
+        ("gone", "none"),
+    ],
+)
 def test_damaged_shard_is_named_with_what_to_do(how, cache, tmp_path):
     data = write_dataset(tmp_path / "set")
     shard = data.split_shards("train", 2)[1].path
@@ -348,6 +355,7 @@ def test_batch_that_does_not_divide_is_refused_with_its_flag(sources):
         sources["train", "memory"].training(plan(), batch_size=8, context=host(0, 1, 3))
 
 
+@pytest.mark.slow
 def test_rejection_has_the_distribution_of_tf_data():
     counts, target, draws = (24, 38, 65, 8), (0.4, 0.1, 0.2, 0.3), 4000
     natural = np.repeat(np.arange(4, dtype=np.int64), counts)

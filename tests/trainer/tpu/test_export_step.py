@@ -47,6 +47,7 @@ def test_no_step_holds_what_a_tpu_lacks(settings):
         assert found.num_ops > 10
 
 
+@pytest.mark.slow
 def test_max_pooling_is_exported_with_its_gradient():
     # In a process of its own: this one has to be deterministic, which XLA's max pooling is not.
     code = (

@@ -205,6 +205,7 @@ def test_epoch_of_one_host_loop_has_nothing_to_trace_and_says_so(data, tmp_path,
     assert "--steps_per_loop" in line
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("listening")
 def test_run_that_is_stopped_while_it_is_traced_goes_on_and_is_traced_anew(
     data, tmp_path, monkeypatch, capsys, plain

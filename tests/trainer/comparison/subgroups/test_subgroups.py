@@ -247,7 +247,7 @@ def test_intervals_hold_in_simulated_subgroups(smallest):
     groups of two; recall of 75% in each class of three."""
     sizes = ((120, 80, 50), (40, 25, smallest))  # groups of each class, by subgroup
     covered = {"difference": 0, "subgroup": 0}
-    repetitions = 300
+    repetitions = 150
     for number in range(repetitions):
         parts = _simulate(sizes, np.random.default_rng([3, number]))
         content = {
