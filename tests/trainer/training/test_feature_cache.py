@@ -51,6 +51,9 @@ def test_features_train_the_same_head_as_images_mirrored_ones_included(
     printed = capsys.readouterr().out
     assert "train: features of 64 images and their mirror images computed once" in printed
     assert "test: features of 27 images computed once" in printed
+    model = tf.keras.models.load_model(tmp_path / "features" / "model.keras")
+    images = toy.images_and_labels(3, size=data.image_size)[0]
+    assert model(images).shape == (3, 4), "the saved model takes images"
     seen = dataclasses.replace(featured, cache="memory", run_dir=str(tmp_path / "images"))
     run(seen, data, strategy)
     np.testing.assert_allclose(_losses(featured), _losses(seen), rtol=1e-5)
@@ -94,14 +97,6 @@ def test_a_features_dir_that_cannot_be_written_is_named(data, strategy, tmp_path
         run(config, data, strategy)
 
 
-def test_the_saved_model_takes_images(data, strategy, tmp_path):
-    config = _config(data, tmp_path)
-    run(config, data, strategy)
-    model = tf.keras.models.load_model(tmp_path / "model.keras")
-    images = toy.images_and_labels(3, size=data.image_size)[0]
-    assert model(images).shape == (3, 4)
-
-
 @pytest.mark.slow
 def test_two_devices_share_the_work(data, strategy, tmp_path):
     alone = _config(data, tmp_path / "cpu", dropout=0.0)
@@ -111,6 +106,7 @@ def test_two_devices_share_the_work(data, strategy, tmp_path):
     np.testing.assert_allclose(_logits(shared), _logits(alone), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_if_never_stopped(data, strategy, tmp_path, monkeypatch):
     whole = _config(data, tmp_path / "whole")
     run(whole, data, strategy)

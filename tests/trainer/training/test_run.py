@@ -52,7 +52,10 @@ def test_a_run_learns_and_two_devices_learn_the_same(data, strategy, tmp_path):
     np.testing.assert_allclose(*logits, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["undersample", "rejection", "weighted"])
+@pytest.mark.parametrize(
+    "sampler",
+    [*(pytest.param(n, marks=pytest.mark.slow) for n in ("undersample", "weighted")), "rejection"],
+)
 def test_every_sampler_and_streaming_run_to_the_end(data, strategy, tmp_path, sampler):
     shares = tuple(zip(data.class_names, (1.0, 1.0, 2.0, 1.0), strict=True))
     config = _config(
