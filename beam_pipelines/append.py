@@ -66,7 +66,6 @@ def append(
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     named = f"--output_dir={output_dir}"
     with locks.held(output_dir, named), files.explained_writes(f"to {named}"):
-        files.remove_temporary(output_dir)
         commit.finish_interrupted(output_dir, scratch)
         before = dataset_dir.read_manifest(output_dir)
         dataset_dir.list_shards(output_dir, before)  # refuses a directory that lacks shards
@@ -76,6 +75,7 @@ def append(
         new, changed = _new_files(sources, existing, work)
         note = f"appending {len(new):,} of {len(sources):,} files, the others are in it already"
         if not len(new):
+            scratch.remove()  # of an append that was killed after it had written its manifest
             return BuildResult(before, 0, 0, (note,))
         existing = existing.without(changed)
         scratch.make()

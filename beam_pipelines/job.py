@@ -75,7 +75,6 @@ def build(
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     named = f"--output_dir={output_dir}"
     with locks.held(output_dir, named), files.explained_writes(f"to {named}"):
-        files.remove_temporary(output_dir)
         commit.finish_interrupted(output_dir, scratch)
         earlier = find_earlier_build(output_dir, config, overwrite, resume, sources)
         if earlier and _is_current(output_dir, sources):

@@ -175,15 +175,6 @@ def run_main(
                 file=sys.stderr,
             )
             return UserError.exit_code
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            print(
-                f"error: cannot write{f' {error.filename}' if error.filename else ''}: "
-                f"{error.strerror or error}: make room, then run the same command again",
-                file=sys.stderr,
-            )
-            return UserError.exit_code
         except TemporaryError as error:
             print(f"{error}: run the same command again to go on", file=sys.stderr)
             return EXIT_TEMPORARY
@@ -193,5 +184,35 @@ def run_main(
                 file=sys.stderr,
             )
             return 130
+        except Exception as error:
+            if not _is_lack_of_room(error):
+                raise
+            print(f"error: {_explain_lack(error)}", file=sys.stderr)
+            return UserError.exit_code
 
     app.run(reported, argv=sys.argv, flags_parser=parse_flags)
+
+
+def _is_lack_of_room(error: Exception) -> bool:
+    """Whether disk or memory are too small. TensorFlow's error is known by its name, because most
+    commands do not import it."""
+    is_device = type(error).__name__ == "ResourceExhaustedError"
+    return is_device or isinstance(error, MemoryError) or getattr(error, "errno", 0) in _NO_ROOM
+
+
+def _explain_lack(error: Exception) -> str:
+    """One sentence that says what to make smaller, or where to make room."""
+    # TensorFlow raises the same type for a full disk.
+    if isinstance(error, OSError) or "no space left" in str(error).lower():
+        name = getattr(error, "filename", None)
+        reason = getattr(error, "strerror", None) or first_line(error, 160)
+        return (
+            f"cannot write{f' {name}' if name else ''}: {reason}: make room, then run the same "
+            "command again"
+        )
+    remedy = "use a machine or an accelerator with more memory"
+    if type(error).__name__ == "ResourceExhaustedError":
+        remedy += ", or CUDA_VISIBLE_DEVICES=-1 for the CPU"
+    if "batch_size" in flags.FLAGS:  # other commands take the batches of the run
+        remedy = "use a smaller --batch_size"
+    return f"out of memory ({first_line(error, 160)}): {remedy}"

@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import stat
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -22,6 +24,12 @@ LOCK = ".lock"
 _TEMPORARY = ".tmp-"
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
 
+
+# What NumPy raises for a file of arrays that is missing or damaged; MemoryError: a size in it.
+DAMAGED_ARRAYS = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError),
+)
 
 # Files and folders that operating systems, archives and file servers leave, in lower case. Names
 # that begin with a dot (.DS_Store, ._scan.png, .ipynb_checkpoints) are passed over as well.

@@ -98,7 +98,7 @@ def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
         _write_tfds_metadata(path, manifest)
         return
     # TFDS writes to a local folder with empty files for shards; its own files are copied from it.
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="cxr-tfds-") as folder:
         for shard in manifest["shards"]:
             open(os.path.join(folder, shard["file"]), "wb").close()
         before = files.names(folder)

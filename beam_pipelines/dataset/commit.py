@@ -36,7 +36,8 @@ def finish_interrupted(output_dir: str, scratch: Scratch) -> None:
     """Carries out what `commit` decided; does nothing if there is no decision."""
     if not files.exists(scratch.commit):
         return
-    decided = files.read_json(scratch.commit)
+    remedy = f"delete {scratch.root} to give up the append that was interrupted"
+    decided = files.read_named_json(scratch.commit, remedy)
     present, waiting = files.names(output_dir), files.names(scratch.appended)
     for old, new in decided["renamed"].items():
         if old in present:

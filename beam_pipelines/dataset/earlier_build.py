@@ -70,7 +70,7 @@ def find_earlier_build(
     elif files.exists(scratch.state) and files.names(output_dir) - {workdir.FOLDER}:
         # Until the first shard is written, other settings do no harm: part files are named after
         # their settings.
-        state = files.read_json(scratch.state)
+        state = files.read_named_json(scratch.state, f"delete {scratch.root} and build again")
     if state and not resume:
         raise UserError(
             f"--output_dir={output_dir} holds a build: --resume goes on with it, "

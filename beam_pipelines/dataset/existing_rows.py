@@ -22,6 +22,7 @@ from beam_pipelines.planning.grouping import (
 from beam_pipelines.shards.parts import SCHEMA, Parts
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.statistics.sources import read_sources
 
 # Column of `parts.SCHEMA` -> column of sources.csv.
 _DIGESTS = {
@@ -99,7 +100,7 @@ def read_existing_rows(output_dir: str, manifest: dict[str, Any]) -> ExistingRow
     """Reads sources.csv.
 
     Raises:
-      UserError: it is missing, or of a version that did not note what appending needs.
+      UserError: it is missing or damaged, or of a version that did not note what appending needs.
     """
     path = files.join(output_dir, dataset_dir.SOURCES)
     text = {name: pa.string() for name in dataset_dir.SOURCE_COLUMNS}
@@ -114,7 +115,17 @@ def read_existing_rows(output_dir: str, manifest: dict[str, Any]) -> ExistingRow
         raise UserError(
             f"--append: {path} cannot be read ({error}): build a new --output_dir from all data"
         ) from error
-    return ExistingRows(table, tuple(manifest["class_names"]), dataset_dir.split_names(manifest))
+    rows = ExistingRows(table, tuple(manifest["class_names"]), dataset_dir.split_names(manifest))
+    read_sources(output_dir, manifest)  # refuses a list of other images than the manifest counts
+    try:
+        rows.plan(manifest)
+        for column in _DIGESTS:
+            rows.digests(column)
+    except ValueError as error:
+        raise UserError(
+            f"--append: {path} is damaged ({error}): build a new --output_dir from all data"
+        ) from error
+    return rows
 
 
 class CombinedRows:

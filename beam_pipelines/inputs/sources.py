@@ -7,12 +7,13 @@ from front to end.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
-import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from beam_pipelines.folders.class_folders import find_class_folders
 from beam_pipelines.folders.image_files import PassedOver, image_files
 from beam_pipelines.folders.listing import NOT_A_FILE, NOT_UNPACKED, unpack_hint
 from cxr_tfrecords import files, splits
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError
 
 _WITHOUT_IDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -71,10 +73,12 @@ class FileList:
         self.label_counts: collections.Counter[int] = collections.Counter()
         self.newest_ns = 0
         self.may_hold_ids = False
-        self._file = tempfile.NamedTemporaryFile(prefix="cxr-files-")  # noqa: SIM115
+        stack = contextlib.ExitStack()
+        weakref.finalize(self, stack.close)
+        self._path = os.path.join(stack.enter_context(temporary.folder("sources")), "files.arrow")
         digest = hashlib.sha256()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_stream(self._file.name, SCHEMA, options=options) as stream:
+        with pa.ipc.new_stream(self._path, SCHEMA, options=options) as stream:
             for block in in_blocks(rows, BLOCK):
                 columns = {name: [getattr(row, name) for row in block] for name in SCHEMA.names}
                 stream.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
@@ -90,7 +94,7 @@ class FileList:
         return self.label_counts.total()
 
     def __iter__(self) -> Iterator[SourceFile]:
-        with pa.ipc.open_stream(self._file.name) as stream:
+        with pa.ipc.open_stream(self._path) as stream:
             for batch in stream:
                 yield from (SourceFile(**row) for row in batch.to_pylist())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from beam_pipelines.predict.model_handler import (
 )
 from beam_pipelines.running.beam_runner import default_threads, run_pass
 from cxr_tfrecords import csv_rows, files
-from cxr_tfrecords.concurrency import locks
+from cxr_tfrecords.concurrency import locks, temporary
 from cxr_tfrecords.errors import UserError
 from trainer.deployment import prediction_rows
 from trainer.deployment.input_files import find_files
@@ -54,11 +53,13 @@ def predict(
       UserError: a model or the input cannot be used, `output` cannot be written, or a worker
         failed.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary.folder("models") as local_models:
         local = [
             one
             if files.is_local(one)
-            else model_copies.fetch(one, os.path.join(temporary, str(number), files.base_name(one)))
+            else model_copies.fetch(
+                one, os.path.join(local_models, str(number), files.base_name(one))
+            )
             for number, one in enumerate(run_dirs)
         ]
         classifiers = load_models(local, **settings)

@@ -11,7 +11,6 @@ import dataclasses
 import io
 import os
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _load(models: Models) -> Loaded:
             from beam_pipelines.predict import model_copies
             from trainer.deployment.several_models import load_models
 
-            with tempfile.TemporaryDirectory() as folder:
+            with temporary.folder("models") as folder:
                 run_dirs = [
                     one
                     if files.is_local(one)

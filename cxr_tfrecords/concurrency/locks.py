@@ -24,7 +24,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 @contextlib.contextmanager
 def held(folder: str, name: str) -> Iterator[None]:
-    """Keeps other processes from a folder, which is made if it is missing.
+    """Keeps other processes from a folder, which is made if it is missing, and removes what killed
+    ones have left half-written.
 
     The file `.lock` in it is locked, and says who has it. Object stores, Windows and some network
     disks have no locks: there nobody is kept out.
@@ -46,6 +47,8 @@ def held(folder: str, name: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write to {name}: {error.strerror}") from error
     try:
+        if descriptor is not None:
+            files.remove_temporary(folder)  # of processes that were killed
         yield
     finally:
         if descriptor is not None:

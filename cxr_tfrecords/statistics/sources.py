@@ -98,7 +98,8 @@ def read_sources(path: str, manifest: Mapping[str, Any]) -> SourceTable:
     split = _positions(table["split"], splits)
     written = split >= 0
     expected = [manifest["counts"][s][name] for s in splits for name in names]
-    cells = np.bincount(split[written] * len(names) + labels[written], minlength=len(expected))
+    known = written & (labels >= 0)
+    cells = np.bincount(split[known] * len(names) + labels[known], minlength=len(expected))
     num_found = manifest["sources"]["found"]
     if (labels < 0).any() or cells.tolist() != expected or len(table) != num_found:
         raise UserError(

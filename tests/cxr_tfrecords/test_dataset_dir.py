@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 
 import pytest
 import tensorflow as tf
@@ -68,6 +69,15 @@ def test_an_error_while_writing_leaves_no_file(tmp_path):
     with pytest.raises(RuntimeError, match="stop"):
         tfrecord.write_records(str(tmp_path / "shard"), broken())
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", [2**26 + 1, 2**40, 2**63, 2**64 - 1])
+def test_a_record_of_a_length_beyond_its_file_takes_no_memory(tmp_path, length):
+    header = struct.pack("<Q", length)
+    checksum = struct.pack("<I", tfrecord._masked_crc(header))
+    (tmp_path / "shard").write_bytes(header + checksum + bytes(100))
+    with pytest.raises(tfrecord.DamagedRecordError, match="ends inside the record at byte 0"):
+        list(tfrecord.read_records(str(tmp_path / "shard")))
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "no manifest", "damaged manifest"])

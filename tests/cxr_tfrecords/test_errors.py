@@ -39,6 +39,19 @@ def test_a_full_disk_is_one_line_in_every_command():
     assert (done.returncode, done.stderr) == (2, line)
 
 
+def test_lack_of_device_memory_is_one_line_that_says_what_to_make_smaller():
+    main = """
+from absl import flags
+class ResourceExhaustedError(Exception):
+    pass
+def main(argv):
+    flags.DEFINE_integer("batch_size", 9, "")
+    raise ResourceExhaustedError("OOM when allocating\\nmore lines")"""
+    done = _run(main, "run_main(main)")
+    line = "error: out of memory (OOM when allocating): use a smaller --batch_size\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_home_folder_in_paths_is_expanded():
     main = """
 from absl import flags

@@ -213,9 +213,12 @@ def test_runs_that_cannot_be_decoupled_say_why(source, data, tmp_path):
         second_stage.decouple(run, new, "crt", data_dir=other.path)
     damaged = tmp_path / "damaged"
     shutil.copytree(source, damaged)
-    (damaged / "model.keras").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"model\.keras cannot be read"):
-        second_stage.decouple(str(damaged), new, "crt")
+    flipped = bytearray((source / "model.keras").read_bytes())
+    flipped[100:200] = bytes(100)
+    for content in (b"PK", flipped):  # the second one makes Keras raise a BadZipFile
+        (damaged / "model.keras").write_bytes(content)
+        with pytest.raises(UserError, match=r"model\.keras cannot be read"):
+            second_stage.decouple(str(damaged), new, "crt")
     for arguments, words in (
         ({"method": "lws"}, "--method=lws"),
         ({"method": "tau_norm", "tau": -1.0}, "--tau=-1.0"),

@@ -58,7 +58,7 @@ def predict_conditions(
       UserError: the model was not kept, a shard is damaged, the images are not those that the run
         was tested on, or no lung was found in any of them.
     """
-    model = run_directory.load_model(run.path)
+    model = run_directory.load_model(run.path, len(run.class_names))
     network = tf.function(lambda x: tf.cast(model(x, training=False), tf.float32))
     source = SplitSource(data, split, cache="none")
     ids, groups = source.ids(), source.groups()

@@ -39,7 +39,7 @@ class Segmenter:
         """Raises: UserError: it is not a model of `trainer.train_segmenter`."""
         try:
             model = keras.models.load_model(path, compile=False)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:  # of any type, as of a run's model
             raise UserError(
                 f"--segmenter={path} cannot be read ({first_line(error, 160)}): name a model file "
                 "of trainer.train_segmenter"

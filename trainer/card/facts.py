@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,7 +124,7 @@ def _read_detector(run: FinishedRun, model: str) -> tuple[str, int] | None:
         with np.load(path) as content:
             fitted_on = json.loads(str(content["fitted_on"]))
             scores = len(content["validation_scores"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except files.DAMAGED_ARRAYS:
         return None
     return (fitted_on["method"], scores) if fitted_on.get("model") == model else None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -114,7 +113,7 @@ def _read(path: str, fitted_on: dict[str, Any]) -> tuple[Any, np.ndarray, np.nda
             kind = DETECTORS[fitted_on["method"]]
             parts = {field.name: content[field.name] for field in dataclasses.fields(kind)}
             return kind(**parts), content["validation_scores"], content["validation_groups"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except files.DAMAGED_ARRAYS:
         return None
 
 

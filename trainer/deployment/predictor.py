@@ -89,7 +89,7 @@ class Classifier:
         self.reading = reading_of(run)
         # Always whole batches of this size: on one CPU, logits are those of the run to the bit.
         self.batch_size = run.config.batch_size
-        self.model = run_directory.load_model(run.path)
+        self.model = run_directory.load_model(run.path, len(run.class_names))
         model = features_and_logits_model(self.model)
         self._outputs = tf.function(
             lambda x: [tf.cast(output, tf.float32) for output in model(x, training=False)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords import csv_rows, dataset_dir, files
 from cxr_tfrecords.dataset_dir import DatasetDir
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.near_duplicates import DEFAULT_MAX_DISTANCE, near_pairs
 from trainer.runs import initial_run
 from trainer.runs.finished_run import FinishedRun
@@ -72,19 +71,21 @@ def _read_hashes(
     path: str, splits: Sequence[str], classes: Sequence[str] = ()
 ) -> tuple[list[str], np.ndarray]:
     """Names and hashes, uint64 [n, 4], of the images of some splits and classes; empty: of all."""
-    names, digits = [], []
+    names, hashes = [], []
     file_name = files.join(path, dataset_dir.SOURCES)
     if not files.exists(file_name):
         raise UserError(f"{file_name} is missing")
-    with io.StringIO(files.read_bytes(file_name).decode("utf-8"), newline="") as file:
-        for row in csv.DictReader(file):
-            is_wanted = (not splits or row["split"] in splits) and (
-                not classes or row["class"] in classes
-            )
-            if row["shard"] and is_wanted:
-                if not row["near_hash"]:
-                    raise UserError(f"{file_name} has no perceptual hashes")
-                names.append(row["filename"])
-                digits.append(row["near_hash"])
-    hashes = np.frombuffer(bytes.fromhex("".join(digits)), np.uint64).reshape(-1, 4)
-    return names, hashes
+    try:
+        with csv_rows.open_csv(file_name) as file:
+            for row in csv.DictReader(file):
+                is_wanted = (not splits or row["split"] in splits) and (
+                    not classes or row["class"] in classes
+                )
+                if row["shard"] and is_wanted:
+                    if not row["near_hash"]:
+                        raise UserError(f"{file_name} has no perceptual hashes")
+                    names.append(row["filename"])
+                    hashes.append(np.frombuffer(bytes.fromhex(row["near_hash"]), np.uint64))
+        return names, np.array(hashes, np.uint64).reshape(len(names), 4)
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{file_name} is damaged ({first_line(error)})") from error

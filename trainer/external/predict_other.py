@@ -25,7 +25,7 @@ def predict_other(run: FinishedRun, other: OtherData) -> tuple[Predictions, np.n
     Raises:
       UserError: the model was not kept, or a shard is damaged.
     """
-    model = run_directory.load_model(run.path)
+    model = run_directory.load_model(run.path, len(run.class_names))
     network = tf.function(lambda x: tf.cast(model(x, training=False), tf.float32))
     ids: list[str] = []
     groups: list[str] = []

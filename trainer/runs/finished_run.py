@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from trainer.runs import run_files
+from trainer.runs.run_schema import find_run_problem
 from trainer.settings import chosen_classes
 from trainer.settings.config import TrainConfig
 
 if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
+
+
+_HISTORY = ("epoch", "step", "learning_rate", "loss", "validation_loss")  # of each epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +107,7 @@ def read_run(run_dir: str) -> FinishedRun:
       UserError: a file is missing or has the wrong content; the message names it.
     """
     settings = _read_json(run_dir, run_files.CONFIG)
+    names = settings["dataset"]["class_names"]
     try:
         return FinishedRun(
             path=run_dir,
@@ -109,12 +115,17 @@ def read_run(run_dir: str) -> FinishedRun:
             versions=settings["versions"],
             dataset=settings["dataset"],
             history=_read_history(run_dir),
-            metrics=_read_json(run_dir, run_files.METRICS),
-            samples=_read_json(run_dir, run_files.SAMPLER_COUNTS),
-            audit=_read_audit(run_dir),
+            metrics=_read_json(run_dir, run_files.METRICS, names),
+            samples=_read_json(run_dir, run_files.SAMPLER_COUNTS, names),
+            audit=_read_audit(run_dir, names),
             decoupled=settings.get("decoupled"),
         )
-    except (KeyError, TypeError) as error:
+    except UserError as error:  # of a setting's value, which names no file
+        path = os.path.join(run_dir, "")
+        raise (
+            error if path in str(error) else UserError(f"{path}{run_files.CONFIG}: {error}")
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{os.path.join(run_dir, run_files.CONFIG)} is not the file of a training run "
             f"({error}); {_remedy(run_dir)}"
@@ -138,18 +149,23 @@ def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
     return read_run(run_dir)
 
 
-def _read_json(run_dir: str, name: str) -> Any:
-    return files.read_named_json(os.path.join(run_dir, name), _remedy(run_dir))
+def _read_json(run_dir: str, name: str, class_names: list[str] | None = None) -> Any:
+    path = os.path.join(run_dir, name)
+    content = files.read_named_json(path, _remedy(run_dir))
+    problem = find_run_problem(name, content, class_names)
+    if problem:
+        raise UserError(f"{path} is damaged or of another version: {problem}; {_remedy(run_dir)}")
+    return content
 
 
 def _remedy(run_dir: str) -> str:
     return f"is {run_dir} a finished run?"
 
 
-def _read_audit(run_dir: str) -> dict[str, Any] | None:
+def _read_audit(run_dir: str, class_names: list[str]) -> dict[str, Any] | None:
     if not os.path.exists(os.path.join(run_dir, run_files.SAMPLER_AUDIT)):
         return None
-    return _read_json(run_dir, run_files.SAMPLER_AUDIT)
+    return _read_json(run_dir, run_files.SAMPLER_AUDIT, class_names)
 
 
 def _read_history(run_dir: str) -> list[dict[str, float]]:
@@ -159,8 +175,13 @@ def _read_history(run_dir: str) -> list[dict[str, float]]:
             rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {_remedy(run_dir)}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}); {_remedy(run_dir)}") from error
+    missing = [
+        name for name in _HISTORY if rows and not math.isfinite(rows[-1].get(name, math.nan))
+    ]
+    if missing:
+        raise UserError(f"{path} is damaged (no number for {missing[0]}); {_remedy(run_dir)}")
     if not rows:
         raise UserError(f"{path} holds no epoch; {_remedy(run_dir)}")
     return rows

@@ -132,16 +132,25 @@ def save_model(run_dir: str, model: keras.Model) -> None:
         model.save(temporary)
 
 
-def load_model(run_dir: str) -> keras.Model:
+def load_model(run_dir: str, num_classes: int = 0) -> keras.Model:
     """Reads model.keras.
 
+    Args:
+      num_classes: that the model must tell apart; 0: any number.
+
     Raises:
-      UserError: it is missing or damaged.
+      UserError: it is missing or damaged, or of other classes.
     """
     path = os.path.join(run_dir, run_files.MODEL)
     try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError) as error:
+        model = keras.models.load_model(path, compile=False)
+        if num_classes and model.output_shape[-1] != num_classes:
+            raise ValueError(
+                f"it has {model.output_shape[-1]} outputs, but its run {num_classes} classes"
+            )
+        return model
+    # A damaged file makes Keras, zipfile and HDF5 raise errors of any type.
+    except Exception as error:
         reason = first_line(error, 160)
         raise UserError(
             f"{path} cannot be read ({reason}): name a finished run whose model was kept"

@@ -49,7 +49,7 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
             if reason:
                 epochs = content["config"]["epochs"]
                 differing.append(f"--epochs: {epochs} there, {config.epochs} here, and {reason}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): use another --run_dir") from error
     if differing:
         raise UserError(
@@ -75,7 +75,7 @@ def added_epochs(config: TrainConfig) -> int:
 def stopped_early(run_dir: str) -> bool:
     """Whether a finished run has trained fewer epochs than it might have."""
     try:
-        with open(os.path.join(run_dir, run_files.HISTORY), encoding="utf-8") as file:
+        with open(os.path.join(run_dir, run_files.HISTORY), "rb") as file:
             trained = len(file.readlines()) - 1
     except OSError:
         return False
@@ -85,7 +85,7 @@ def stopped_early(run_dir: str) -> bool:
 def _epochs(run_dir: str) -> int:
     """`--epochs` of the run in a directory; 0 if there is none."""
     try:
-        return files.read_json(os.path.join(run_dir, run_files.CONFIG))["config"]["epochs"]
+        return int(files.read_json(os.path.join(run_dir, run_files.CONFIG))["config"]["epochs"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

@@ -171,6 +171,8 @@ def _reason(message: str) -> str:
 
 def main() -> None:
     path, name, cache_dir, result = sys.argv[1:]
+    # The caller removes this folder, even if this process crashes.
+    tempfile.tempdir = os.path.dirname(path)
     topology = parse_topology(name)
     os.environ.update(
         JAX_PLATFORMS="cpu",

@@ -6,9 +6,9 @@ import json
 import pathlib
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.distribution import strategies
@@ -114,7 +114,7 @@ def search_batch(fits: Callable[[int], bool], start: int) -> tuple[int, int]:
 
 def compile_program(stablehlo: bytes, topology: Topology, cache_dir: str) -> Compiled:
     """Runs `trainer.tpu.compile_step`; if the process crashes, that counts as a refusal."""
-    with tempfile.TemporaryDirectory(prefix="cxr-tpu-") as directory:
+    with temporary.folder("tpu") as directory:
         program, result = (pathlib.Path(directory, name) for name in ("step", "result.json"))
         program.write_bytes(stablehlo)
         command = [sys.executable, "-m", "trainer.tpu.compile_step", str(program), topology.name]

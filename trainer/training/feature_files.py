@@ -78,7 +78,7 @@ def read_or_compute(
         features = np.load(path)
         if features.dtype == np.float32 and features.ndim == 2 and len(features) == rows:
             return features, True
-    except (OSError, ValueError, EOFError):
+    except files.DAMAGED_ARRAYS:
         pass  # absent or damaged
     folder = os.path.dirname(path)
     with files.explained(folder, "features_dir"):

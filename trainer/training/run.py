@@ -52,7 +52,7 @@ def run(
             _train_and_evaluate(config, data, strategy)
         if not strategies.is_chief(strategy):
             return {}
-        metrics = files.read_json(os.path.join(config.run_dir, run_files.METRICS))
+        metrics = files.read_named_json(os.path.join(config.run_dir, run_files.METRICS))
     print(describe_results(config.run_dir, metrics), flush=True)
     return metrics
 

@@ -271,7 +271,7 @@ def _finish(
     """Puts the output layer into the model and writes the results."""
     source.head.set_weights([kernel, bias])
     write_results(config.run_dir, predictions, source.model, source.data.class_names)
-    return files.read_json(os.path.join(config.run_dir, run_files.METRICS))
+    return files.read_named_json(os.path.join(config.run_dir, run_files.METRICS))
 
 
 def _predict(
