@@ -26,6 +26,7 @@ from trainer.cascades.page import render
 from trainer.cascades.picture import write_tree
 from trainer.cascades.stage_answers import answer_all
 from trainer.deployment.corrected_probabilities import plan_deployment
+from trainer.evaluation.calibration import correct_priors
 from trainer.evaluation.predictions import Predictions, write_predictions
 from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun
@@ -37,9 +38,11 @@ class Answered:
 
     Attributes:
       leaves: predictions over the leaves, whose logits are logarithms of products.
-      variants: raw, prior_corrected and calibrated -> log-probabilities, float64 [n, leaves].
+      variants: raw, prior_corrected, calibrated and equal_shares -> log-probabilities, float64
+        [n, leaves].
       stages: stage -> its own answers, with the labels of the leaves.
       chosen, arrives: of hard routing, see `leaf_answers.route`.
+      shares: that the raw products assume, see `leaf_answers.assumed_shares`.
     """
 
     leaves: Predictions
@@ -47,6 +50,7 @@ class Answered:
     stages: Mapping[str, Predictions]
     chosen: np.ndarray
     arrives: Mapping[str, np.ndarray]
+    shares: np.ndarray
 
 
 def evaluate(
@@ -103,10 +107,14 @@ def answer_splits(
         stages = {name: parts[split] for name, parts in by_stage.items()}
         raw = {name: one.log_probabilities for name, one in stages.items()}
         variants = leaf_answers.leaf_variants(cascade, data.class_names, raw, order, plans)
+        shares = leaf_answers.assumed_shares(cascade, data.class_names, order, plans)
+        variants["equal_shares"] = correct_priors(
+            variants["raw"], shares, np.full(len(shares), 1 / len(shares))
+        )
         chosen, arrives = leaf_answers.route(cascade, data.class_names, raw, order)
         first = next(iter(stages.values()))
         leaves = dataclasses.replace(first, logits=variants["raw"].astype(np.float32))
-        result[split] = Answered(leaves, variants, stages, chosen, arrives)
+        result[split] = Answered(leaves, variants, stages, chosen, arrives, shares)
     return result
 
 
@@ -154,6 +162,7 @@ def describe(
         "probabilities": figures.measure_probabilities(
             test.leaves, test.variants, names, resamples
         ),
+        "assumed_shares": dict(zip(names, test.shares.tolist(), strict=True)),
         "routed": figures.measure(hard, names),
         "routed_difference": figures.compare(
             hard, test.leaves, names, resamples, figures.DECISIONS

@@ -51,6 +51,18 @@ def leaf_variants(
     }
 
 
+def assumed_shares(
+    cascade: Cascade,
+    leaves: Sequence[str],
+    answers: Mapping[str, Sequence[str]],
+    plans: Mapping[str, Deployment],
+) -> np.ndarray:
+    """float64 [leaves], sum 1: the class shares that the raw products assume. Balancing within
+    each stage makes the shares of its answers equal, not those of the leaves."""
+    rows = {name: np.log(plan.trained_at)[np.newaxis] for name, plan in plans.items()}
+    return np.exp(multiply(cascade, leaves, rows, answers)[0])
+
+
 def route(
     cascade: Cascade,
     leaves: Sequence[str],

@@ -17,6 +17,7 @@ _VARIANTS = {
     "raw": "raw",
     "prior_corrected": "prior-corrected",
     "calibrated": "calibrated",
+    "equal_shares": "at equal class shares",
 }
 _PRODUCT = (
     "The probability of a class is the product of the probabilities of the answers that lead to "
@@ -67,6 +68,7 @@ def render(
         *_answer_tables(content),
         "## Probabilities",
         _PROBABILITIES,
+        _shares(content),
         _probability_table(content),
         "## What was run",
         *_runs(content, runs, flat),
@@ -168,6 +170,16 @@ def _answer_tables(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"Stage {escaped(stage['name'])}, images that belong there:"
         header = ["answer", "classes of the data set", "recall", "recall of those that arrive"]
         yield plain_table([*header, "AUROC"], rows, texts=2)
+
+
+def _shares(content: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{escaped(n)} {x:.0%}" for n, x in content["assumed_shares"].items())
+    return (
+        f"The raw products assume these class shares: {shown}. Balancing within each stage does "
+        "not make them equal; balancing a flat model does, so that it favours rare classes more. "
+        "The last row corrects the raw products to equal shares: compare it with the balanced "
+        "accuracy of a flat model that is balanced."
+    )
 
 
 def _probability_table(content: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.cascades import description, figures, leaf_answers
+from trainer.deployment.corrected_probabilities import Deployment
 from trainer.evaluation.predictions import Predictions
 
 LEAVES = ("A", "B", "C")
@@ -26,6 +27,13 @@ def test_a_leaf_has_the_product_along_its_path():
     np.testing.assert_allclose(product[:, 1], REST * B)
     np.testing.assert_allclose(product[:, 2], REST * (1 - B))
     np.testing.assert_allclose(product.sum(axis=1), 1)
+
+
+def test_balancing_within_stages_does_not_balance_the_leaves():
+    half = np.array([0.5, 0.5])
+    plans = dict.fromkeys(("first", "rest"), Deployment(half, half, half, 1.0))
+    shares = leaf_answers.assumed_shares(CASCADE, LEAVES, ORDER, plans)
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25])
 
 
 def test_hard_routing_follows_each_stage_where_the_product_may_not():
