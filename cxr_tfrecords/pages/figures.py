@@ -7,14 +7,13 @@ bytes. Matplotlib is imported where it is needed.
 
 from __future__ import annotations
 
-import html
 import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cxr_tfrecords.pages.html import Html
+from cxr_tfrecords.pages.html import Html, escaped, visible
 from cxr_tfrecords.pages.plot_style import STYLE
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ DASHES = ("-", "--", ":", "-.")
 _STYLE = {
     **STYLE,
     "svg.fonttype": "none",
-    # Else a class name with two `$` would be drawn as a formula.
-    "text.parse_math": False,
 }
 
 
@@ -61,9 +58,9 @@ def _embed(svg: str, name: str, alt: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', tag)
     assert box, tag
     width = float(box[1].split()[2])
-    label = html.escape(alt)
+    label = escaped(alt)
     opening = (
-        f'<svg class="picture" id="picture-{html.escape(name)}" viewBox="{box[1]}" role="img" '
+        f'<svg class="picture" id="picture-{escaped(name)}" viewBox="{box[1]}" role="img" '
         f'aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'style="max-width:{width * 4 / 3:.0f}px">'
     )
@@ -96,6 +93,7 @@ def grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure
 def label(name: str, length: int = 28) -> str:
     """A name of a class or method, shortened; Matplotlib would leave one that begins with `_` out
     of the legend, so a space is put before it."""
+    name = visible(name)
     name = name if len(name) <= length else name[: length - 1] + "…"
     return (" " if name.startswith("_") else "") + name
 

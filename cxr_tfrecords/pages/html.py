@@ -115,8 +115,24 @@ class Html(str):
     """Text that is HTML already and is not escaped."""
 
 
+# Marks that turn the direction of the text after them, and characters that HTML does not allow.
+_UNSEEN = dict.fromkeys(
+    [
+        *(*range(9), 11, 12, *range(14, 32), 0x7F),
+        *(0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+        *range(0xD800, 0xE000),
+    ],
+    "\ufffd",
+)
+
+
+def visible(text: str) -> str:
+    """The text with � in place of marks that would hide or turn a part of it."""
+    return text.translate(_UNSEEN)
+
+
 def escaped(value: object) -> str:
-    return value if isinstance(value, Html) else html.escape(str(value))
+    return value if isinstance(value, Html) else html.escape(visible(str(value)))
 
 
 def document(title: str, body: str, css: str = "") -> str:
@@ -190,7 +206,7 @@ def figure(thumbnails: Thumbnail | Sequence[Thumbnail] | None, captions: Sequenc
 
 def _image(thumbnail: Thumbnail) -> str:
     source = _data_uri("image/jpeg", thumbnail.jpeg)
-    return f'<img src="{source}" alt="{html.escape(thumbnail.filename)}">'
+    return f'<img src="{source}" alt="{escaped(thumbnail.filename)}">'
 
 
 def row(cells: Iterable[str]) -> str:
@@ -199,7 +215,7 @@ def row(cells: Iterable[str]) -> str:
 
 def plot(svg: bytes, alt: str) -> str:
     source = _data_uri("image/svg+xml", svg)
-    return f'<div class="wide"><img class="plot" src="{source}" alt="{html.escape(alt)}"></div>'
+    return f'<div class="wide"><img class="plot" src="{source}" alt="{escaped(alt)}"></div>'
 
 
 def _data_uri(kind: str, data: bytes) -> str:

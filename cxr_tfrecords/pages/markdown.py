@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -39,3 +40,35 @@ def escaped(text: object) -> str:
     # An underscore inside a word, and the brackets of an interval, have no meaning.
     marks = r"[&<>|\\`*~$]|\[(?![+\-−]?\d)|\](?=[(\[:])|(?<!\w)_|_(?!\w)"
     return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", line)
+
+
+def all_escaped(content: Any) -> Any:
+    """A copy of JSON values in which every text is escaped, keys of mappings too, so that names
+    which are keys are still found. Keys of our own have nothing to escape."""
+    if isinstance(content, str):
+        return escaped(content)
+    if isinstance(content, Mapping):
+        return {all_escaped(key): all_escaped(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [all_escaped(value) for value in content]
+    return content
+
+
+def code(text: object) -> str:
+    """Text as code within a line, whatever characters it holds."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    fence = _fence(line, 1)
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Lines of code, whatever characters they hold."""
+    fence = _fence(text, 3)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _fence(text: str, shortest: int) -> str:
+    """More backticks than stand in a row anywhere in the text."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return "`" * max(shortest, longest + 1)

@@ -12,4 +12,5 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": "#E4E4E4",
+    "text.parse_math": False,  # else a class name with two `$` would be drawn as a formula
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr_tfrecords.pages.markdown import plain_table
+from cxr_tfrecords.pages.markdown import all_escaped, plain_table
 from trainer.comparison import decision_curves, operating_points
 from trainer.comparison.text import (
     TITLES,
@@ -30,6 +30,7 @@ from trainer.deployment.corrected_probabilities import VARIANTS
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The whole comparison as one page."""
+    content = all_escaped(content)  # names of classes and runs may hold any character
     test, settings = content["test"], content["settings"]
     counted = zip(content["class_names"], test["counts"], strict=True)
     counts = ", ".join(f"{name} {count:,}" for name, count in counted)

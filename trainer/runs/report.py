@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cxr_tfrecords.files import replacing
-from cxr_tfrecords.pages.markdown import escaped, plain_table
+from cxr_tfrecords.pages.markdown import code, code_block, escaped, plain_table
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run
 from trainer.evaluation.bootstrap import Interval
@@ -56,7 +56,7 @@ def write_report(run_dir: str) -> str:
         "By class, validation split:",
         _class_table(run, "validation", *intervals["validation"]),
         "## What was run",
-        "```\n" + run_command(run) + "\n```",
+        code_block(run_command(run)),
         describe_training(run),
         "![Training curves](training_curves.png)",
         "## Data",
@@ -212,7 +212,7 @@ def describe_training(run: FinishedRun) -> str:
 def _describe_decoupling(run: FinishedRun) -> str:
     if not run.decoupled:
         return ""
-    source = f"`{run.decoupled['from_run']}`"
+    source = code(run.decoupled["from_run"])
     if run.decoupled["method"] == "crt":
         return (
             f" That was the second stage: the features are those of {source}, frozen, and only the "
@@ -233,7 +233,7 @@ def _describe_decoupling(run: FinishedRun) -> str:
 
 def _describe_data(run: FinishedRun) -> str:
     data = run.dataset
-    of = [f"`{data['path']}`", f"{data['image_size']} px", *run.chosen_classes, *run.fold]
+    of = [code(data["path"]), f"{data['image_size']} px", *run.chosen_classes, *run.fold]
     return (
         f"{', '.join(of)}, fingerprint `{data['fingerprint'][:16]}`. "
         f"Validation is at {_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler "
@@ -242,14 +242,15 @@ def _describe_data(run: FinishedRun) -> str:
 
 
 def _recompute(run: FinishedRun) -> str:
-    return (
-        "`predictions_validation.csv` and `predictions_test.csv` hold id, true class, logits and "
-        "probabilities of every image once; all figures above come from them:\n\n"
-        "```python\n"
+    script = (
         "from trainer.evaluation.predictions import compute_metrics, read_predictions\n\n"
         'predictions = read_predictions("predictions_test.csv")\n'
-        f"print(compute_metrics(predictions, {run.class_names!r}))\n"
-        "```"
+        f"print(compute_metrics(predictions, {run.class_names!r}))"
+    )
+    return (
+        "`predictions_validation.csv` and `predictions_test.csv` hold id, true class, logits and "
+        "probabilities of every image once; all figures above come from "
+        f"them:\n\n{code_block(script, 'python')}"
     )
 
 

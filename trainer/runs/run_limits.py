@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cxr_tfrecords.pages.markdown import escaped
+from cxr_tfrecords.pages.markdown import code, escaped
 from trainer.runs import initial_run
 from trainer.runs.balancing_notes import balancing_notes
 from trainer.runs.finished_run import FinishedRun
@@ -18,7 +18,8 @@ def run_limits(run: FinishedRun, *, elsewhere: bool = False) -> Iterable[str]:
     """
     yield (
         f"Unit of the split: {run.dataset['split_unit'] or 'unknown'}. All images of a unit are in "
-        f"the same split (`python -m cxr_tfrecords.verify {run.dataset['path']}` proves it). If "
+        f"the same split ({code('python -m cxr_tfrecords.verify ' + run.dataset['path'])} proves "
+        "it). If "
         "patients are unknown, images of one patient may be in two splits: the figures then hold "
         "for images, not for patients, and may be too good."
     )

@@ -138,7 +138,7 @@ def test_ids_of_the_page_differ_and_pictures_refer_to_their_own(page):
 
 
 def test_names_and_paths_are_escaped(tmp_path):
-    names = [EVIL, "$x_1$", "_hidden", "A & B"]
+    names = [EVIL, "$x_1$", "_hidden", "A & B | `C`\u202e"]
     ids = {
         split: [f"{EVIL}{i}.png" for i in range(sum(counts))]
         for split, counts in fake_study.COUNTS.items()
@@ -150,11 +150,16 @@ def test_names_and_paths_are_escaped(tmp_path):
     page = render(content, entries)
     assert "<script" not in page
     for name in names:
-        assert html.escape(name) in page
+        assert html.escape(name.replace("\u202e", "\ufffd")) in page
+    assert "\u202e" not in page
     pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
     assert "$x_1$" in pictures
     assert "_hidden" in pictures
     assert "A &amp; B" in pictures
+    text = markdown(content)
+    assert not re.search("<script|\u202e|`C`", text)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({row.count("|") for row in table.splitlines()}) == 1, table
 
 
 def test_missing_data_and_models_give_notes(study, page):

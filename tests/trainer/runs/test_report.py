@@ -121,7 +121,11 @@ def test_recomputation_shown_in_the_report_runs_and_agrees(run_dir, monkeypatch,
 def test_names_of_classes_are_shown_as_they_are(tmp_path):
     names = ["<img src=x onerror=alert(1)>", "a|b", "*_c_*", "Lung_Opacity"]
     counts = {split: [50, 60, 70, 9] for split in ("train", "validation", "test")}
-    text = _text(fake_run.write_run(tmp_path, class_names=names, counts=counts))
+    dataset = {"path": "d`<b>\n```\n# `"}
+    path = fake_run.write_run(tmp_path, class_names=names, counts=counts, dataset=dataset)
+    text = _text(path)
+    assert "\n```\n# `" not in text
+    assert "```` d`<b> ``` # ` ````, 96 px" in text
     rows = re.findall(r"^\| ([^|]+) \| (?:50|60|70) \| \d+\.\d%", text, re.MULTILINE)
     assert [html.unescape(name) for name in rows] == 2 * names[:3]
     tables = text[: text.index("## Computing them again")]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords import files
+from cxr_tfrecords.pages.markdown import all_escaped
 from trainer.comparison.confusion_matrices import Matrices
 from trainer.comparison.markdown_text import markdown
 from trainer.comparison.methods import Entry
@@ -31,7 +32,7 @@ def write_comparison(
     files.write_json(os.path.join(study_dir, "comparison.json"), plain)
     path = os.path.join(study_dir, "comparison.md")
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        file.write(markdown(content) + text.markdown(content))
+        file.write(markdown(content) + text.markdown(all_escaped(content)))
     print("\n" + headline(content))
     for line in verdict_lines(content):
         print(f"  {line}")
