@@ -159,6 +159,8 @@ def _load_weights(backbone: keras.Model, path: str, name: str) -> None:
             # If the file lacks weights of a layer, Keras only warns, and leaves that layer random.
             warnings.simplefilter("error", UserWarning)
             backbone.load_weights(path)
+        if not all(np.isfinite(values).all() for values in backbone.get_weights()):
+            raise ValueError("it holds numbers that are NaN or infinite")
     except Exception as error:  # h5py and Keras raise many types for a file that does not fit
         raise UserError(
             f"--weights={path} does not fit --backbone={name} ({_reason(error)}): give a file of "

@@ -1,5 +1,6 @@
 import socket
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -83,6 +84,24 @@ def test_weights_of_another_backbone_name_file_and_backbone(tmp_path):
     with pytest.raises(UserError, match=r"tiny\.weights\.h5 .*--backbone=mobilenet_v2") as caught:
         backbones.create_backbone("mobilenet_v2", 32, path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["missing", "NaN", "no memory"])
+def test_weights_that_fit_in_part_are_refused(tmp_path, fault):
+    path = str(tmp_path / "tiny.weights.h5")
+    backbones.create_backbone("tiny", 32, "none").save_weights(path)
+    with h5py.File(path, "r+") as file:
+        names: list[str] = []
+        file.visititems(lambda name, node: names.append(name) if hasattr(node, "shape") else None)
+        name = names[-1]
+        values = file[name][()]
+        del file[name]
+        if fault == "NaN":
+            file[name] = values * np.nan
+        elif fault == "no memory":  # 4 TB that the file does not hold
+            file.create_dataset(name, (1 << 20, 1 << 20), "f4", chunks=(64, 64))
+    with pytest.raises(UserError, match="does not fit --backbone=tiny"):
+        backbones.create_backbone("tiny", 32, path)
 
 
 def test_weights_that_are_no_weights_are_refused(tmp_path):
