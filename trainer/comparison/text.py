@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.deployment.corrected_probabilities import temperature_warning
-from trainer.settings import chosen_classes
+from trainer.settings import chosen_classes, image_size
 
 TITLES = {
     "accuracy": "accuracy",
@@ -125,7 +125,7 @@ def design_line(content: Mapping[str, Any]) -> str:
         f"Data set {os.path.basename(data['path'].rstrip('/')) or data['path']}",
         f"{len(content['class_names'])} classes{f' ({chosen})' if chosen else ''}",
         ", ".join(networks),
-        f"{data['image_size']} × {data['image_size']} pixels",
+        *sorted({image_size.describe(data["image_size"], c.get("image_size", 0)) for c in configs}),
         f"{_range(n for entry in entries for n in entry['epochs'])} epochs",
         f"{_range(n for entry in entries for n in entry['updates'])} updates a run",
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",

@@ -70,6 +70,8 @@ def describe_run(
       natural: whether the deployment's shares are those of the data. If not, or if the test split
         was balanced, its images are weighted to the shares of the deployment.
     """
+    size = run.config.image_size
+    shrinks = f"shrinks them to {size} px and " if size not in (0, reading.image_size) else ""
     weighted = not natural or "test" in run.dataset["balanced_splits"]
     return {
         "contract": VERSION,
@@ -83,7 +85,7 @@ def describe_run(
             "size": reading.image_size,
             "channels": reading.channels,
             "range": [0, 255],
-            "scaling": "none: the model scales the pixels itself",
+            "scaling": f"none: the model {shrinks}scales the pixels itself",
         },
         "reading": {
             "decoding": _DECODING,

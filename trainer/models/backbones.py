@@ -49,7 +49,7 @@ def create_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     if image_size < row.min_px:
         raise UserError(
             f"--backbone={name} needs images of at least {row.min_px} px, these have {image_size}: "
-            "build the data set with a larger --image_size or take another backbone"
+            "train, or build the data set, with a larger --image_size, or take another backbone"
         )
     if weights == "imagenet" and not row.has_imagenet:
         raise UserError(f"--backbone={name} has no ImageNet weights: use --weights=none or a file")
@@ -80,7 +80,8 @@ def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
 
     Args:
       name: the backbone.
-      images: uint8 [batch, height, width, channels]; one channel is repeated to three.
+      images: uint8, or float32 from 0 to 255, [batch, height, width, channels]; one channel is
+        repeated to three.
 
     Returns:
       float32 [batch, height, width, 3]. `tf`: x/127.5 - 1; `tf_128`: x/128 - 1;
@@ -96,6 +97,36 @@ def preprocess(name: str, images: keras.KerasTensor) -> keras.KerasTensor:
     scale, offset = PREPROCESSINGS[mode]
     # Always float32, because bfloat16 would round the pixels.
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocess")(images)
+
+
+def shrink(images: keras.KerasTensor, size: int) -> keras.KerasTensor:
+    """Shrinks images as `cxr_tfrecords.images.resize` does: each pixel of the result is the mean of
+    the area that it covers.
+
+    It is two products with constant matrices, since TPUs have no other operation that averages
+    areas. Constants and not weights: so weights fit a network of another size.
+
+    Args:
+      images: uint8 [batch, S, S, C]; size: at most S.
+
+    Returns:
+      float32 [batch, size, size, C], not rounded; the images themselves if they have that size.
+    """
+    stored, channels = images.shape[2:]
+    if stored == size:
+        return images
+    edges = np.arange(size + 1)[:, None] * stored / size
+    first = np.arange(stored)
+    overlap = np.minimum(edges[1:], first + 1) - np.maximum(edges[:-1], first)
+    matrix = (np.maximum(overlap, 0.0) * size / stored).astype(np.float32).T
+    pixels = keras.ops.transpose(keras.ops.cast(images, "float32"), (0, 3, 1, 2))
+    # Flat products: LiteRT cannot read an einsum over a batch of unknown size.
+    rows = keras.ops.matmul(keras.ops.reshape(pixels, (-1, stored)), matrix)
+    pixels = keras.ops.transpose(
+        keras.ops.reshape(rows, (-1, channels, stored, size)), (0, 1, 3, 2)
+    )
+    columns = keras.ops.matmul(keras.ops.reshape(pixels, (-1, stored)), matrix)
+    return keras.ops.transpose(keras.ops.reshape(columns, (-1, channels, size, size)), (0, 3, 2, 1))
 
 
 def freeze(backbone: keras.Model, trainable: str) -> None:

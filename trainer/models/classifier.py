@@ -18,6 +18,7 @@ def create_model(
     image_size: int,
     channels: int,
     num_classes: int,
+    network_size: int = 0,
     weights: str = "none",
     trainable: str = "all",
     head_units: Sequence[int] = (),
@@ -30,7 +31,8 @@ def create_model(
 
     Args:
       backbone, weights: see `backbones.create_backbone`.
-      image_size: pixels; channels: 1 or 3.
+      image_size: side of the images in pixels; channels: 1 or 3.
+      network_size: side to which the model shrinks them before the backbone; 0: none.
       trainable: `all`, `head` or `from:<layer of the backbone>`.
       head_units: widths of dense ReLU layers before the logits, each followed by `dropout`.
       mixed_precision: `bfloat16` computes in bfloat16 and keeps weights and logits in float32.
@@ -51,10 +53,11 @@ def create_model(
         "mixed_bfloat16" if mixed_precision == "bfloat16" else mixed_precision
     )
     try:
-        network = backbones.create_backbone(backbone, image_size, weights)
+        size = network_size or image_size
+        network = backbones.create_backbone(backbone, size, weights)
         backbones.freeze(network, trainable)
         images = keras.Input((image_size, image_size, channels), dtype="uint8", name="image")
-        x = network(backbones.preprocess(backbone, images))
+        x = network(backbones.preprocess(backbone, backbones.shrink(images, size)))
         x = keras.layers.GlobalAveragePooling2D(name=_POOL)(x)
         x = keras.layers.Dropout(dropout, name="dropout")(x)
         for number, units in enumerate(head_units, start=1):

@@ -20,7 +20,7 @@ from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS
 from trainer.runs.run_limits import run_limits
 from trainer.runs.training_priors import planned_in_last_epoch
-from trainer.settings import balance_summary
+from trainer.settings import balance_summary, image_size
 from trainer.settings.config import TrainConfig
 
 Intervals = Mapping[str, Interval]
@@ -233,7 +233,8 @@ def _describe_decoupling(run: FinishedRun) -> str:
 
 def _describe_data(run: FinishedRun) -> str:
     data = run.dataset
-    of = [code(data["path"]), f"{data['image_size']} px", *run.chosen_classes, *run.fold]
+    size = image_size.describe(data["image_size"], run.config.image_size)
+    of = [code(data["path"]), size, *run.chosen_classes, *run.fold]
     return (
         f"{', '.join(of)}, fingerprint `{data['fingerprint'][:16]}`. "
         f"Validation is at {_mix(run, 'validation')}, test at {_mix(run, 'test')}; the sampler "

@@ -13,7 +13,7 @@ from cxr_tfrecords.errors import UserError
 from trainer.balancing import sampler_options
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.models import backbone_table
-from trainer.settings import chosen_classes, learning_rate
+from trainer.settings import chosen_classes, image_size, learning_rate
 from trainer.settings.table import Settings
 
 AUGMENTATIONS = tuple(
@@ -106,15 +106,10 @@ class TrainConfig(Settings):
         """The data set as this run sees it: its classes, through its mask.
 
         Raises:
-          UserError: its images have another size than `image_size`, it holds no masks, or it lacks
-            a class.
+          UserError: its images are smaller than `image_size`, it holds no masks, or it lacks a
+            class.
         """
-        if self.image_size not in (0, data.image_size):
-            raise UserError(
-                f"--image_size={self.image_size}, but {data.path} holds images of "
-                f"{data.image_size} px: build it again with --image_size={self.image_size}, or "
-                "leave the flag out"
-            )
+        image_size.check(self.image_size, data.image_size, data.path)
         return self.with_classes(data).showing(self.mask)
 
     def to_json(self) -> dict[str, Any]:

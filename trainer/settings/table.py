@@ -350,9 +350,9 @@ class Settings:
     )
     image_size: int = setting(
         0,
-        _DATA,
-        "A check: the side in pixels that the data set must have. 0: whatever it has. Images are "
-        "resized when a data set is built, not here.",
+        _MODEL,
+        "Side in pixels of what the network sees. The model itself shrinks the stored images to "
+        "it, the same wherever the model is used. Larger than stored is refused. 0: as stored.",
         within="[0, inf)",
     )
     optimizer: str = setting(

@@ -45,6 +45,7 @@ def path_of(
         "mask": config.mask,
         "mirrored": config.flip,
         "backbone": config.backbone,
+        "image_size": config.image_size or data.image_size,
         "precision": config.mixed_precision,
         "batch_size": config.batch_size,
         "devices": strategies.describe(strategy),

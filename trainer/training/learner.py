@@ -141,6 +141,7 @@ def create_network(config: TrainConfig, data: DatasetDir) -> keras.Model:
     model = create_model(
         config.backbone,
         image_size=data.image_size,
+        network_size=config.image_size,
         channels=data.channels,
         num_classes=data.num_classes,
         weights=config.weights,

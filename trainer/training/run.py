@@ -17,7 +17,7 @@ from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches
 from trainer.runs import initial_run, report, report_pictures, run_directory, run_files, same_run
-from trainer.settings import balance_summary, chosen_classes
+from trainer.settings import balance_summary, chosen_classes, image_size
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
 from trainer.training.learner import Trainer, create_planner, create_trainer
@@ -113,9 +113,10 @@ def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, 
         )
     )
     chosen = chosen_classes.describe(config.classes, config.map_classes)
+    size = image_size.describe(data.image_size, config.image_size)
     fold = "" if data.fold is None else f"test fold {data.fold} of {data.folds}; "
     return (
-        f"data: {data.path}, {data.image_size} px, {'gray' if data.channels == 1 else 'RGB'}; "
+        f"data: {data.path}, {size}, {'gray' if data.channels == 1 else 'RGB'}; "
         f"{f'{chosen}; ' if chosen else ''}{fold}{splits} images\n"
         f"sampler {config.sampler}: {changes}; "
         f"{steps:,} step{'s' if steps != 1 else ''} of {config.batch_size} an epoch\n"

@@ -237,7 +237,7 @@ def test_the_line_under_the_title_says_what_was_compared(study, page):
     line = design_line(content)
     assert page.index("</h1>") < page.index(html.escape(line)) < page.index("<nav>")
     assert line in markdown(content)
-    for part in ("radiographs", "4 classes", "tiny", "96 × 96 pixels", "8 epochs", "seeds 0, 1"):
+    for part in ("radiographs", "4 classes", "tiny", "96 px", "8 epochs", "seeds 0, 1"):
         assert part in line
     assert "80 to 688 updates a run" in line
     written = os.path.getmtime(os.path.join(content["entries"]["none"]["runs"][0], "metrics.json"))

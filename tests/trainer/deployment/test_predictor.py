@@ -46,9 +46,9 @@ def trained(tmp_path_factory):
             path = folder / record.filename
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(record.encoded)
-    config = TrainConfig(
-        data.path, str(root / "run"), batch_size=8, epochs=2, sampler="oversample", seed=1
-    )
+    settings = {"batch_size": 8, "epochs": 2, "sampler": "oversample", "seed": 1}
+    # The stored images have 32 px: the model shrinks them, in a run as in a prediction.
+    config = TrainConfig(data.path, str(root / "run"), image_size=12, **settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.runs.report_pictures.write_pictures", lambda run_dir: None)
         patch.setattr("trainer.runs.report.write_report", _write_empty_report)

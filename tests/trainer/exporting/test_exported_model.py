@@ -65,7 +65,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run_dir(data, tmp_path_factory):
     path = str(tmp_path_factory.mktemp("runs") / "oversampled")
-    config = TrainConfig(data.path, path, epochs=2, batch_size=16, sampler="oversample")
+    settings = {"epochs": 2, "batch_size": 16, "sampler": "oversample"}
+    config = TrainConfig(data.path, path, image_size=28, **settings)
     pictures = types.SimpleNamespace(write_pictures=lambda run_dir: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "report_pictures", pictures)

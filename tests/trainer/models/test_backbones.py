@@ -1,5 +1,6 @@
 import socket
 
+import cv2
 import h5py
 import keras
 import numpy as np
@@ -29,6 +30,17 @@ def test_preprocessing_is_the_backbones_own(name, reference, channels):
     ours = keras.Model(images, backbones.preprocess(name, images))(pixels)
     rgb = np.repeat(pixels, 3 // channels, axis=-1).astype(np.float32)
     np.testing.assert_allclose(ours, reference(rgb), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 12, 30])
+def test_shrinking_averages_areas_as_the_build_does(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    images = keras.Input((32, 32, 3), dtype="uint8")
+    shrunk = keras.Model(images, backbones.shrink(images, size))(pixels)
+    expected = [
+        cv2.resize(p.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) for p in pixels
+    ]
+    np.testing.assert_allclose(shrunk, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -18,7 +18,12 @@ from trainer.training.learner import create_learner
 CONFIGS = [
     {"loss": "cross_entropy", "mixed_precision": "bfloat16", "mixup_alpha": 0.2},
     {"loss": "class_weighted", "batch_norm": "adapt_natural", "optimizer": "adam"},
-    {"loss": "effective_number", "batch_norm": "frozen", "mixed_precision": "bfloat16"},
+    {
+        "loss": "effective_number",
+        "batch_norm": "frozen",
+        "mixed_precision": "bfloat16",
+        "image_size": 12,
+    },
     {"loss": "focal", "batch_norm": "train", "optimizer": "sgd"},
     {"loss": "class_balanced_focal", "batch_norm": "adapt_natural"},
     {"loss": "balanced_softmax", "head_units": (16, 8), "mixup_alpha": 0.2},
