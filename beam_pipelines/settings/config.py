@@ -53,7 +53,7 @@ class BuildConfig:
         STORED,
         "Contrast enhancement after resizing (Rahman et al. 2021). clahe: adaptive histogram "
         "equalisation. histogram: the global one. gamma: 0.5, lifts dark regions. complement: "
-        "255 - x.",
+        "255 - x. bcet: a parabola to the full range and a mean of 110.",
         choices=enhance.METHODS,
     )
     with_masks: bool = setting(
