@@ -17,13 +17,18 @@ def stratified_quotas(
     ceil(validation_fraction * rest), training what remains: 21,165 gives 4,233, 3,387 and
     13,545. Each class is in proportion, by largest remainder (ties to the lower class index).
 
+    A class of three images or more that rounding would leave without a test or validation image
+    gets one, taken from training. This matters where there are hundreds of small classes.
+
     Returns:
       int64 [3, classes].
     """
     counts = np.asarray(class_counts, dtype=np.int64)
     test = _in_proportion(math.ceil(test_fraction * counts.sum() - 1e-9), counts)
+    test = np.maximum(test, counts >= 3)
     rest = counts - test
     validation = _in_proportion(math.ceil(validation_fraction * rest.sum() - 1e-9), rest)
+    validation = np.maximum(validation, rest >= 2)
     return np.stack([rest - validation, validation, test])
 
 

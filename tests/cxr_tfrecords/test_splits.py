@@ -126,6 +126,12 @@ def test_hash_folds_are_stable_under_growth_and_of_about_equal_size():
         assert size / 5000 == pytest.approx(0.2, abs=0.02)
 
 
+def test_each_of_hundreds_of_small_classes_is_in_every_split():
+    by_class = quotas.stratified_quotas([6] * 500, 0.2, 0.2)
+    assert by_class.min() == 1
+    assert set(by_class.sum(axis=0)) == {6}
+
+
 def test_a_few_copies_do_not_move_the_quotas():
     labels = [0] * 300 + [1] * 100
     groups = [f"g{i // 3}" if i < 30 else f"g{i}" for i in range(400)]
