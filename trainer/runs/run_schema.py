@@ -12,7 +12,8 @@ from trainer.settings.config import TrainConfig
 _SPLITS = ("train", *run_files.SPLITS)
 _COUNT = Number(0)
 _FIGURE = Optional(Number(whole=False))
-_TYPES = {"str": str, "bool": bool, "int": Number(), "float": Number(whole=False)}
+# A caller in Python may give 0.0 for a whole number.
+_TYPES = {"str": str, "bool": bool, **dict.fromkeys(("int", "float"), Number(whole=False))}
 
 
 def _of_settings() -> dict[str, Any]:

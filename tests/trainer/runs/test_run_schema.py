@@ -53,7 +53,7 @@ def test_edits_are_one_line_or_a_run(run_dir, name):
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("config.json", '"seed": 0', '"seed": "x"', 'config.seed is "x", not a whole number'),
+        ("config.json", '"seed": 0', '"seed": "x"', 'config.seed is "x", not a finite number'),
         ("config.json", '"channels": 1', '"channels": 2', "dataset.channels is 2, not one of 1, 3"),
         ("config.json", '"test": [3, ', '"test": [', "dataset.counts.test has 3 items, not one"),
         ("config.json", '"mobilenet_v2"', '"resnet"', "config.json: --backbone=resnet is not one"),
