@@ -39,7 +39,7 @@ def source(data, tmp_path_factory):
         data.path,
         str(run_dir),
         **{"epochs": 2, "batch_size": 16, "optimizer": "adam", "head_units": (16,), "seed": 4},
-        **{"loss": "focal", "mixup_alpha": 0.2},
+        **{"loss": "focal", "mixup_alpha": 0.2, "first_layer_lr_factor": 0.5},
     )
     experiment.run(config, data, strategies.create_strategy("cpu"))
     return run_dir

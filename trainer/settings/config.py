@@ -52,6 +52,11 @@ class TrainConfig(Settings):
         )
         _check_trainable(self.trainable)
         _check_head_and_mixup(self)
+        if self.first_layer_lr_factor != 1 and self.trainable == "head":
+            raise UserError(
+                f"--first_layer_lr_factor={self.first_layer_lr_factor:g} is for layers of the "
+                "backbone, and --trainable=head trains none: leave out one or the other"
+            )
         _check_cache(self)
         if self.augment_strength and not self.augments:
             raise UserError(

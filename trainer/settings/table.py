@@ -383,6 +383,14 @@ class Settings:
         "Steps in which the learning rate rises evenly from almost 0 to its value. 0: none.",
         within="[0, inf)",
     )
+    first_layer_lr_factor: float = setting(
+        1.0,
+        _OPTIMISATION,
+        "What the learning rate of the first layer that learns is multiplied by, as 0.01. From it "
+        "to the head, which learns at --learning_rate, the rate rises by the same factor from each "
+        "layer of the backbone to the next. 1: all layers learn alike.",
+        within="(0, 1]",
+    )
     batch_size: int = setting(
         32, _OPTIMISATION, "Images in a step, over all devices.", within="[1, inf)"
     )

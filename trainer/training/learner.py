@@ -123,7 +123,11 @@ def create_learner(
             model, config.batch_norm, num_replicas, synchronized=config.sync_batch_norm
         )
         optimizer = steps.create_optimizer(
-            config.optimizer, config.scaled_learning_rate, model, config.warmup_steps
+            config.optimizer,
+            config.scaled_learning_rate,
+            model,
+            config.warmup_steps,
+            config.first_layer_lr_factor,
         )
         meters = steps.Meters(data.num_classes)
         loss = losses.TrainingLoss(config, data.counts["train"], data.class_names)

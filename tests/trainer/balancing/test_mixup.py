@@ -220,6 +220,7 @@ def test_a_resumed_run_with_deferred_weights_and_mixup_has_identical_weights(
         effective_number_beta=0.9,
         mixup="balanced",
         mixup_alpha=0.3,
+        first_layer_lr_factor=0.1,
         epochs=3,
         batch_size=16,
         cache=cache,

@@ -28,7 +28,7 @@ class _Run:
             seed=seed,
             **settings,
         )
-        self.optimizer = steps.create_optimizer("adamax", 0.001, self.model)
+        self.optimizer = steps.create_optimizer("adamax", 0.001, self.model, first_layer_factor=0.3)
         self._steps = steps.make_train_steps(
             strategy, self.model, self.optimizer, steps.Meters(toy.NUM_CLASSES), toy.BATCH
         )

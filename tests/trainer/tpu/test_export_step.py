@@ -25,7 +25,7 @@ CONFIGS = [
         "image_size": 12,
     },
     {"loss": "focal", "batch_norm": "train", "optimizer": "sgd"},
-    {"loss": "class_balanced_focal", "batch_norm": "adapt_natural"},
+    {"loss": "class_balanced_focal", "batch_norm": "adapt_natural", "first_layer_lr_factor": 0.1},
     {"loss": "balanced_softmax", "head_units": (16, 8), "mixup_alpha": 0.2},
     {"loss": "logit_adjusted", "trainable": "head", "head_units": (16,)},
     {"loss": "ldam_drw", "mixed_precision": "bfloat16", "mixup_alpha": 0.2},
