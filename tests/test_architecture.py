@@ -30,7 +30,7 @@ ORDER = [
     "trainer.runs",
     "trainer.training trainer.deployment",
     "trainer.tpu trainer.comparison trainer.exporting trainer.serving",
-    "trainer.comparison.subgroups",
+    "trainer.comparison.subgroups trainer.comparison.recipes",
     "trainer.comparison.page trainer.external trainer.labels trainer.audit",
     "trainer.card trainer.cascades",
     "trainer",

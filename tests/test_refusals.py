@@ -49,6 +49,12 @@ SEGMENTER = "trainer.train_segmenter"
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (COMPARE, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),
+        (
+            COMPARE,
+            "--data_dir=data --recipes=wuisan_a --methods=none",
+            "--recipes and --methods cannot",
+        ),
+        (COMPARE, "--data_dir=data --recipes=wuisan_a", "1 method: at least 2 are needed"),
         (CASCADE, "--data_dir=data --cascade_dir=new --stage=a:COVID,Flu", "has no class Flu; its"),
         (
             CASCADE,

@@ -10,6 +10,11 @@ trainer.main (--weights, --batch_norm, --learning_rate, …), the same for all r
 study that was stopped, run the same command again; methods or seeds may be added. Several processes
 may work on one study, on one machine or on a shared disk: no run is trained twice.
 
+  python -m trainer.compare --data_dir=DATA --study_dir=STUDY --recipes=wuisan_a,wuisan_b,wuisan_c
+
+compares recipes (docs/recipes.md), each with its own backbone and tuning, instead of methods that
+differ in nothing else. Flags that are given go to all of them and override theirs.
+
   python -m trainer.compare --runs='runs/*' --study_dir=STUDY
 
 compares finished runs instead, also ones made on several machines. Runs of several test folds are
@@ -28,6 +33,8 @@ from absl import flags
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import UserError, run_main
 from trainer.comparison import method_grid, study_cells, study_checks, study_runs, tuning
+from trainer.comparison.recipes.description import describe_recipes
+from trainer.comparison.recipes.read_recipes import parse_recipes
 from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups import membership
 from trainer.runs.finished_run import FinishedRun, read_run
@@ -62,6 +69,12 @@ flags.DEFINE_list(
     "Samplers and losses of trainer.main, or several joined by +, as undersample+focal; mixup and "
     "balanced_mixup; crt, tau_norm and posthoc_logit_adjusted (the run `none`, its last layer "
     "balanced afterwards).",
+)
+flags.DEFINE_list(
+    "recipes",
+    [],
+    "Instead of --methods: names of recipes in launch/recipes, or paths of files with flags of "
+    "trainer.main, one a line. Each is trained once with each of --seeds, with its own settings.",
 )
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds: each method is trained once with each of them.")
 flags.DEFINE_list("backbones", ["tiny"], "Backbones of trainer.main.")
@@ -184,7 +197,7 @@ def main(argv: list[str]) -> int:
 
         paper = read_paper(FLAGS.paper_tables)
     if FLAGS.runs:
-        for flag in ("cells", "tune"):
+        for flag in ("cells", "tune", "recipes"):
             if FLAGS[flag].value:
                 raise UserError(
                     f"--{flag} trains runs and --runs compares finished ones: give only one"
@@ -232,13 +245,21 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
     if not FLAGS.data_dir:
         raise UserError("name the data set with --data_dir, or finished runs with --runs")
     data = study_cells.load_data(FLAGS.data_dir, FLAGS.fold, FLAGS.folds)
-    chosen = study_cells.check_shared_flags(extra)
+    if FLAGS.recipes:
+        extra = _recipe_flags(extra)
+        pairs, chosen = parse_recipes(FLAGS.recipes, extra)
+        seeds = method_grid.parse_seeds(FLAGS.seeds)
+        cells = [method_grid.Cell(b, m, s, k) for s in seeds for k in data for b, m in pairs]
+    else:
+        chosen = study_cells.check_shared_flags(extra)
+        cells = method_grid.parse_grid(FLAGS.methods, FLAGS.seeds, FLAGS.backbones, data)
     data = {fold: choose_classes(one, *chosen) for fold, one in data.items()}
-    cells = method_grid.parse_grid(FLAGS.methods, FLAGS.seeds, FLAGS.backbones, data)
     if not FLAGS.cells:
         study_checks.check_names([_entry_name(cell) for cell in cells], FLAGS.reference)
     first = next(iter(data.values()))
     study_checks.check_classes(first, FLAGS.benefit_class, FLAGS.deploy_prior)
+    if FLAGS.recipes:
+        return study_cells.Study(FLAGS.study_dir, data, [f"--data_dir={FLAGS.data_dir}"], cells)
     common = [
         f"--data_dir={FLAGS.data_dir}",
         f"--epochs={FLAGS.epochs}",
@@ -251,6 +272,23 @@ def _make_study(extra: Sequence[str]) -> study_cells.Study:
         steps = {k: one.num_examples("train") // FLAGS.batch_size for k, one in data.items()}
         common.append("--early_stopping_patience=0")
     return study_cells.Study(FLAGS.study_dir, data, [*common, *extra], cells, steps)
+
+
+def _recipe_flags(extra: Sequence[str]) -> list[str]:
+    """The flags of `trainer.main` that the user gives for all recipes.
+
+    Raises:
+      UserError: a flag is given that would replace what each recipe sets by itself.
+    """
+    for flag in ("methods", "backbones", "budget", "tune"):
+        if FLAGS[flag].present:
+            raise UserError(
+                f"--recipes and --{flag} cannot be given together, because each recipe has its own "
+                "backbone, balancing and tuning: leave one out (--backbone, --epochs and other "
+                "flags of trainer.main go to all recipes)"
+            )
+    shared = ("epochs", "batch_size", "monitor")
+    return [*(f"--{name}={FLAGS[name].value}" for name in shared if FLAGS[name].present), *extra]
 
 
 def _entry_name(cell: method_grid.Cell) -> str:
@@ -291,6 +329,8 @@ def _compare(
         )
     if tuned:
         content["tuning"] = tuning.describe(tuned, FLAGS.primary_metric, _entry_name)
+    if FLAGS.recipes:
+        content["recipes"] = describe_recipes(FLAGS.recipes, content)
     if subgroup_table:
         with announced("comparing subgroups"):
             content["subgroups"] = compare_subgroups(entries, content, subgroup_table)

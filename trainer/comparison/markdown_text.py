@@ -22,6 +22,7 @@ from trainer.comparison.text import (
     tests_header,
     tests_note,
     tests_rows,
+    title,
     with_interval,
 )
 from trainer.comparison.verdict_text import headline, verdict_lines, warnings
@@ -34,10 +35,9 @@ def markdown(content: Mapping[str, Any]) -> str:
     test, settings = content["test"], content["settings"]
     counted = zip(content["class_names"], test["counts"], strict=True)
     counts = ", ".join(f"{name} {count:,}" for name, count in counted)
-    methods = len(content["entries"])
     shown = ("balanced_accuracy", "accuracy", "macro_f1", "mcc", "auroc_macro")
     parts = [
-        f"# Does balancing help? {methods} methods on {test['images']:,} test images",
+        f"# {title(content)}",
         design_line(content),
         f"**{headline(content)}**",
         "\n".join(f"- {line}" for line in verdict_lines(content)),

@@ -123,15 +123,8 @@ def parse_grid(
     Raises:
       UserError: a value is unknown, comes twice or needs another one.
     """
-    try:
-        numbers = [int(seed) for seed in seeds]
-    except ValueError as error:
-        raise UserError(f"--seeds={','.join(seeds)} must be whole numbers, as 0,1,2") from error
-    for flag, values in (("seeds", numbers), ("methods", methods)):
-        if len(set(values)) < len(values) or not values:
-            raise UserError(
-                f"--{flag}={','.join(map(str, values))}: name each once, and at least one"
-            )
+    numbers = parse_seeds(seeds)
+    check_once("methods", methods)
     parsed = [parse_method(name) for name in methods]
     if any(method.decoupled for method in parsed) and "none" not in methods:
         raise UserError(f"--methods: {', '.join(DECOUPLED)} start from the run `none`: name it too")
@@ -139,6 +132,30 @@ def parse_grid(
         if backbone not in table.BACKBONES:
             raise UserError(f"--backbones: {backbone!r} is not one of {', '.join(table.BACKBONES)}")
     return make_grid(parsed, numbers, backbones, folds)
+
+
+def parse_seeds(seeds: Sequence[str]) -> list[int]:
+    """The flag --seeds of `trainer.compare` as numbers.
+
+    Raises:
+      UserError: one is not a whole number or comes twice, or there are none.
+    """
+    try:
+        numbers = [int(seed) for seed in seeds]
+    except ValueError as error:
+        raise UserError(f"--seeds={','.join(seeds)} must be whole numbers, as 0,1,2") from error
+    check_once("seeds", numbers)
+    return numbers
+
+
+def check_once(flag: str, values: Sequence[object]) -> None:
+    """Refuses a flag with no value, or with one that comes twice.
+
+    Raises:
+      UserError: it names the flag.
+    """
+    if len(set(values)) < len(values) or not values:
+        raise UserError(f"--{flag}={','.join(map(str, values))}: name each once, and at least one")
 
 
 def describe_method(run: FinishedRun) -> str:

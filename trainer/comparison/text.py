@@ -112,6 +112,14 @@ def tests_note(content: Mapping[str, Any]) -> str:
     )
 
 
+def title(content: Mapping[str, Any]) -> str:
+    """The heading of page and text."""
+    count, images = len(content["entries"]), f"{content['test']['images']:,} test images"
+    if "recipes" in content:
+        return f"Which recipe does better? {count} recipes on {images}"
+    return f"Does balancing help? {count} methods on {images}"
+
+
 def design_line(content: Mapping[str, Any]) -> str:
     """Data set, network, budget, seeds and date of a study."""
     data, entries = content["dataset"], content["entries"].values()

@@ -64,10 +64,14 @@ def warnings(content: Mapping[str, Any]) -> list[str]:
     if max(updates) > 1.1 * min(updates):
         lines.append(
             f"Unequal budgets: the methods made {min(updates):,} to {max(updates):,} updates. "
-            "Effects of methods and of budgets are not separated. --budget=steps gives all methods "
-            "the same number, and crt those of its second stage besides."
+            "Effects of methods and of budgets are not separated."
         )
-    lines.append(_tuning(content))
+        if "recipes" not in content:
+            lines[-1] += (
+                " --budget=steps gives all methods the same number, and crt those of its second "
+                "stage besides."
+            )
+    lines += content["recipes"]["confounded"] if "recipes" in content else [_tuning(content)]
     return [*lines, *_still_improving(content)]
 
 

@@ -22,6 +22,7 @@ from trainer.comparison.page.gallery import mistakes
 from trainer.comparison.page.limits import checklists, limits
 from trainer.comparison.page.paper import paper_tables
 from trainer.comparison.page.probabilities import curves, probabilities, thresholds
+from trainer.comparison.page.recipes import recipes
 from trainer.comparison.page.results import (
     confusion,
     forest,
@@ -32,7 +33,7 @@ from trainer.comparison.page.results import (
     verdict,
 )
 from trainer.comparison.page.subgroups import subgroups
-from trainer.comparison.text import design_line
+from trainer.comparison.text import design_line, title
 
 FILE_NAME = "comparison.html"
 _CSS = """
@@ -130,14 +131,12 @@ def render(
     gallery: bool = True,
 ) -> str:
     """The whole page; see `write_page`."""
-    test = content["test"]["images"]
-    title = f"Does balancing help? {len(content['entries'])} methods on {test:,} test images"
     sections = list(_sections(content, entries, paper, gallery))
     links = "".join(f'<a href="#{key}">{escaped(name)}</a>' for key, name, _ in sections)
     body = [paragraph(design_line(content), "quiet"), f"<nav>{links}</nav>"]
     for key, name, lines in sections:
         body += [f'<section id="{key}">', heading(name), *lines, "</section>"]
-    return document(title, "\n".join(body), _CSS)
+    return document(title(content), "\n".join(body), _CSS)
 
 
 def _sections(
@@ -168,6 +167,8 @@ def _sections(
     yield "benefit", "Net benefit", benefit(content)
     if gallery:
         yield "mistakes", "Most confident mistakes", mistakes(content, entries)
+    if "recipes" in content:
+        yield "recipes", "The recipes", recipes(content)
     if paper is not None:
         yield "paper", "A paper's tables beside these", paper_tables(content, paper)
     yield "limits", "Limits", limits(content)

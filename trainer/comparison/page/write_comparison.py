@@ -13,6 +13,7 @@ from trainer.comparison.confusion_matrices import Matrices
 from trainer.comparison.markdown_text import markdown
 from trainer.comparison.methods import Entry
 from trainer.comparison.page.page import write_page
+from trainer.comparison.recipes import text as recipe_text
 from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups import text
 from trainer.comparison.verdict_text import headline, verdict_lines, warnings
@@ -32,7 +33,8 @@ def write_comparison(
     files.write_json(os.path.join(study_dir, "comparison.json"), plain)
     path = os.path.join(study_dir, "comparison.md")
     with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        file.write(markdown(content) + text.markdown(all_escaped(content)))
+        escaped = all_escaped(content)
+        file.write(markdown(content) + text.markdown(escaped) + recipe_text.markdown(escaped))
     print("\n" + headline(content))
     for line in verdict_lines(content):
         print(f"  {line}")
