@@ -16,6 +16,7 @@ from trainer.balancing.augmentation import Augmentation, resolve_strength
 from trainer.balancing.class_shares import Sampling
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.settings.config import TrainConfig
+from trainer.settings.learning_rate import Schedule
 
 # The sampler settings that keep the natural class counts.
 _NATURAL: dict[str, Any] = {
@@ -61,6 +62,17 @@ class EpochPlanner:
             parts.append(self._sampler_epoch(number).part(start, wanted))
             wanted -= parts[-1].steps
         return samplers.join_plans(parts)
+
+    @property
+    def learning_rates(self) -> Schedule:
+        """How the learning rate changes from step to step."""
+        config = self.config
+        epochs = {"plateau": 0, "cosine": config.epochs, "triangular": config.lr_cycle_epochs}
+        steps = 1
+        if epochs[config.lr_schedule]:
+            in_epoch = config.steps_per_epoch or self._sampler_epoch(0).steps  # as in every epoch
+            steps = epochs[config.lr_schedule] * in_epoch
+        return Schedule(config.lr_schedule, steps, config.lr_cycle_lowest, config.warmup_steps)
 
     @property
     def augmentation(self) -> Augmentation:

@@ -192,6 +192,9 @@ def _describe_audit(run: FinishedRun) -> list[str]:
 def describe_training(run: FinishedRun) -> str:
     config, rates = run.config, [row["learning_rate"] for row in run.history]
     falls = sum(after < before for before, after in itertools.pairwise(rates))
+    rate = f"{rates[0]:g}" + (f", lowered {falls}× to {rates[-1]:g}" if falls else "")
+    if config.lr_schedule != "plateau":
+        rate = f"{config.scaled_learning_rate:g} at most ({config.lr_schedule} schedule)"
     last = run.history[-1]
     epochs = int(last["epoch"])
     ended = "stopped early" if epochs < config.epochs else "all that were planned"
@@ -199,9 +202,8 @@ def describe_training(run: FinishedRun) -> str:
     return (
         f"{epochs} epochs ({ended}), {int(last['step']):,} steps of {config.batch_size}, "
         f"{sum(row['seconds'] for row in run.history) / 60:.1f} minutes with validation; "
-        f"{config.optimizer}, learning rate {rates[0]:g}"
-        + (f", lowered {falls}× to {rates[-1]:g}" if falls else "")
-        + f". Weights are those of epoch {int(run.best['epoch'])}, the best by "
+        f"{config.optimizer}, learning rate {rate}. "
+        f"Weights are those of epoch {int(run.best['epoch'])}, the best by "
         f"{config.monitor.replace('_', ' ')} ({run.best[config.monitor]:.4f}). "
         f"BatchNormalization: {config.batch_norm}. Loss: {balance_summary.describe_loss(config)}; "
         f"validation is scored by plain cross-entropy.{_describe_decoupling(run)} "

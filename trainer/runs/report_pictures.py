@@ -212,8 +212,10 @@ def draw_training_curves(run: FinishedRun) -> Figure:
     right.set_title("Accuracy")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     # Losses fall and accuracies rise, so these corners are usually empty.
-    _mark_epochs(left, run.history, best, height=0.99)
-    _mark_epochs(right, run.history, best, height=0.01)
+    # With a schedule the rate changes in each epoch.
+    lowered = run.history if run.config.lr_schedule == "plateau" else []
+    _mark_epochs(left, lowered, best, height=0.99)
+    _mark_epochs(right, lowered, best, height=0.01)
     train, validation = (sum(run.dataset["counts"][s]) for s in ("train", "validation"))
     figure.suptitle(
         f"{run.config.backbone}, seed {run.config.seed}: {train:,} training and {validation:,} "

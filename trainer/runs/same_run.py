@@ -94,6 +94,8 @@ def _why_epochs_are_fixed(config: TrainConfig) -> str:
     """What makes earlier epochs depend on how many there are in all; empty: nothing."""
     if SAMPLERS[config.sampler].varies_by_epoch:
         return f"--sampler={config.sampler} spreads its class shares over all epochs"
+    if config.lr_schedule == "cosine":
+        return "--lr_schedule=cosine lowers the learning rate up to the last epoch"
     if LOSSES[config.loss].has_late_weights and not config.drw_epoch:
         return f"--loss={config.loss} weighs classes after 80% of the epochs"
     return ""

@@ -87,9 +87,20 @@ class TrainConfig(Settings):
     @property
     def stopping_patience(self) -> int:
         """`early_stopping_patience`, or 0 (never) with a sampler whose class mix changes up to the
-        last epoch: stopping early would leave out the part of the run that balances."""
-        varies = SAMPLERS[self.sampler].varies_by_epoch
-        return 0 if varies else self.early_stopping_patience
+        last epoch, or a learning rate that falls up to it: stopping early would leave out the part
+        of the run that balances, or that learns in small steps. At least a cycle of the learning
+        rate, while whose upper half the metric may well become worse."""
+        if SAMPLERS[self.sampler].varies_by_epoch or self.lr_schedule == "cosine":
+            return 0
+        patience = self.early_stopping_patience
+        if patience and self.lr_schedule == "triangular":
+            return max(patience, self.lr_cycle_epochs)
+        return patience
+
+    @property
+    def lowering_patience(self) -> int:
+        """`reduce_lr_patience`, or 0 (never) with a schedule that does not look at the metric."""
+        return self.reduce_lr_patience if self.lr_schedule == "plateau" else 0
 
     @property
     def first_drw_epoch(self) -> int:

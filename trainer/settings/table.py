@@ -17,6 +17,7 @@ from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.models import backbone_table
 from trainer.settings.chosen_classes import parse_map_classes
+from trainer.settings.learning_rate import SCHEDULES
 
 DEFAULT_DATA = "data/synthetic-tfrecords"
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
@@ -383,6 +384,29 @@ class Settings:
         "Steps in which the learning rate rises evenly from almost 0 to its value. 0: none.",
         within="[0, inf)",
     )
+    lr_schedule: str = setting(
+        "plateau",
+        _OPTIMISATION,
+        "plateau: the learning rate is lowered when --monitor stops improving, see "
+        "--reduce_lr_patience. cosine: it falls in each step, from its value to almost 0 at the "
+        "end of --epochs, without early stopping. triangular: it rises and falls evenly in cycles "
+        "of --lr_cycle_epochs. --warmup_steps goes with each.",
+        choices=SCHEDULES,
+    )
+    lr_cycle_epochs: int = setting(
+        4,
+        _OPTIMISATION,
+        "Epochs of a cycle of --lr_schedule=triangular: half of them up, half of them down. Early "
+        "stopping waits at least that long.",
+        within="[1, inf)",
+    )
+    lr_cycle_lowest: float = setting(
+        0.25,
+        _OPTIMISATION,
+        "What --learning_rate is multiplied by at the lowest point of a cycle of "
+        "--lr_schedule=triangular.",
+        within="[0, 1)",
+    )
     first_layer_lr_factor: float = setting(
         1.0,
         _OPTIMISATION,
@@ -399,7 +423,8 @@ class Settings:
         _OPTIMISATION,
         "Epochs, at most. The same command with a larger number goes on with a run, also a "
         "finished one, as if it had had that number from the start. Not with "
-        "--sampler=progressive or --loss=ldam_drw, whose earlier epochs depend on the number.",
+        "--sampler=progressive, --lr_schedule=cosine or --loss=ldam_drw, whose earlier epochs "
+        "depend on the number.",
         within="[1, inf)",
     )
     steps_per_epoch: int = setting(
@@ -412,14 +437,15 @@ class Settings:
     early_stopping_patience: int = setting(
         3,
         _BEST,
-        "Epochs without improvement before stopping. 0: never. With --sampler=progressive never: "
-        "the class mix changes up to the last epoch.",
+        "Epochs without improvement before stopping. 0: never. With --sampler=progressive and "
+        "--lr_schedule=cosine never: class mix and learning rate change up to the last epoch.",
         within="[0, inf)",
     )
     reduce_lr_patience: int = setting(
         1,
         _BEST,
-        "Epochs without improvement before the learning rate is lowered. 0: never.",
+        "Epochs without improvement before the learning rate is lowered. 0: never. Only with "
+        "--lr_schedule=plateau.",
         within="[0, inf)",
     )
     reduce_lr_factor: float = setting(

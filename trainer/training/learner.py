@@ -126,7 +126,7 @@ def create_learner(
             config.optimizer,
             config.scaled_learning_rate,
             model,
-            config.warmup_steps,
+            create_planner(config, data).learning_rates,
             config.first_layer_lr_factor,
         )
         meters = steps.Meters(data.num_classes)

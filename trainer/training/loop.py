@@ -18,7 +18,6 @@ from trainer.evaluation.predictions import compute_metrics
 from trainer.runs import run_directory
 from trainer.runs.progress import Progress, history_row
 from trainer.settings.config import TrainConfig
-from trainer.settings.learning_rate import warmed_up
 from trainer.training import saving, schedule, steps
 from trainer.training.learner import Trainer
 from trainer.training.passes import estimate_moments, predict_split, training_batches
@@ -131,7 +130,9 @@ def _run_epoch(
     row = history_row(
         epoch=progress.epoch + 1,
         step=progress.step,
-        learning_rate=warmed_up(learning_rate, progress.step, config.warmup_steps),
+        learning_rate=float(
+            learning_rate * trainer.planner.learning_rates.factor(progress.step - 1.0)
+        ),
         loss=totals.loss,
         accuracy=totals.accuracy,
         validation=metrics,
@@ -142,7 +143,7 @@ def _run_epoch(
         row[config.monitor],
         maximize=config.monitor != "validation_loss",
         early_stopping_patience=config.stopping_patience,
-        reduce_lr_patience=config.reduce_lr_patience,
+        reduce_lr_patience=config.lowering_patience,
         reduce_lr_factor=config.reduce_lr_factor,
     )
     progress.history.append(row)
@@ -233,14 +234,14 @@ def _describe_epoch(
     )
     if is_best:
         text += " | best"
-    if progress.learning_rate < row["learning_rate"]:  # not so during warm-up
+    if progress.learning_rate < row["learning_rate"]:  # not so with a schedule
         text += f" | learning rate to {progress.learning_rate:g}"
     return text
 
 
 def _describe_end(progress: Progress, config: TrainConfig) -> str:
     reason = (
-        f"stopped early: {config.early_stopping_patience} epochs without a better {config.monitor}"
+        f"stopped early: {config.stopping_patience} epochs without a better {config.monitor}"
         if progress.stopped
         else "all epochs done"
     )

@@ -220,7 +220,7 @@ def _second_stage(
 ) -> TrainConfig:
     """The settings that describe what `crt` does; `from_config` keeps those of the first stage."""
     unchanged: dict[str, Any] = {**dict.fromkeys(AUGMENTATIONS, 0.0), "augment_strength": ()}
-    unchanged["first_layer_lr_factor"] = 1.0
+    unchanged |= {"first_layer_lr_factor": 1.0, "lr_schedule": "plateau", "warmup_steps": 0}
     return dataclasses.replace(
         config,
         sampler="weighted",

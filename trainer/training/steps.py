@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.models.classifier import seed_states
+from trainer.settings.learning_rate import CONSTANT, Schedule
 from trainer.training import depth_rates, schedule
 from trainer.training.losses import cross_entropy
 
@@ -23,15 +24,16 @@ def create_optimizer(
     name: str,
     learning_rate: float,
     model: keras.Model,
-    warmup_steps: int = 0,
+    rates: Schedule = CONSTANT,
     first_layer_factor: float = 1.0,
 ) -> keras.Optimizer:
     """Returns the optimizer with its slot variables; call it in the strategy's scope.
 
     The learning rate is one of its variables, so it can change between steps and is part of a
-    checkpoint. With `warmup_steps` it is a `schedule.WarmUp`, a function of the optimizer's count
-    of steps. `schedule.set_learning_rate` sets it in both cases. With `first_layer_factor` below 1
-    layers learn at rates that rise with depth, see `depth_rates.factors`.
+    checkpoint. Where `rates` change in each step, it is a `schedule.Scheduled`, a function of the
+    optimizer's count of steps. `schedule.set_learning_rate` sets it in both cases. With
+    `first_layer_factor` below 1 layers learn at rates that rise with depth, see
+    `depth_rates.factors`.
     """
     kinds = {
         "adamax": keras.optimizers.Adamax,
@@ -41,7 +43,7 @@ def create_optimizer(
     kind = kinds[name]
     if first_layer_factor != 1.0:
         kind = depth_rates.with_factors(kind, depth_rates.factors(model, first_layer_factor))
-    rate = schedule.WarmUp(learning_rate, warmup_steps) if warmup_steps else learning_rate
+    rate = learning_rate if rates.is_constant else schedule.Scheduled(learning_rate, rates)
     optimizer = kind(rate, **({"momentum": 0.9} if name == "sgd" else {}))
     optimizer.build(model.trainable_variables)
     return optimizer

@@ -221,6 +221,8 @@ def test_a_resumed_run_with_deferred_weights_and_mixup_has_identical_weights(
         mixup="balanced",
         mixup_alpha=0.3,
         first_layer_lr_factor=0.1,
+        lr_schedule="cosine",
+        warmup_steps=4,
         epochs=3,
         batch_size=16,
         cache=cache,

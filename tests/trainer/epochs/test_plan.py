@@ -69,3 +69,30 @@ def test_planned_counts_of_fixed_steps_sum_to_their_images(sampler, steps):
         assert planned.sum() == 4 * steps
         plan = planner.plan(epoch)
         assert np.bincount(plan.labels, minlength=3).sum() == 4 * steps
+
+
+@settings(max_examples=20, deadline=None)
+@given(sampler=st.sampled_from(list(SAMPLERS)), steps=st.sampled_from([0, 3]))
+def test_a_cosine_ends_with_the_last_step_and_a_cycle_with_its_last_epoch(sampler, steps):
+    config = TrainConfig(
+        **{"data_dir": "", "sampler": sampler, "batch_size": 7, "steps_per_epoch": steps},
+        **{"epochs": 3, "lr_schedule": "cosine"},
+    )
+    planner = EpochPlanner(config, NAMES, COUNTS)
+    assert planner.learning_rates.steps == sum(planner.plan(epoch).steps for epoch in range(3))
+    config = dataclasses.replace(config, lr_schedule="triangular", lr_cycle_epochs=2)
+    rates = EpochPlanner(config, NAMES, COUNTS).learning_rates
+    assert rates.steps == sum(planner.plan(epoch).steps for epoch in range(2))
+    assert rates.lowest == 0.25
+
+
+def test_schedules_are_not_cut_short_by_early_stopping_nor_lowered_at_a_plateau():
+    patience = {
+        name: (config.stopping_patience, config.lowering_patience)
+        for name in ("plateau", "cosine", "triangular")
+        for config in [TrainConfig("", lr_schedule=name)]
+    }
+    assert patience == {"plateau": (3, 1), "cosine": (0, 0), "triangular": (4, 0)}
+    assert (
+        TrainConfig("", lr_schedule="triangular", early_stopping_patience=0).stopping_patience == 0
+    )

@@ -46,6 +46,8 @@ def test_more_epochs_go_on_with_a_run_and_fewer_are_another_run(data, tmp_path):
         ({"sampler": "progressive"}, "progressive spreads its class shares over all epochs"),
         ({"loss": "ldam_drw"}, "ldam_drw weighs classes after 80% of the epochs"),
         ({"loss": "ldam_drw", "drw_epoch": 7}, ""),
+        ({"lr_schedule": "cosine"}, "cosine lowers the learning rate up to the last epoch"),
+        ({"lr_schedule": "triangular"}, ""),
     ],
 )
 def test_more_epochs_are_refused_where_earlier_ones_depend_on_the_number(

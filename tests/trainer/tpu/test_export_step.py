@@ -9,6 +9,7 @@ import tensorflow as tf
 from tests.trainer import processes, toy
 from trainer.distribution import strategies
 from trainer.settings.config import TrainConfig
+from trainer.settings.learning_rate import SCHEDULES
 from trainer.settings.table import BATCH_NORMS, LOSSES, OPTIMIZERS
 from trainer.tpu import export_step, host_ops
 from trainer.training import losses, steps
@@ -24,10 +25,15 @@ CONFIGS = [
         "mixed_precision": "bfloat16",
         "image_size": 12,
     },
-    {"loss": "focal", "batch_norm": "train", "optimizer": "sgd"},
+    {"loss": "focal", "batch_norm": "train", "optimizer": "sgd", "lr_schedule": "cosine"},
     {"loss": "class_balanced_focal", "batch_norm": "adapt_natural", "first_layer_lr_factor": 0.1},
-    {"loss": "balanced_softmax", "head_units": (16, 8), "mixup_alpha": 0.2},
-    {"loss": "logit_adjusted", "trainable": "head", "head_units": (16,)},
+    {
+        "loss": "balanced_softmax",
+        "head_units": (16, 8),
+        "mixup_alpha": 0.2,
+        "lr_schedule": "triangular",
+    },
+    {"loss": "logit_adjusted", "trainable": "head", "head_units": (16,), "warmup_steps": 9},
     {"loss": "ldam_drw", "mixed_precision": "bfloat16", "mixup_alpha": 0.2},
 ]
 
@@ -66,7 +72,10 @@ def test_max_pooling_is_exported_with_its_gradient():
 
 
 def test_those_are_all_options():
-    for name, choices in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("batch_norm", BATCH_NORMS)):
+    for name, choices in (
+        *(("loss", LOSSES), ("optimizer", OPTIMIZERS), ("batch_norm", BATCH_NORMS)),
+        ("lr_schedule", SCHEDULES),
+    ):
         default = getattr(TrainConfig(""), name)
         assert {settings.get(name, default) for settings in CONFIGS} == set(choices)
 

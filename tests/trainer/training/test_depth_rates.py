@@ -38,7 +38,7 @@ def test_updates_and_not_gradients_are_multiplied(model, name):
     def updates(factor):
         model.set_weights(before)
         start = [np.array(v) for v in model.trainable_variables]
-        optimizer = steps.create_optimizer(name, 0.5, model, 0, factor)
+        optimizer = steps.create_optimizer(name, 0.5, model, first_layer_factor=factor)
         for of_step in gradients:
             optimizer.apply(of_step, model.trainable_variables)
         return [np.array(v) - s for v, s in zip(model.trainable_variables, start, strict=True)]

@@ -6,14 +6,15 @@ import tensorflow as tf
 from tests.trainer import toy
 from trainer.models.classifier import create_model
 from trainer.settings import learning_rate
+from trainer.settings.learning_rate import CONSTANT, Schedule
 from trainer.training import schedule, steps
 
 
 def _train_steps(
-    strategy, optimizer: str = "sgd", rate: float = 0.1, warmup_steps: int = 0, **settings
+    strategy, optimizer: str = "sgd", rate: float = 0.1, rates: Schedule = CONSTANT, **settings
 ):
     model = create_model("tiny", image_size=32, channels=1, num_classes=toy.NUM_CLASSES, **settings)
-    optimizer = steps.create_optimizer(optimizer, rate, model, warmup_steps)
+    optimizer = steps.create_optimizer(optimizer, rate, model, rates)
     meters = steps.Meters(toy.NUM_CLASSES)
     return (
         model,
@@ -83,15 +84,17 @@ def test_learning_rate_can_be_changed_between_loops(strategy):
     np.testing.assert_array_equal(model.get_layer("logits").kernel, before)
 
 
-def test_warm_up_acts_in_every_step_of_a_host_loop_and_goes_on_from_the_count_of_steps(strategy):
+def test_rates_change_in_every_step_of_a_host_loop_and_go_on_from_the_count_of_steps(strategy):
+    rates = Schedule("triangular", 4, 0.25, warmup_steps=2)
     images, labels = toy.images_and_labels(96)
     by_hand, optimizer, _, train_steps = _train_steps(strategy, rate=0.0)
     batches = iter(toy.distributed(strategy, images, labels))
     for step in range(1, 7):
-        optimizer.learning_rate = learning_rate.warmed_up(0.1 if step <= 5 else 0.05, step, 4)
+        factor = (0.125, 0.625, 1.0, 0.625, 0.25, 0.625)[step - 1]
+        optimizer.learning_rate = (0.1 if step <= 5 else 0.05) * factor
         train_steps(batches, tf.constant(1))
 
-    warmed, optimizer, _, train_steps = _train_steps(strategy, warmup_steps=4)
+    warmed, optimizer, _, train_steps = _train_steps(strategy, rates=rates)
     batches = iter(toy.distributed(strategy, images, labels))
     train_steps(batches, tf.constant(3))
     train_steps(batches, tf.constant(2))
@@ -99,8 +102,23 @@ def test_warm_up_acts_in_every_step_of_a_host_loop_and_goes_on_from_the_count_of
     train_steps(batches, tf.constant(1))
     for first, second in zip(by_hand.trainable_variables, warmed.trainable_variables, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-6)
-    assert [learning_rate.warmed_up(0.1, step, 4) for step in (1, 4, 9)] == [0.025, 0.1, 0.1]
-    assert learning_rate.warmed_up(0.1, 1, 0) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        (Schedule(), [1, 1, 1, 1, 1, 1]),
+        (Schedule(warmup_steps=4), [0.25, 0.5, 0.75, 1, 1, 1]),
+        (Schedule("cosine", 4), [1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4, 0, 0]),
+        (Schedule("cosine", 4, warmup_steps=2), [0.5, (2 + 2**0.5) / 4, 0.5]),
+        (Schedule("triangular", 4, 0.2), [0.2, 0.6, 1, 0.6, 0.2, 0.6]),
+        (Schedule("triangular", 5, 0.0), [0, 0.4, 0.8, 0.8, 0.4, 0]),
+    ],
+)
+def test_factors_of_schedules_are_those_computed_by_hand(rates, expected):
+    np.testing.assert_allclose([rates.factor(float(n)) for n in range(len(expected))], expected)
+    on_device = [float(rates.factor(tf.constant(float(n)), tf)) for n in range(len(expected))]
+    np.testing.assert_allclose(on_device, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
