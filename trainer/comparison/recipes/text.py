@@ -7,7 +7,7 @@ from typing import Any
 
 from cxr_tfrecords.pages.markdown import plain_table
 from trainer.comparison.recipes.description import show_value
-from trainer.comparison.text import TITLES, number, with_interval
+from trainer.comparison.text import TITLES, is_percent, with_interval
 
 REPORTED_HEADER = ["recipe", "figure", "reported by the authors", "here"]
 REPORTED_NOTE = (
@@ -37,7 +37,8 @@ def reported_rows(content: Mapping[str, Any]) -> list[list[str]]:
             kind, _, class_name = metric.partition("/")
             title = TITLES.get(kind, kind) + (f", {class_name}" if class_name else "")
             here = with_interval(metric, measured[metric]) if metric in measured else "–"
-            rows.append([name, title, number(metric, value), here])
+            printed = f"{100 * value:g}%" if is_percent(metric) else f"{value:g}"
+            rows.append([name, title, printed, here])
     return rows
 
 

@@ -95,7 +95,9 @@ def test_recipes_that_cannot_be_compared_are_refused(tmp_path, names, extra, mes
 
 
 def test_page_and_text_show_reported_figures_and_what_is_confounded(tmp_path):
-    reported = {"none": {"source": "A paper.", "metrics": {"recall/COVID": 0.5, "recall/Flu": 0.9}}}
+    reported = {
+        "none": {"source": "A paper.", "metrics": {"recall/COVID": 0.5075, "recall/Flu": 0.9}}
+    }
     files.write_json(str(tmp_path / "reported.json"), reported)
     names = ("none", "undersample", "oversample")
     paths = [write_recipe(tmp_path, name, f"--sampler={name}\n") for name in names]
@@ -113,9 +115,9 @@ def test_page_and_text_show_reported_figures_and_what_is_confounded(tmp_path):
     ]
     measured = content["entries"]["none"]["metrics"]["recall/COVID"]["estimate"]
     [covid, flu] = text.reported_rows(content)
-    assert covid[:3] == ["none", "recall, COVID", "50.0%"]
+    assert covid[:3] == ["none", "recall, COVID", "50.75%"]
     assert covid[3].startswith(f"{measured:.1%}")
-    assert flu == ["none", "recall, Flu", "90.0%", "–"]
+    assert flu == ["none", "recall, Flu", "90%", "–"]
     for page in (
         render(content, entries, gallery=False),
         markdown(content) + text.markdown(content),
@@ -143,10 +145,9 @@ def test_two_recipes_are_trained_and_compared(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["hariyani", "covid_resnet"])
-def test_a_recipe_trains_a_step(tmp_path, name):
+def test_a_recipe_trains_a_step(tmp_path):
     data = write_dataset(tmp_path / "data", image_size=32)
-    flags = [f"--flagfile={read_recipes.recipe_path(name)}", f"--data_dir={data.path}"]
+    flags = [f"--flagfile={read_recipes.recipe_path('hariyani')}", f"--data_dir={data.path}"]
     flags += [f"--run_dir={tmp_path / 'run'}", "--weights=none", "--epochs=1", "--strategy=cpu"]
     done = processes.run("trainer.main", *flags, "--steps_per_epoch=1", "--batch_size=4")
     assert done.returncode == 0, done.stderr
