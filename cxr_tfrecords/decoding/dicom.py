@@ -8,7 +8,6 @@ PatientOrientation and FieldOfViewHorizontalFlip do not turn the image, in viewe
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import re
 import warnings
@@ -52,9 +51,11 @@ def decode_dicom(data: bytes, max_pixels: int) -> Decoded:
     pydicom = _pydicom()
     if data[:4] == b"DICM":
         data = bytes(128) + data
-    limits.check_deflated(data, max_pixels)
     try:
-        return _decode(pydicom.dcmread(io.BytesIO(data), force=True), max_pixels)
+        stream = limits.CountedReads(limits.inflated(data, max_pixels))
+        file = pydicom.dcmread(stream, force=True)
+        limits.check_tables(file)
+        return _decode(file, max_pixels)
     except BadImageError:
         raise
     except Exception as error:  # pydicom raises many types for a damaged header

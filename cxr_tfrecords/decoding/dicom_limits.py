@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.uid import UID
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_DEFLATED, _PLAIN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
 _BLOCK = 1 << 20
 # The header of a frame (ITU-T T.81 B.2.2, T.87 C.1.1): marker, length, precision, height, width and
 # number of components. Image data cannot hold these markers.
@@ -26,19 +26,58 @@ _JPEG_FRAME = re.compile(
     rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7](..)[\x02-\x10](..)(..)(.)", re.DOTALL
 )
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
+_JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800 A.5.1)
+_MOST_READS = 300_000  # pydicom needs one to four for an element or fragment, in all about 3 µs
+_MOST_TABLE_BYTES = 1 << 20  # a lookup table has up to 131,072
+_TABLE_GROUPS = (0x0008, 0x0010, 0x0028)
+_MOST_TILES = 16_384  # the decoder keeps about 6 kB for each; usual are 1 to 1,000
 _MOST_SCANS = 64
 _MOST_SAMPLES = 4  # of a pixel
 _MOST_RUNS = 8_000_000  # of an RLE segment: pydicom needs about a microsecond for four
 
 
-def check_deflated(data: bytes, max_pixels: int) -> None:
-    """Inflates a file of the deflated transfer syntax (PS3.5 A.5) without keeping it.
+class CountedReads(io.BytesIO):
+    """A file in memory which ends the reading of a file of millions of elements or fragments."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file.
+
+        Raises:
+          BadImageError: this is a read too many.
+        """
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            raise BadImageError(
+                f"DICOM of more than about {_MOST_READS:,} elements or fragments: images have a "
+                "few hundred"
+            )
+        return super().read(size)
+
+
+def check_tables(file: Dataset) -> None:
+    """Refuses a file with millions of windows, or of items of a sequence, that decoding may read.
+
+    Raises:
+      BadImageError: an element of the groups that are read, other than pixels, is too long.
+    """
+    for tag in list(file.keys()):
+        length = getattr(file.get_item(tag), "length", 0)  # known until pydicom unpacks it
+        if tag.group in _TABLE_GROUPS and _MOST_TABLE_BYTES < length < 0xFFFFFFFF:
+            raise BadImageError(f"DICOM whose element {tag} has {length:,} bytes")
+
+
+def inflated(data: bytes, max_pixels: int) -> bytes:
+    """A file of the deflated transfer syntax (PS3.5 A.5) as one of the same elements that is not;
+    any other unchanged.
 
     Raises:
       BadImageError: it is larger than an image of 16 bits with `max_pixels`.
+      zlib.error: it is damaged.
     """
     if _DEFLATED not in data[:_BLOCK]:
-        return
+        return data
     from pydicom import filereader
 
     stream = io.BytesIO(data)
@@ -46,20 +85,22 @@ def check_deflated(data: bytes, max_pixels: int) -> None:
         filereader.read_preamble(stream, force=True)
         syntax = filereader._read_file_meta_info(stream).get("TransferSyntaxUID")
     except Exception:  # of many types: the reader of the whole file meets it again
-        return
+        return data
     if syntax != _DEFLATED.decode():
-        return
-    inflate, limit, total = zlib.decompressobj(-zlib.MAX_WBITS), 2 * max_pixels + _BLOCK, 0
+        return data
+    inflate, limit = zlib.decompressobj(-zlib.MAX_WBITS), 2 * max_pixels + _BLOCK
+    plain = io.BytesIO()
+    plain.write(data[: stream.tell()].replace(_DEFLATED, _PLAIN, 1))
     while not inflate.eof and (block := inflate.unconsumed_tail or stream.read(_BLOCK)):
-        try:
-            total += len(inflate.decompress(block, _BLOCK))
-        except zlib.error:
-            return
-        if total > limit:
+        plain.write(inflate.decompress(block, _BLOCK))
+        if plain.tell() > limit:
             raise BadImageError(
                 f"deflated DICOM that unpacks to more than {limit:,} bytes, 2 for each of "
                 f"--max_pixels={max_pixels}"
             )
+    if not inflate.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return plain.getvalue()
 
 
 def check_frame(file: Dataset, syntax: UID) -> None:
@@ -86,6 +127,7 @@ def check_frame(file: Dataset, syntax: UID) -> None:
             raise BadImageError(f"JPEG of {scans} scans in a DICOM: more than {_MOST_SCANS}")
     else:
         _check_boxes(frame)
+        _check_tiles(frame)
         from openjpeg.utils import get_parameters
 
         try:
@@ -115,6 +157,15 @@ def _check_boxes(frame: bytes) -> None:
         if length < 8:
             raise BadImageError(f"damaged JPEG 2000: a box of {length} bytes")
         position += length
+
+
+def _check_tiles(frame: bytes) -> None:
+    start = -1
+    while (start := frame.find(_JPEG_2000_SIZE, start + 1)) >= 0 and start + 32 <= len(frame):
+        width, height, _, _, tile_width, tile_height = struct.unpack_from(">6I", frame, start + 8)
+        tiles = -(-width // max(1, tile_width)) * -(-height // max(1, tile_height))
+        if tiles > _MOST_TILES:
+            raise BadImageError(f"JPEG 2000 of {tiles:,} tiles: more than {_MOST_TILES:,}")
 
 
 def _check_rle(frame: bytes, pixels: int) -> None:

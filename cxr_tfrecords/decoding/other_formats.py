@@ -9,6 +9,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
 from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
+from cxr_tfrecords.decoding.other_limits import check_other
 from cxr_tfrecords.decoding.png import over_black
 from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
 
@@ -30,7 +31,7 @@ def decode_other(data: bytes, max_pixels: int) -> Decoded:
     Raises:
       BadImageError: not one of these, damaged, truncated, or over `max_pixels`.
     """
-    _check_webp(data, max_pixels)
+    check_other(data, max_pixels)
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
@@ -97,18 +98,3 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
     if image.info.get("compression") in _FAX:
         # The decoder leaves a damaged row as the memory was, and says nothing.
         raise BadImageError("TIFF of fax compression is not supported: convert it to PNG")
-
-
-def _check_webp(data: bytes, max_pixels: int) -> None:
-    """Checks the size in the header, because Pillow makes the whole picture when it opens it."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        return
-    kind, header = data[12:16], data[20:30].ljust(10, b"\0")
-    if kind == b"VP8X":
-        width, height = (int.from_bytes(header[i : i + 3], "little") + 1 for i in (4, 7))
-    elif kind == b"VP8L":
-        both = int.from_bytes(header[1:5], "little")
-        width, height = (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
-    else:  # VP8
-        width, height = (int.from_bytes(header[i : i + 2], "little") & 0x3FFF for i in (6, 8))
-    check_size(width, height, max_pixels)

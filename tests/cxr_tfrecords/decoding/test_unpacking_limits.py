@@ -17,21 +17,29 @@ from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import inspection
 from cxr_tfrecords import images
-from cxr_tfrecords.decoding import result
+from cxr_tfrecords.decoding import dicom_limits, result
 from tests.cxr_tfrecords.decoding.files import RAMP, SIGNATURE, as_file, chunk, with_chunks
 from tests.dicom_files import dicom_file
 
 SMALL = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 
 
-def deflated(added: int) -> bytes:
-    """A DICOM file of the deflated transfer syntax, with a last element of so many zeros."""
+def deflated(added: bytes) -> bytes:
+    """A DICOM file of the deflated transfer syntax, with elements added behind its last."""
     file = pydicom.dcmread(io.BytesIO(dicom_file(SMALL)))
     file.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
-    file.add_new(0xFFFCFFFC, "OB", bytes(added))
     buffer = io.BytesIO()
     file.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    start = 144 + struct.unpack_from("<I", data, 140)[0]
+    deflate = zlib.compressobj(wbits=-15)
+    elements = deflate.compress(zlib.decompress(data[start:], -15) + added) + deflate.flush()
+    return data[:start] + elements
+
+
+def zeros(count: int) -> bytes:
+    """The element for bytes that fill up a DICOM file."""
+    return struct.pack("<HH2sHI", 0xFFFC, 0xFFFC, b"OB", 0, count) + bytes(count)
 
 
 def compressed(frame: bytes, syntax: str) -> bytes:
@@ -93,9 +101,45 @@ def test_a_jp2_box_without_length_does_not_hold_up_the_build():
 
 
 def test_a_deflated_dicom_is_measured_before_it_is_kept():
-    assert images.decode(deflated(100_000), max_pixels=4096).pixels.shape == (64, 64)
+    data = deflated(zeros(100_000))
+    np.testing.assert_array_equal(
+        images.decode(data, max_pixels=4096).pixels, images.decode(dicom_file(SMALL)).pixels
+    )
+    with pytest.raises(images.BadImageError, match="incomplete or truncated stream"):
+        images.decode(data[:-50])
     with pytest.raises(images.BadImageError, match="unpacks to more than"):
-        images.decode(deflated(8 << 20), max_pixels=4096)
+        images.decode(deflated(zeros(8 << 20)), max_pixels=4096)
+
+
+def test_elements_and_fragments_are_counted_while_they_are_read(monkeypatch):
+    fragments = compressed(jpeg_frame(b"\xff\xc0"), uid.JPEGBaseline8Bit)[:-8]
+    fragments += struct.pack("<HHI2s", 0xFFFE, 0xE000, 2, b"ab") * 500
+    fragments += struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    elements = dicom_file(SMALL) + struct.pack("<HH2sH", 0x7FE1, 0x1010, b"LO", 0) * 500
+    monkeypatch.setattr(dicom_limits, "_MOST_READS", 400)
+    images.decode(dicom_file(SMALL))
+    for data in (fragments, elements, deflated(b"\xe1\x7f\x10\x10LO\0\0" * 500)):
+        with pytest.raises(images.BadImageError, match="more than about 400 elements or fragments"):
+            images.decode(data)
+
+
+def test_a_dicom_table_is_not_unpacked_where_it_is_too_long():
+    windows = dicom_file(
+        SMALL, syntax=uid.ImplicitVRLittleEndian, WindowCenter="1", WindowWidth="2"
+    )
+    start = windows.index(b"\x28\0\x50\x10")
+    long = struct.pack("<I", 2 << 20) + b"1\\" * (1 << 20)
+    with pytest.raises(images.BadImageError, match=r"element \(0028,1050\) has 2,097,152 bytes"):
+        images.decode(windows[: start + 4] + long + windows[start + 10 :])
+
+
+def test_tiles_of_jpeg_2000_are_counted(monkeypatch):
+    monkeypatch.setattr(dicom_limits, "_MOST_TILES", 4000)
+    data = bytearray(encode_array(np.zeros((64, 64), np.uint8)))
+    assert images.decode(compressed(bytes(data), uid.JPEG2000Lossless)).pixels.shape == (64, 64)
+    struct.pack_into(">II", data, data.index(b"\xff\x4f\xff\x51") + 24, 1, 1)
+    with pytest.raises(images.BadImageError, match="JPEG 2000 of 4,096 tiles"):
+        images.decode(compressed(bytes(data), uid.JPEG2000Lossless))
 
 
 def test_scans_of_a_jpeg_count_as_often_as_the_image_is_gone_over():
@@ -160,12 +204,6 @@ def test_one_large_image_is_decoded_at_a_time_and_small_ones_meanwhile(monkeypat
         assert entered.is_set()
     other.join()
     images.decode(data)
-
-
-def test_colours_of_other_formats_count_six_bytes():
-    data = as_file(np.dstack([RAMP] * 3), "BMP")
-    with pytest.raises(images.BadImageError, match="pixels of 6 bytes"):
-        images.decode(data, max_pixels=RAMP.size)
 
 
 @pytest.mark.parametrize("signed", [False, True])
