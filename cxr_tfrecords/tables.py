@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 
-from cxr_tfrecords import files
+from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.errors import UserError
 
 # Columns that hold a file's name, in the order of preference, as `column_key` spells them. RSNA
@@ -207,12 +207,12 @@ def _decode(content: bytes, where: str) -> str:
 def _read_text(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
     """(line number, values) of each row."""
     first = text.lstrip().partition("\n")[0]
-    counts = [len(next(csv.reader([first], delimiter=one), [])) for one in _DELIMITERS]
+    counts = [len(next(csv_rows.reader([first], delimiter=one), [])) for one in _DELIMITERS]
     if max(counts) == 1 and " " in first.strip():
         yield from enumerate((line.split() for line in text.splitlines()), start=1)
         return
     delimiter = _DELIMITERS[counts.index(max(counts))]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv_rows.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for values in reader:
             yield reader.line_num, values

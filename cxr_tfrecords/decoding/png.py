@@ -32,7 +32,8 @@ _ONE_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(b"\0\0"
 
 
 def decode_png(data: bytes, max_pixels: int) -> Decoded:
-    """Decodes any PNG; of an animation its default image. Transparency is drawn on black.
+    """Decodes any PNG; of an animation its default image. Alpha is drawn on black;
+    the one gray value that a gray PNG can name as transparent (tRNS) stays as it is.
 
     Raises:
       BadImageError: damaged, truncated, or over `max_pixels`.

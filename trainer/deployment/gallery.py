@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
 import itertools
 import os
@@ -88,7 +87,7 @@ def _choose(rows_path: str, names: Sequence[str], most: int) -> tuple[int, list[
     """The number of all rows, and those on the page; only these are kept in memory."""
     counter = itertools.count()
     with csv_rows.open_csv(rows_path) as file:
-        rows = (row for row, _ in zip(csv.DictReader(file), counter, strict=False))
+        rows = (row for row, _ in zip(csv_rows.dict_reader(file), counter, strict=False))
         chosen = heapq.nsmallest(
             most,
             rows,

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterator
 
-from cxr_tfrecords import files
+from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.errors import UserError
 
 _PATH_COLUMNS = ("path", "filename", "file")
@@ -91,7 +91,7 @@ def _read_list(path: str) -> list[str]:
         text = files.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"--input={path} is not a text file in UTF-8: save it so") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv_rows.dict_reader(io.StringIO(text, newline=""))
     try:
         column = next((c for c in _PATH_COLUMNS if c in (reader.fieldnames or ())), None)
         if column is None:
@@ -99,6 +99,10 @@ def _read_list(path: str) -> list[str]:
                 f"--input={path} has the columns {', '.join(reader.fieldnames or ()) or 'none'}"
                 ": it needs a column path"
             )
-        return list(dict.fromkeys(row[column] for row in reader if row[column]))
+        names = dict.fromkeys(row[column] for row in reader if row[column])
     except csv.Error as error:
         raise UserError(f"--input={path}, line {reader.line_num}: {error}: correct it") from error
+    wrong = next((name for name in names if "\0" in name), None)
+    if wrong is not None:
+        raise UserError(f"--input={path}: the path {wrong!r} holds a NUL character: correct it")
+    return list(names)

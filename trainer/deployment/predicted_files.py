@@ -79,7 +79,7 @@ def _resume(part: str, header: list[str], settings: dict[str, Any]) -> set[str]:
             with csv_rows.open_csv(part) as file:
                 # Less a last line that was cut off. A quoted name may hold a carriage return.
                 whole = (line for line in file if line.endswith(("\n", "\r")))
-                rows = [row for row in csv.reader(whole) if len(row) == len(header)]
+                rows = [row for row in csv_rows.reader(whole) if len(row) == len(header)]
             if rows and rows[0] == header:
                 _write_all(part, rows)
                 return {row[0] for row in rows[1:]}
@@ -101,7 +101,7 @@ def _write_all(path: str, rows: list[list[str]]) -> None:
 def _count_classes(path: str, class_names: Sequence[str]) -> dict[str, int]:
     counts = dict.fromkeys(class_names, 0)
     with csv_rows.open_csv(path) as file:
-        for row in csv.DictReader(file):
+        for row in csv_rows.dict_reader(file):
             counts[row["class"]] += 1
     return counts
 
@@ -110,7 +110,7 @@ def count_flagged(path: str) -> int | None:
     """How many rows of a file of `predict_files` are flagged as unlike the training images; None if
     it does not say so."""
     with csv_rows.open_csv(path) as file:
-        reader = csv.DictReader(file)
+        reader = csv_rows.dict_reader(file)
         if prediction_rows.FLAG not in (reader.fieldnames or ()):
             return None
         return sum(row[prediction_rows.FLAG] == "1" for row in reader)

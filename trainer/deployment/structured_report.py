@@ -8,7 +8,6 @@ that it is for research.
 from __future__ import annotations
 
 import collections
-import csv
 import datetime
 import io
 import logging
@@ -74,7 +73,7 @@ def write_reports(
     warnings.filterwarnings("ignore", module="pydicom")
     counts: collections.Counter[str] = collections.Counter()
     with csv_rows.open_csv(rows_path) as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv_rows.dict_reader(file))
     for row in tqdm(rows, unit="report", disable=None):
         probabilities = {c: float(row[f"calibrated_{c}"]) for c in classifiers[0].class_names}
         try:

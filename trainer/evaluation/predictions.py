@@ -148,7 +148,7 @@ def read_predictions(path: str, counts: Sequence[int] | None = None) -> Predicti
     try:
         with csv_rows.open_csv(path) as file:
             text = file.read()
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader = csv_rows.dict_reader(io.StringIO(text, newline=""))
         columns = [name for name in reader.fieldnames or () if name.startswith("logit_")]
         rows = list(reader)
         if not columns or not rows:

@@ -77,7 +77,7 @@ def _read_hashes(
         raise UserError(f"{file_name} is missing")
     try:
         with csv_rows.open_csv(file_name) as file:
-            for row in csv.DictReader(file):
+            for row in csv_rows.dict_reader(file):
                 is_wanted = (not splits or row["split"] in splits) and (
                     not classes or row["class"] in classes
                 )

@@ -11,7 +11,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from cxr_tfrecords import files
+from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.errors import UserError
 from trainer.runs import run_files
 from trainer.runs.run_schema import find_run_problem
@@ -172,7 +172,7 @@ def _read_history(run_dir: str) -> list[dict[str, float]]:
     path = os.path.join(run_dir, run_files.HISTORY)
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            rows = [{k: float(v) for k, v in row.items()} for row in csv_rows.dict_reader(file)]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {_remedy(run_dir)}") from error
     except (ValueError, TypeError, AttributeError, csv.Error) as error:

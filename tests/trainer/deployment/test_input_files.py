@@ -45,3 +45,10 @@ def test_a_list_without_rows_is_refused(tmp_path):
     path.write_text("path\n")
     with pytest.raises(UserError, match="the list names no file"):
         find_files(str(path))
+
+
+def test_a_list_with_a_nul_character_is_refused(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"path\na\0.png\n")
+    with pytest.raises(UserError, match="NUL"):
+        find_files(str(path))
