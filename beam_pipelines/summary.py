@@ -6,14 +6,15 @@ from typing import Any
 
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.job import BuildResult
-from cxr_tfrecords import dataset_dir, stats
+from cxr_tfrecords import class_lists, dataset_dir, stats
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.pages.markdown import markdown_table
 
 
 def describe_sources(sources: Sources) -> str:
     """One line on the input: classes with their file counts, and what was skipped."""
     counts = sources.listed.label_counts
-    classes = ", ".join(f"{name} {counts[i]:,}" for i, name in enumerate(sources.class_names))
+    classes = few(f"{name} {counts[i]:,}" for i, name in enumerate(sources.class_names))
     line = f"{sources.root}: {len(sources):,} files in {len(counts)} classes ({classes})"
     if sources.ignored:
         shown = ", ".join(sources.ignored[:4]) + (", …" if len(sources.ignored) > 4 else "")
@@ -25,19 +26,27 @@ def describe_build(result: BuildResult, output_dir: str, seconds: float) -> str:
     """The closing table: split x class counts, then rejected, duplicates, bytes and speed."""
     manifest = result.manifest
     names, counts = manifest["class_names"], manifest["counts"]
-    numbers = {
-        split: [*(counts[split][n] for n in names), sum(counts[split].values())]
-        for split in dataset_dir.split_names(manifest)
-    }
+    splits = dataset_dir.split_names(manifest)
+    numbers = {split: [counts[split][n] for n in names] for split in splits}
     numbers["total"] = [sum(column) for column in zip(*numbers.values(), strict=True)]
-    rows = [[split, *(f"{n:,}" for n in own)] for split, own in numbers.items()]
-    table = markdown_table(["split", *names, "total"], rows)
+    shown = class_lists.shown_classes(numbers["total"])
+    rows = [
+        ["split", *(names[c] for c in shown), "total"],
+        *(
+            [split, *(f"{of_class[c]:,}" for c in shown), f"{sum(of_class):,}"]
+            for split, of_class in numbers.items()
+        ),
+    ]
+    if len(names) > class_lists.COLUMNS:
+        rows = [*map(list, zip(*rows, strict=True))]
+    table = markdown_table(rows[0], rows[1:])
     shards, sources = manifest["shards"], manifest["sources"]
     size = sum(shard["num_bytes"] for shard in shards)
     rejected = manifest["rejected"]
     lines = [
         *result.notes,
         table,
+        *filter(None, [class_lists.left_out(len(names), dataset_dir.MANIFEST)]),
         f"rejected {sources['rejected']:,} of {sources['found']:,} files",
         *(f"  {one['file']}: {one['reason']}" for one in rejected[:5]),
         *(["  … all of them are in sources.csv"] if len(rejected) > 5 else []),

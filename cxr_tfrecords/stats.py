@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 
 from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.class_lists import DRAWN, shown_classes
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.statistics import shortcut
 from cxr_tfrecords.statistics.sources import (
@@ -59,7 +60,11 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
 
     sources = read_sources(path, manifest)
     numbers = collect(manifest, sources)
-    leading = _leading(manifest)
+    counts = manifest["counts"].values()
+    totals = [sum(count[name] for count in counts) for name in manifest["class_names"]]
+    shown = [manifest["class_names"][label] for label in shown_classes(totals)]
+    drawn = {manifest["class_names"][label] for label in shown_classes(totals, DRAWN)}
+    leading = _leading(manifest, shown)
     named: dict[str, set[str]] = {}
     for member in _members(numbers["duplicates"]["shown"] + numbers["given_leaks"]["shown"]):
         named.setdefault(member["shard"], set()).add(member["filename"])
@@ -67,10 +72,14 @@ def make(path: str, manifest: Mapping[str, Any]) -> Statistics:
     thumbnails |= pictures.read_left_out(path, manifest)
     numbers["samples"] = {
         name: [t.filename for t in thumbnails.values() if t.leading and t.class_name == name]
-        for name in manifest["class_names"]
+        for name in shown
     }
-    plots = pictures.draw(numbers, size_points(sources))
-    page = render(numbers, thumbnails, plots)
+    of_drawn = {
+        key: {name: one for name, one in numbers[key].items() if name in drawn}
+        for key in ("intensity", "files")
+    }
+    points = {name: one for name, one in size_points(sources).items() if name in drawn}
+    page = render(numbers, shown, thumbnails, pictures.draw(of_drawn, points))
     return Statistics(numbers, page)
 
 
@@ -213,12 +222,12 @@ def _intensity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _leading(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Shard -> how many of its first records to show, a few of each class.
+def _leading(manifest: Mapping[str, Any], shown: Sequence[str]) -> dict[str, int]:
+    """Shard -> how many of its first records to show, a few of each class that is shown.
 
     Records are in the order of a salted hash, so the first ones are a random sample.
     """
-    left = dict.fromkeys(manifest["class_names"], _SAMPLES)
+    left = dict.fromkeys(manifest["class_names"], 0) | dict.fromkeys(shown, _SAMPLES)
     result = {}
     for entry in manifest["shards"]:
         taken = min(left[entry["class"]], entry["num_examples"])

@@ -23,6 +23,7 @@ from beam_pipelines.folders.class_folders import find_class_folders
 from beam_pipelines.folders.image_files import PassedOver, image_files
 from beam_pipelines.folders.listing import NOT_A_FILE, NOT_UNPACKED, unpack_hint
 from cxr_tfrecords import files, splits
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError
 
@@ -164,7 +165,7 @@ def find_sources(
     classes = sorted({folder.class_name for folder in layout.folders})
     if len(classes) < (1 if known_classes else 2):
         raise UserError(
-            f"--input_dir={root} holds {', '.join(classes) or 'no class folder'}: at least 2 class "
+            f"--input_dir={root} holds {few(classes) or 'no class folder'}: at least 2 class "
             "folders are needed, each with its images in it or in its folder `images`"
             + unpack_hint(layout.ignored)
         )

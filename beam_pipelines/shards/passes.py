@@ -22,6 +22,7 @@ from beam_pipelines.shards import parts
 from beam_pipelines.shards.inspection import InspectChunk, Work, chunk_name
 from beam_pipelines.shards.write_shards import MEMBER, ShardTask, WriteShard, save_members
 from cxr_tfrecords import __version__, files
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency import marks
 
 # Files that one call inspects: few, so that the progress bar moves often, but enough that a large
@@ -63,7 +64,7 @@ def inspect_sources(
     todo = sum(weights.values())
     if suspects:
         print(
-            f"an earlier run ended while it decoded {_some(suspects)}: decoded again, each in a "
+            f"an earlier run ended while it decoded {few(suspects, 8)}: decoded again, each in a "
             "process of its own",
             flush=True,
         )
@@ -92,11 +93,7 @@ def _in_work(scratch: Scratch) -> str:
         for name, indexes in marks.interrupted(scratch.marks).items()
         for index in sorted(indexes)
     ]
-    return f" while it decoded {_some(names)}" if names else ""
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f" while it decoded {few(names, 8)}" if names else ""
 
 
 def write_shards(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cxr_tfrecords import class_lists
 from cxr_tfrecords.pages.html import (
     Thumbnail,
     bar,
@@ -36,23 +37,26 @@ _FEATURES = {
 
 
 def render(
-    numbers: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail], plots: Mapping[str, bytes]
+    numbers: Mapping[str, Any],
+    shown: Sequence[str],
+    thumbnails: Mapping[str, Thumbnail],
+    plots: Mapping[str, bytes],
 ) -> str:
     """The whole page.
 
     Args:
       numbers: content of stats.json.
+      shown: the classes to show, see `class_lists.shown_classes`.
       thumbnails: file name -> image; plots: name -> SVG.
     """
     names = numbers["class_names"]
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    title = f"Radiographs of {len(names)} classes: {shown}"
+    title = f"Radiographs of {len(names)} classes: {class_lists.few(names, 8)}"
     sections = (
         _summarize(numbers),
         _shortcut(numbers["shortcut"], len(names)),
-        _counts(numbers),
-        describe_sources(numbers["files"], plots),
-        _intensity(numbers, plots),
+        _counts(numbers, shown),
+        describe_sources({name: numbers["files"][name] for name in shown}, plots),
+        _intensity(numbers, shown, plots),
         _samples(numbers["samples"], thumbnails),
         groups_page.leaks(numbers["given_leaks"], thumbnails),
         groups_page.duplicates(numbers["duplicates"], thumbnails),
@@ -76,6 +80,9 @@ def _summarize(numbers: Mapping[str, Any]) -> Iterable[str]:
     )
     if numbers["notes"]:
         yield box("amber", *numbers["notes"])
+    if left_out := class_lists.left_out(len(numbers["class_names"]), "stats.json"):
+        drawn = f" Pictures have {class_lists.DRAWN} of them."
+        yield box("gray", left_out + drawn)
     yield paragraph(f"Fingerprint of the data set: {numbers['fingerprint'][:16]}", "quiet")
 
 
@@ -150,11 +157,12 @@ def _scores(result: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def _counts(numbers: Mapping[str, Any]) -> Iterable[str]:
-    names, counts = numbers["class_names"], numbers["counts"]
+def _counts(numbers: Mapping[str, Any], names: Sequence[str]) -> Iterable[str]:
+    counts = numbers["counts"]
     splits = split_names(numbers["folds"])
     yield heading("Splits and classes")
-    rows = [
+    rows = [["split", *names, "all", "prevalence"]]
+    rows += [
         [
             split,
             *(f"{counts[split][n]:,} ({numbers['shares'][split][n]:.1%})" for n in names),
@@ -164,9 +172,13 @@ def _counts(numbers: Mapping[str, Any]) -> Iterable[str]:
         for split in splits
     ]
     sums = [sum(counts[split][n] for split in splits) for n in names]
-    total = max(sum(sums), 1)
-    rows.append(["all", *(f"{n:,} ({n / total:.1%})" for n in sums), f"{sum(sums):,}", ""])
-    yield table(["split", *names, "all", "prevalence"], rows, total=True)
+    total = max(numbers["sources"]["written"], 1)
+    rows.append(["all", *(f"{n:,} ({n / total:.1%})" for n in sums), f"{total:,}", ""])
+    if len(numbers["class_names"]) > class_lists.COLUMNS:
+        rows = [*map(list, zip(*rows, strict=True))]
+        yield table(rows[0], rows[1:])
+    else:
+        yield table(rows[0], rows[1:], total=True)
     proof = numbers["split_proof"]
     groups = ", ".join(f"{split} {proof['groups'][split]:,}" for split in splits)
     yield paragraph(f"Unit of the split, never in two splits: {proof['unit']}.")
@@ -178,7 +190,9 @@ def _counts(numbers: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def _intensity(numbers: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterable[str]:
+def _intensity(
+    numbers: Mapping[str, Any], shown: Sequence[str], plots: Mapping[str, bytes]
+) -> Iterable[str]:
     yield heading("Intensities")
     yield plot(plots["intensity"], "Histograms of the gray values by class")
     yield table(
@@ -191,7 +205,7 @@ def _intensity(numbers: Mapping[str, Any], plots: Mapping[str, bytes]) -> Iterab
                 f"{one['black']:.1%}",
                 f"{one['white']:.1%}",
             ]
-            for name, one in numbers["intensity"].items()
+            for name, one in ((name, numbers["intensity"][name]) for name in shown)
         ],
     )
     pixels = numbers["pixels"]

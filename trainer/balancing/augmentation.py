@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.class_lists import check_known
 from trainer.balancing.drawing import AUGMENTATION, Streams
 
 # The columns of `draw`.
@@ -85,10 +85,5 @@ def resolve_strength(
       UserError: a class is unknown.
     """
     given = dict(pairs)
-    unknown = [name for name in given if name not in class_names]
-    if unknown:
-        raise UserError(
-            f"--augment_strength: the data set has no class {', '.join(unknown)}; its classes are "
-            f"{', '.join(class_names)}: correct the name"
-        )
+    check_known(given, class_names, "augment_strength")
     return tuple(given.get(name, 1.0) for name in class_names) if given else ()

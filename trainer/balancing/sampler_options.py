@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.errors import UserError
 from trainer.balancing import class_shares, sampler_table
 from trainer.balancing.class_shares import Sampling
@@ -110,8 +111,7 @@ def resolve_distribution(
     if wrong:
         raise UserError(
             f"--target_distribution must name each class of the data set once; "
-            f"{', '.join(map(repr, wrong))} is unknown or left out "
-            f"(classes: {', '.join(class_names)})"
+            f"{few(map(repr, wrong))} is unknown or left out (classes: {few(class_names)})"
         )
     total = sum(shares.values())
     if min(shares.values()) < 0 or total <= 0:
@@ -133,7 +133,7 @@ def resolve_sampling_strategy(
         if name not in class_names:
             raise UserError(
                 f"--sampling_strategy={name}={count}: the data set has no such class "
-                f"(classes: {', '.join(class_names)})"
+                f"(classes: {few(class_names)})"
             )
     return {class_names.index(name): count for name, count in sampling_strategy}
 

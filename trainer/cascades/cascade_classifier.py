@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cxr_tfrecords.class_lists import few
 from trainer.cascades import description, leaf_answers
 from trainer.cascades.description import Cascade
 from trainer.deployment.corrected_probabilities import Deployment, parse_deploy_prior
@@ -109,7 +110,7 @@ def load_cascades(
     (path,) = paths
     prior = parse_deploy_prior(deploy_prior, description.read(path)[1])
     one = CascadeClassifier(path, prior, **settings)
-    print(f"cascade {path}: {', '.join(one.class_names)}", flush=True)
+    print(f"cascade {path}: {few(one.class_names)}", flush=True)
     return [one]
 
 

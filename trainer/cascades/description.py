@@ -16,6 +16,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from cxr_tfrecords import files
+from cxr_tfrecords.class_lists import check_known
 from cxr_tfrecords.errors import UserError, expand_argument
 from trainer.settings.chosen_classes import ClassMap
 
@@ -194,13 +195,8 @@ def _collect(
 
 def _check_classes(cascade: Cascade, data_classes: Sequence[str]) -> None:
     used = [name for names in cascade.leaves.values() for name in names]
-    unknown = [name for name in used if name not in data_classes]
-    if unknown:
-        raise UserError(
-            f"--stage: the data set has no class {', '.join(unknown)}; its classes are "
-            f"{', '.join(data_classes)}: correct the name, or name the classes of an answer, as "
-            "ANSWER=CLASS+CLASS"
-        )
+    remedy = "correct the name, or name the classes of an answer, as ANSWER=CLASS+CLASS"
+    check_known(used, data_classes, "stage", remedy)
     twice = {name for name in used if used.count(name) > 1}
     if twice:
         raise UserError(f"--stage: the class {', '.join(sorted(twice))} is in two answers")

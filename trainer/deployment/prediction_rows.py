@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import csv_rows, files, images
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
 from cxr_tfrecords.errors import UserError
 from trainer.deployment.corrected_probabilities import VARIANTS
@@ -145,7 +146,7 @@ def show_result(
       flagged: images unlike the training images; None: not checked.
       rejected: id -> reason of each file that cannot be used.
     """
-    shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    shown = few(f"{name} {count:,}" for name, count in counts.items())
     print(f"{sum(counts.values()):,} images: {shown}")
     print(f"{output} has a row for each")
     if flagged:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.errors import UserError
 from trainer.deployment.corrected_probabilities import VARIANTS, parse_deploy_prior
 from trainer.deployment.predictor import Answers, Classifier
@@ -88,7 +89,7 @@ def load_models(
                 f"{first.path}: give models that were trained on the same data set"
             )
         print(
-            f"model {path}: {', '.join(one.class_names)}; {one.reading.image_size} px, "
+            f"model {path}: {few(one.class_names)}; {one.reading.image_size} px, "
             f"{'gray' if one.reading.channels == 1 else 'RGB'}",
             flush=True,
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_tfrecords.class_lists import few
 from trainer.balancing.samplers import EpochPlan
 from trainer.epochs.plan import EpochPlanner
 from trainer.settings.config import TrainConfig
@@ -176,7 +177,7 @@ def describe_epoch(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
       content: as `SamplerAudit.to_json` gives it; its `epochs` are not used.
       row: one of its `epochs`.
     """
-    shares = ", ".join(
+    shares = few(
         f"{name} {realised:.1%} (plan {planned:.1%})"
         for name, realised, planned in zip(
             content["class_names"], row["realised_shares"], row["planned_shares"], strict=True
@@ -202,7 +203,7 @@ def describe_run(content: Mapping[str, Any], *, checked: bool = True) -> str:
     lines = ["Sampler audit (`sampler_audit.json`):", "", f"- {describe_epoch(content, first)}"]
     if len(rows) > 1:
         lines.append(f"- {describe_epoch(content, last)}")
-    seen = ", ".join(
+    seen = few(
         f"{name} {unique:,} of {natural:,}"
         for name, unique, natural in zip(
             content["class_names"], last["unique_so_far"], content["natural_counts"], strict=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cxr_tfrecords.class_lists import check_known, few
 from cxr_tfrecords.errors import UserError
 
 
@@ -39,12 +40,7 @@ def map_names(class_names: Sequence[str], mapping: Mapping[str, str], flag: str)
     Raises:
       UserError: `mapping` names a class that is not in `class_names`.
     """
-    unknown = [name for name in mapping if name not in class_names]
-    if unknown:
-        raise UserError(
-            f"--{flag}: the data set has no class {', '.join(unknown)}; its classes are "
-            f"{', '.join(class_names)}: correct the name before the colon"
-        )
+    check_known(mapping, class_names, flag, "correct the name before the colon")
     return [mapping.get(name, name) for name in class_names]
 
 
@@ -67,8 +63,8 @@ def map_labels(
         shown = (s if s == t else f"{s} (mapped to {t})" for s, t in wrong.items())
         example = next(iter(wrong))
         raise UserError(
-            f"no class of the model belongs to {', '.join(shown)}. The data set has the classes "
-            f"{', '.join(class_names)}; the model has {', '.join(targets)}. Name what belongs "
+            f"no class of the model belongs to {few(shown)}. The data set has the classes "
+            f"{few(class_names)}; the model has {few(targets)}. Name what belongs "
             f"together with --{flag}='{example}:{targets[0]}', or leave its images out with "
             f"--{flag}='{example}:'"
         )

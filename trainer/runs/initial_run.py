@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
 from trainer.runs import run_files
@@ -54,7 +55,7 @@ def describe(config: TrainConfig, class_names: Sequence[str]) -> str:
         return f"weights and head of {config.init_from}"
     reason = "another --head_units or kind of loss"
     if list(class_names) != list(source.class_names):
-        reason = f"other classes ({', '.join(source.class_names)})"
+        reason = f"other classes ({few(source.class_names)})"
     return f"weights of {config.init_from} with a new head (that run has {reason})"
 
 

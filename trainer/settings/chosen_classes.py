@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from cxr_tfrecords.class_lists import check_known, few
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.splits import SPLITS
@@ -45,18 +46,12 @@ def choose_classes(data: DatasetDir, classes: Sequence[str], class_map: ClassMap
     """
     names = map_names(data.class_names, dict(class_map), "map_classes")
     there = [name for name in dict.fromkeys(names) if name]
-    unknown = [name for name in classes if name not in there]
-    if unknown:
-        after = " after --map_classes" if class_map else ""
-        raise UserError(
-            f"--classes: the data set has no class {', '.join(unknown)}; its classes{after} are "
-            f"{', '.join(there)}: correct the name"
-        )
+    check_known(classes, there, "classes", after=" after --map_classes" if class_map else "")
     kept = [name for name in there if not classes or name in classes]
     if len(kept) < 2:
         raise UserError(
             f"{describe(classes, class_map)} leaves {', '.join(kept) or 'no class'}, and a "
-            f"classifier needs at least 2 classes: the data set has {', '.join(data.class_names)}"
+            f"classifier needs at least 2 classes: the data set has {few(data.class_names)}"
         )
     if kept == list(data.class_names) == names:
         return data

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from cxr_tfrecords import files
+from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.distribution import strategies
@@ -106,7 +107,7 @@ def write_results(
 def _describe_data(config: TrainConfig, data: DatasetDir, samples: Mapping[str, list[int]]) -> str:
     splits = ", ".join(f"{split} {data.num_examples(split):,}" for split in data.counts)
     steps = sum(samples["realised"]) // config.batch_size
-    changes = ", ".join(
+    changes = few(
         f"{name} {before:,}" + (f" → {after:,}" if after != before else "")
         for name, before, after in zip(
             data.class_names, samples["natural"], samples["planned"], strict=True
