@@ -209,7 +209,7 @@ def describe_run(content: Mapping[str, Any], *, checked: bool = True) -> str:
             content["class_names"], last["unique_so_far"], content["natural_counts"], strict=True
         )
     )
-    lines.append(f"- different images in all {len(rows)} epochs: {seen}")
+    lines.append(f"- different images in all epochs ({len(rows)}): {seen}")
     if checked:
         lines.append(
             "- in every epoch the classes trained on were those of the plan, image for image "

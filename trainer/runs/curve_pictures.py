@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr_tfrecords.class_lists import DRAWN
 from cxr_tfrecords.pages.figures import COLORS, grid, label
 from trainer.evaluation.calibration import reliability_curve
 from trainer.evaluation.inference import Inference
@@ -25,7 +26,7 @@ def draw_roc(run: FinishedRun) -> Figure:
     test = run.predictions("test")
     scores = log_odds(test.log_probabilities)
     figure, panels = _panels(run, "ROC curves", "1 - specificity", "sensitivity")
-    for c, axes in enumerate(panels):
+    for c, axes in panels.items():
         positive = test.labels == c
         if positive.any() and not positive.all():
             hits, misses = counts_by_threshold(positive, scores[:, c])
@@ -43,7 +44,7 @@ def draw_reliability(run: FinishedRun) -> Figure:
     figure, panels = _panels(
         run, "Reliability of the raw probabilities", "predicted probability", "observed share"
     )
-    for c, axes in enumerate(panels):
+    for c, axes in panels.items():
         curve = reliability_curve(test.labels == c, probabilities[:, c])
         errors = [curve.observed - curve.low, curve.high - curve.observed]
         axes.errorbar(
@@ -75,10 +76,12 @@ def counts_by_threshold(positive: np.ndarray, scores: np.ndarray) -> tuple[np.nd
     return np.cumsum(ranked)[last], np.cumsum(~ranked)[last]
 
 
-def _panels(run: FinishedRun, title: str, x: str, y: str) -> tuple[Figure, list[Axes]]:
-    """A square panel for each class, with the diagonal."""
-    figure, panels = grid(len(run.class_names), 4, 2.6, 2.9)
-    for name, axes in zip(_marked_names(run), panels, strict=True):
+def _panels(run: FinishedRun, title: str, x: str, y: str) -> tuple[Figure, dict[int, Axes]]:
+    """A square panel with the diagonal for each class that is shown, by label."""
+    shown = run.shown_classes(DRAWN)
+    figure, panels = grid(len(shown), 4, 2.6, 2.9)
+    names = list(_marked_names(run))
+    for name, axes in zip((names[c] for c in shown), panels, strict=True):
         axes.plot([0, 1], [0, 1], color="#888888", lw=0.8, ls="--")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set_title(name, fontsize=10)
@@ -88,7 +91,7 @@ def _panels(run: FinishedRun, title: str, x: str, y: str) -> tuple[Figure, list[
     figure.suptitle(
         f"{title}\none class against all others, test split, n = {images:,}", fontsize=11
     )
-    return figure, panels
+    return figure, dict(zip(shown, panels, strict=True))
 
 
 def _marked_names(run: FinishedRun) -> Iterator[str]:

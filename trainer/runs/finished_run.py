@@ -11,7 +11,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from cxr_tfrecords import csv_rows, files
+from cxr_tfrecords import class_lists, csv_rows, files
 from cxr_tfrecords.errors import UserError
 from trainer.runs import run_files
 from trainer.runs.run_schema import find_run_problem
@@ -73,6 +73,10 @@ class FinishedRun:
     @property
     def class_names(self) -> list[str]:
         return self.dataset["class_names"]
+
+    def shown_classes(self, most: int = class_lists.ROWS) -> list[int]:
+        """The labels that a page shows, those of the most and the fewest training images."""
+        return class_lists.shown_classes(self.dataset["counts"]["train"], most)
 
     @property
     def chosen_classes(self) -> list[str]:

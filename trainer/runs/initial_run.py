@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.markdown import code, escaped
 from trainer.balancing.loss_table import LOSSES
 from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun, read_kept_run
@@ -66,10 +67,10 @@ def describe_source(config: TrainConfig, class_names: Sequence[str]) -> str:
     try:
         source = read_source(config)
     except UserError:  # it was moved or deleted after the training
-        return f"Started from the weights of `{config.init_from}`, which is not there any more."
+        return f"Started from the weights of {code(config.init_from)}, which is not there any more."
     return (
-        f"Started from the {describe(config, class_names)}, trained on "
-        f"{sum(source.samples['natural']):,} images of `{source.dataset['path']}` at "
+        f"Started from the {escaped(describe(config, class_names))}, trained on "
+        f"{sum(source.samples['natural']):,} images of {code(source.dataset['path'])} at "
         f"{source.dataset['image_size']} px."
     )
 
@@ -77,7 +78,7 @@ def describe_source(config: TrainConfig, class_names: Sequence[str]) -> str:
 def limits(config: TrainConfig) -> Iterator[str]:
     """What a report must say of the figures because of `init_from`."""
     if run_files.is_finished(config.init_from) and (warning := other_data(config)):
-        yield f"{warning}."
+        yield f"{escaped(warning)}."
 
 
 def other_data(config: TrainConfig) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cxr_tfrecords import class_lists
 from cxr_tfrecords.files import replacing
-from cxr_tfrecords.pages.markdown import code, code_block, escaped, plain_table
+from cxr_tfrecords.pages.markdown import all_escaped, code, code_block, escaped, plain_table
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run
 from trainer.evaluation.bootstrap import Interval
@@ -47,7 +48,8 @@ def write_report(run_dir: str) -> str:
         _summarize(run, measured["test"]),
         "## Results",
         _results_table(run, measured),
-        *(f"![Confusion matrix of {s}](confusion_matrix_{s}.png)" for s in reversed(SPLITS)),
+        *(_confusions(run, split) for split in reversed(SPLITS)),
+        class_lists.left_out(len(run.class_names), "metrics.json"),
         "By class, test split:",
         _class_table(run, "test", *intervals["test"]),
         "![ROC curves of the test split](roc_test.png)",
@@ -62,7 +64,9 @@ def write_report(run_dir: str) -> str:
         "## Data",
         _describe_data(run),
         _counts_table(run),
-        *_describe_audit(run),
+        describe_run(all_escaped(run.audit), checked=not run.config.mixup_alpha)
+        if run.audit
+        else "",
         "![Training images of each class before and after sampling](class_counts.png)",
         "## What these figures do not say",
         "\n".join(f"- {note}" for note in run_limits(run)),
@@ -71,7 +75,7 @@ def write_report(run_dir: str) -> str:
     ]
     path = os.path.join(run_dir, REPORT)
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("\n\n".join(parts) + "\n")
+        file.write("\n\n".join(filter(None, parts)) + "\n")
     return path
 
 
@@ -121,7 +125,7 @@ def _summarize(run: FinishedRun, ends: Intervals) -> str:
         f"On {_total(run, 'test'):,} test images at {_mix(run, 'test')}: accuracy "
         f"**{test['accuracy']:.1%}** ({_ends(ends['accuracy'])}), balanced accuracy "
         f"**{test['balanced_accuracy']:.1%}** ({_ends(ends['balanced_accuracy'])}; "
-        f"{len(run.class_names)} classes, chance is {1 / len(run.class_names):.0%}). Intervals "
+        f"{len(run.class_names)} classes, chance is {100 / len(run.class_names):.2g}%). Intervals "
         "are of 95%, over groups of test images."
     )
 
@@ -147,11 +151,34 @@ def _class_table(run: FinishedRun, split: str, ends: Intervals, rare: Sequence[s
             f"{values['support']:,}",
             *(_cell(f"{column}/{name}", values[column], ends) for column in columns),
         ]
-        for name, values in run.metrics[split]["per_class"].items()
+        for name, values in (
+            (name, run.metrics[split]["per_class"][name])
+            for name in (run.class_names[c] for c in run.shown_classes())
+        )
     ]
     header = ["class", "n", "recall", "precision", "specificity", "F1", "AUROC"]
     note = f"\n\n\\* fewer than {RARE_BELOW} groups of images: too few to say much." if rare else ""
     return plain_table(header, rows) + note
+
+
+def _confusions(run: FinishedRun, split: str) -> str:
+    """The confusion matrix, or of too many classes for it the most frequent mistakes."""
+    if len(run.class_names) <= class_lists.ROWS:
+        return f"![Confusion matrix of {split}](confusion_matrix_{split}.png)"
+    counts = np.array(run.metrics[split]["confusion_matrix"])
+    np.fill_diagonal(counts, 0)
+    worst = np.argsort(-counts, axis=None, kind="stable")[: class_lists.ROWS // 2]
+    rows = [
+        [
+            escaped(run.class_names[true]),
+            escaped(run.class_names[answer]),
+            f"{counts[true, answer]:,}",
+        ]
+        for true, answer in zip(*np.unravel_index(worst, counts.shape), strict=True)
+        if counts[true, answer]
+    ]
+    title = f"The most frequent mistakes, {split} split (metrics.json has the confusion matrix):"
+    return title + "\n\n" + plain_table(["true class", "predicted class", "images"], rows, texts=2)
 
 
 def _cell(metric: str, value: float | None, ends: Intervals) -> str:
@@ -177,16 +204,10 @@ def _counts_table(run: FinishedRun) -> str:
     columns["different images in epoch 1"] = run.samples["unique"]
     rows = [
         [escaped(name), *(f"{counts[c]:,}" for counts in columns.values())]
-        for c, name in enumerate(run.class_names)
+        for c, name in ((c, run.class_names[c]) for c in run.shown_classes())
     ]
     rows.append(["all", *(f"{sum(counts):,}" for counts in columns.values())])
     return plain_table(["class", *columns], rows)
-
-
-def _describe_audit(run: FinishedRun) -> list[str]:
-    if not run.audit:
-        return []
-    return [describe_run(run.audit, checked=not run.config.mixup_alpha)]
 
 
 def describe_training(run: FinishedRun) -> str:
@@ -200,7 +221,8 @@ def describe_training(run: FinishedRun) -> str:
     ended = "stopped early" if epochs < config.epochs else "all that were planned"
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return (
-        f"{epochs} epochs ({ended}), {int(last['step']):,} steps of {config.batch_size}, "
+        f"{epochs} epoch{'s' * (epochs > 1)} ({ended}), {int(last['step']):,} steps of "
+        f"{config.batch_size}, "
         f"{sum(row['seconds'] for row in run.history) / 60:.1f} minutes with validation; "
         f"{config.optimizer}, learning rate {rate}. "
         f"Weights are those of epoch {int(run.best['epoch'])}, the best by "
@@ -246,9 +268,12 @@ def _describe_data(run: FinishedRun) -> str:
 
 def _recompute(run: FinishedRun) -> str:
     script = (
+        "import json\n\n"
         "from trainer.evaluation.predictions import compute_metrics, read_predictions\n\n"
+        'with open("config.json", encoding="utf-8") as file:\n'
+        '    class_names = json.load(file)["dataset"]["class_names"]\n'
         'predictions = read_predictions("predictions_test.csv")\n'
-        f"print(compute_metrics(predictions, {run.class_names!r}))"
+        "print(compute_metrics(predictions, class_names))"
     )
     return (
         "`predictions_validation.csv` and `predictions_test.csv` hold id, true class, logits and "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_tfrecords.class_lists import DRAWN, ROWS
 from cxr_tfrecords.files import replacing
 from cxr_tfrecords.pages.figures import COLORS, new_figure
 from cxr_tfrecords.pages.plot_style import STYLE
@@ -57,7 +58,8 @@ def write_pictures(run_dir: str) -> list[str]:
             "class_counts": draw_class_counts(run),
             "training_curves": draw_training_curves(run),
         }
-        figures |= {f"confusion_matrix_{split}": draw_confusion(run, split) for split in SPLITS}
+        if len(run.class_names) <= ROWS:  # report.md has a table instead
+            figures |= {f"confusion_matrix_{split}": draw_confusion(run, split) for split in SPLITS}
         figures |= {"roc_test": draw_roc(run), "reliability_test": draw_reliability(run)}
         for name, figure in figures.items():
             paths.append(os.path.join(run_dir, f"{name}.png"))
@@ -127,14 +129,17 @@ def draw_class_counts(run: FinishedRun) -> Figure:
 
     Where class shares change by epoch, the first epoch and the last one are shown.
     """
-    natural, sampled = np.array(run.samples["natural"]), _sampled(run)
+    shown = run.shown_classes(DRAWN)
+    totals = [sum(run.samples["natural"]), *(counts.sum() for counts, _ in _sampled(run).values())]
+    natural = np.array(run.samples["natural"])[shown]
+    sampled = {when: (a[shown], b[shown]) for when, (a, b) in _sampled(run).items()}
     rows, step = np.arange(len(natural)), 0.8 / (1 + len(sampled))
     figure = new_figure(8, 1.7 + 0.36 * (1 + len(sampled)) * len(rows))
     axes = figure.add_subplot()
     bar: Any = {"height": 0.9 * step, "linewidth": 0}
     top = (step - 0.8) / 2
     axes.barh(rows + top, natural, color=_GRAY, label="before: the training split", **bar)
-    _label_bars(axes, natural, rows + top)
+    _label_bars(axes, natural, rows + top, totals[0])
     shades = ((_BLUE, _LIGHT_BLUE), (_ORANGE, _LIGHT_ORANGE))
     for number, ((when, counts), colors) in enumerate(zip(sampled.items(), shades, strict=False)):
         planned, different = counts
@@ -143,17 +148,16 @@ def draw_class_counts(run: FinishedRun) -> Figure:
         if repeats.max() > 0.5:
             style: Any = {"color": colors[1], "hatch": "////", "label": f"{when}: the same again"}
             axes.barh(at, repeats, left=different, **style, **bar)
-        _label_bars(axes, planned, at)
-    axes.set_yticks(rows, run.class_names)
+        _label_bars(axes, planned, at, totals[number + 1])
+    axes.set_yticks(rows, [run.class_names[c] for c in shown])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.16 * max(natural.max(), *(planned.max() for planned, _ in sampled.values())))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("images in an epoch")
-    totals = [f"{counts.sum():,}" for counts in (natural, *(p for p, _ in sampled.values()))]
     axes.set_title(
         f"Training split before and after sampling\n"
-        f"sampler {run.config.sampler}, n = {' → '.join(totals)}"
+        f"sampler {run.config.sampler}, n = {' → '.join(f'{total:,}' for total in totals)}"
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -174,10 +178,10 @@ def _sampled(run: FinishedRun) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {"epoch 1": first, f"epoch {run.history[-1]['epoch']:.0f}": (last, different)}
 
 
-def _label_bars(axes: Axes, counts: np.ndarray, rows: np.ndarray) -> None:
+def _label_bars(axes: Axes, counts: np.ndarray, rows: np.ndarray, total: int) -> None:
     """Writes each count and its share of all at the end of its bar."""
     for count, row in zip(counts, rows, strict=True):
-        text = f"{count:,}  ({count / max(counts.sum(), 1):.0%})"
+        text = f"{count:,}  ({count / max(total, 1):.{0 if len(rows) < DRAWN else 1}%})"
         place: Any = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(text, (count, row), fontsize=9, **place)
 

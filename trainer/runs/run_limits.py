@@ -16,8 +16,9 @@ def run_limits(run: FinishedRun, *, elsewhere: bool = False) -> Iterable[str]:
     Args:
       elsewhere: whether the run was evaluated on another data set.
     """
+    unit = run.dataset["split_unit"] or "unknown"
     yield (
-        f"Unit of the split: {run.dataset['split_unit'] or 'unknown'}. All images of a unit are in "
+        f"Unit of the split: {escaped(unit)}. All images of a unit are in "
         f"the same split ({code('python -m cxr_tfrecords.verify ' + run.dataset['path'])} proves "
         "it). If "
         "patients are unknown, images of one patient may be in two splits: the figures then hold "
@@ -30,8 +31,9 @@ def run_limits(run: FinishedRun, *, elsewhere: bool = False) -> Iterable[str]:
     )
     support = {n: v["support"] for n, v in run.metrics["test"]["per_class"].items() if v["support"]}
     rarest = min(support, key=lambda name: support[name])
+    plural = "s" * (support[rarest] > 1)
     yield (
-        f"{escaped(rarest)} has {support[rarest]:,} test images: one of them is "
+        f"{escaped(rarest)} has {support[rarest]:,} test image{plural}: one of them is "
         f"{100 / support[rarest]:.1f} points of its recall."
     )
     yield (

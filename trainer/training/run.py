@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cxr_tfrecords import files
+from cxr_tfrecords import class_lists, files
 from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.dataset_dir import DatasetDir
@@ -138,7 +138,10 @@ def _describe_model(trainer: Trainer) -> str:
 
 def describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """A table of the main metrics, and where to find all results."""
-    names = list(metrics["test"]["per_class"])
+    per_class = metrics["test"]["per_class"]
+    of_all = list(per_class)
+    shown = class_lists.shown_classes([per_class[name]["support"] for name in of_all])
+    names = [of_all[label] for label in shown]
     width = max(map(len, [*names, "balanced accuracy"])) + 8
     lines = ["", f"{'':{width}}" + "".join(f"{split:>12}" for split in metrics)]
     for key in ("accuracy", "balanced_accuracy"):
@@ -147,5 +150,6 @@ def describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> 
     for name in names:
         values = "".join(f"{m['per_class'][name]['recall']:12.1%}" for m in metrics.values())
         lines.append(f"{'recall ' + name:{width}}{values}")
+    lines += filter(None, [class_lists.left_out(len(of_all), run_files.METRICS)])
     lines += ["", f"{run_dir}/report.md has all results; the model is {run_dir}/model.keras"]
     return "\n".join(lines)

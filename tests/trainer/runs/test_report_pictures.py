@@ -103,3 +103,13 @@ def test_missing_file_is_named(tmp_path):
     (tmp_path / "history.csv").unlink()
     with pytest.raises(UserError, match=r"history\.csv: No such file"):
         report_pictures.write_pictures(path)
+
+
+def test_pictures_of_many_classes_show_some_of_them(tmp_path, monkeypatch):
+    for module in (curve_pictures, report_pictures):
+        monkeypatch.setattr(module, "DRAWN", 2)
+    run = read_run(fake_run.write_run(tmp_path))
+    assert len(curve_pictures.draw_roc(run).axes) == 2
+    most, fewest = (run.class_names[c] for c in run.shown_classes(2))
+    figure = report_pictures.draw_class_counts(run)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [most, fewest]
