@@ -6,8 +6,9 @@ from typing import Any
 
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.job import BuildResult
-from cxr_tfrecords import class_lists, dataset_dir, stats
-from cxr_tfrecords.class_lists import few
+from cxr_tfrecords import dataset_dir, stats
+from cxr_tfrecords.pages import class_lists
+from cxr_tfrecords.pages.class_lists import few
 from cxr_tfrecords.pages.markdown import markdown_table
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from absl import logging
 
 from cxr_tfrecords import dataset_dir, files
-from cxr_tfrecords.class_lists import DRAWN, shown_classes
 from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.pages.class_lists import DRAWN, shown_classes
 from cxr_tfrecords.statistics import shortcut
 from cxr_tfrecords.statistics.sources import (
     SourceTable,

@@ -23,9 +23,9 @@ from beam_pipelines.folders.class_folders import find_class_folders
 from beam_pipelines.folders.image_files import PassedOver, image_files
 from beam_pipelines.folders.listing import NOT_A_FILE, NOT_UNPACKED, unpack_hint
 from cxr_tfrecords import files, splits
-from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import few
 
 _WITHOUT_IDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 BLOCK = 1 << 16  # files that `FileList` writes at once: millions would take much memory

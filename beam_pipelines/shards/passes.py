@@ -22,8 +22,8 @@ from beam_pipelines.shards import parts
 from beam_pipelines.shards.inspection import InspectChunk, Work, chunk_name
 from beam_pipelines.shards.write_shards import MEMBER, ShardTask, WriteShard, save_members
 from cxr_tfrecords import __version__, files
-from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency import marks
+from cxr_tfrecords.pages.class_lists import few
 
 # Files that one call inspects: few, so that the progress bar moves often, but enough that a large
 # set does not become a million parts.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cxr_tfrecords import class_lists
+from cxr_tfrecords.pages import class_lists
 from cxr_tfrecords.pages.html import (
     Thumbnail,
     bar,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_tfrecords.class_lists import check_known
+from cxr_tfrecords.pages.class_lists import check_known
 from trainer.balancing.drawing import AUGMENTATION, Streams
 
 # The columns of `draw`.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import few
 from trainer.balancing import class_shares, sampler_table
 from trainer.balancing.class_shares import Sampling
 

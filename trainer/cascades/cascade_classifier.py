@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_tfrecords.class_lists import few
+from cxr_tfrecords.pages.class_lists import few
 from trainer.cascades import description, leaf_answers
 from trainer.cascades.description import Cascade
 from trainer.deployment.corrected_probabilities import Deployment, parse_deploy_prior

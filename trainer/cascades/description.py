@@ -16,8 +16,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from cxr_tfrecords import files
-from cxr_tfrecords.class_lists import check_known
 from cxr_tfrecords.errors import UserError, expand_argument
+from cxr_tfrecords.pages.class_lists import check_known
 from trainer.settings.chosen_classes import ClassMap
 
 CONTENT = "cascade.json"  # in the folder of a cascade, the last file of an evaluation

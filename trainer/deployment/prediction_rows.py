@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import csv_rows, files, images
-from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import few
 from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.deployment.predictor import Answers, Classifier, read_file
 from trainer.deployment.several_models import combine

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import few
 from trainer.deployment.corrected_probabilities import VARIANTS, parse_deploy_prior
 from trainer.deployment.predictor import Answers, Classifier
 from trainer.runs.finished_run import read_run

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_tfrecords.class_lists import few
+from cxr_tfrecords.pages.class_lists import few
 from trainer.balancing.samplers import EpochPlan
 from trainer.epochs.plan import EpochPlanner
 from trainer.settings.config import TrainConfig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cxr_tfrecords.class_lists import check_known, few
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import check_known, few
 
 
 def parse_class_map(items: Sequence[str], flag: str) -> dict[str, str]:

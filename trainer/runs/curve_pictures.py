@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr_tfrecords.class_lists import DRAWN
+from cxr_tfrecords.pages.class_lists import DRAWN
 from cxr_tfrecords.pages.figures import COLORS, grid, label
 from trainer.evaluation.calibration import reliability_curve
 from trainer.evaluation.inference import Inference

@@ -11,8 +11,9 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from cxr_tfrecords import class_lists, csv_rows, files
+from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages import class_lists
 from trainer.runs import run_files
 from trainer.runs.run_schema import find_run_problem
 from trainer.settings import chosen_classes

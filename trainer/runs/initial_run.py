@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cxr_tfrecords import dataset_dir
-from cxr_tfrecords.class_lists import few
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import few
 from cxr_tfrecords.pages.markdown import code, escaped
 from trainer.balancing.loss_table import LOSSES
 from trainer.runs import run_files

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cxr_tfrecords import class_lists
 from cxr_tfrecords.files import replacing
+from cxr_tfrecords.pages import class_lists
 from cxr_tfrecords.pages.markdown import all_escaped, code, code_block, escaped, plain_table
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_tfrecords.class_lists import DRAWN, ROWS
 from cxr_tfrecords.files import replacing
+from cxr_tfrecords.pages.class_lists import DRAWN, ROWS
 from cxr_tfrecords.pages.figures import COLORS, new_figure
 from cxr_tfrecords.pages.plot_style import STYLE
 from trainer.balancing.sampler_table import SAMPLERS

@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from cxr_tfrecords.class_lists import check_known, few
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import check_known, few
 from cxr_tfrecords.splits import SPLITS
 from trainer.evaluation.class_map import map_names, parse_class_map
 

@@ -10,10 +10,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cxr_tfrecords import class_lists, files
-from cxr_tfrecords.class_lists import few
+from cxr_tfrecords import files
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.dataset_dir import DatasetDir
+from cxr_tfrecords.pages import class_lists
+from cxr_tfrecords.pages.class_lists import few
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cxr_tfrecords.class_lists import check_known, few, left_out, shown_classes
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages.class_lists import check_known, few, left_out, shown_classes
 
 
 def test_long_lists_are_cut_and_say_how_many_are_left_out():
