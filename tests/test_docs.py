@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.test_architecture import ABOVE_BOTH, ORDER
+
 ROOT = Path(__file__).parents[1]
 WALKS = re.findall(
     r"^## (.*?)$.*?^```python\n(.*?)^```",
@@ -70,6 +72,23 @@ def test_an_input_format_is_one_word(monkeypatch):
         images.decode(file)
     _run_walk("An input format")
     assert images.decode(file).pixels.tolist() == [[0, 50], [100, 200]]
+
+
+def test_the_picture_of_the_rooms_has_the_order_that_is_kept():
+    """A room that stands above another one in ORDER is not drawn below it."""
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    top, height = "", {}  # package that is being drawn; room -> y
+    for y, text in re.findall(
+        r'<text [^>]*y="(\d+)"[^>]*>(?:<tspan class="name">)?([\w.]+)<', picture
+    ):
+        top = text if text in {"benchmarks", "trainer", "beam_pipelines", "cxr_tfrecords"} else top
+        height[text if text in (top, ABOVE_BOTH) else f"{top}.{text}"] = int(y)
+    for package in ("benchmarks", "trainer", "beam_pipelines", "cxr_tfrecords"):
+        rows = [[r for r in line.split() if r.startswith(f"{package}.")] for line in ORDER]
+        heights = [[height.pop(room) for room in row] for row in rows if row]
+        assert all(len(set(row)) == 1 for row in heights), package
+        assert heights == sorted(heights, reverse=True), package
+    assert set(height) == {"benchmarks", "trainer", "beam_pipelines", "cxr_tfrecords"}
 
 
 def test_messages_of_the_errors_page_are_those_of_the_code():
