@@ -200,7 +200,14 @@ def _network(config: TrainConfig) -> tuple[Any, ...]:
     """What decides whether a network can be built; the first ones as in `_SMALL`."""
     cosines = LOSSES[config.loss].has_cosines
     start = config.backbone, config.weights, config.init_from
-    return *start, config.trainable, config.head_units, cosines, config.image_size
+    return (
+        *start,
+        config.trainable,
+        config.head_units,
+        cosines,
+        config.image_size,
+        config.used_rnn_units,
+    )
 
 
 def _run_bytes(config: TrainConfig, parameters: int, trained: int) -> int:

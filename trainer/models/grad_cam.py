@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_tfrecords import images as image_files
+from trainer.models.classifier import feature_map
 
-_POOL = "pool"
 _HEAT = 0.5
 
 
@@ -26,7 +26,7 @@ class GradCam:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        features = model.get_layer(_POOL).input
+        features = feature_map(model)
         self._backbone = keras.Model(model.inputs[0], features)
         self._head = keras.Model(features, model.output)
 

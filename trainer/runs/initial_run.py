@@ -43,6 +43,7 @@ def keeps_head(config: TrainConfig, class_names: Sequence[str], source: Finished
     return (
         list(class_names) == list(source.class_names)
         and config.head_units == source.config.head_units
+        and config.used_rnn_units == source.config.used_rnn_units
         and LOSSES[config.loss].has_cosines == LOSSES[source.config.loss].has_cosines
     )
 
@@ -54,7 +55,7 @@ def describe(config: TrainConfig, class_names: Sequence[str]) -> str:
     source = read_source(config)
     if keeps_head(config, class_names, source):
         return f"weights and head of {config.init_from}"
-    reason = "another --head_units or kind of loss"
+    reason = "another --head, --head_units or kind of loss"
     if list(class_names) != list(source.class_names):
         reason = f"other classes ({few(source.class_names)})"
     return f"weights of {config.init_from} with a new head (that run has {reason})"

@@ -65,6 +65,11 @@ class TrainConfig(Settings):
             )
 
     @property
+    def used_rnn_units(self) -> int:
+        """`rnn_units`, or 0 without a recurrent head."""
+        return self.rnn_units if self.head == "rnn" else 0
+
+    @property
     def has_fixed_features(self) -> bool:
         """Whether what the head sees of an image, or of its mirror image, never changes."""
         return self.trainable == "head" and self.mixup_alpha == 0 and not self.augments

@@ -23,6 +23,7 @@ DEFAULT_DATA = "data/synthetic-tfrecords"
 STRATEGIES = ("cpu", "mirrored", "multi_worker", "tpu", "auto")
 BACKBONES = tuple(backbone_table.TABLE)
 MIXUPS = ("plain", "balanced")
+HEADS = ("pool", "rnn")
 BATCH_NORMS = ("adapt", "adapt_natural", "train", "frozen")
 OPTIMIZERS = ("adamax", "adam", "sgd")
 LEARNING_RATE_SCALINGS = ("none", "linear", "sqrt")
@@ -172,11 +173,19 @@ class Settings:
         "all: every layer learns. head: only what follows the backbone. from:LAYER: also the "
         "backbone from that layer on.",
     )
+    head: str = setting(
+        "pool",
+        _MODEL,
+        "pool: what follows the backbone sees the mean of its last feature map. rnn: an LSTM reads "
+        "the rows of that map from top to bottom, each the mean of its positions.",
+        choices=HEADS,
+    )
+    rnn_units: int = setting(128, _MODEL, "Width of the LSTM of --head=rnn.", within="[1, inf)")
     head_units: tuple[int, ...] = setting(
         (),
         _MODEL,
         "Widths of dense layers before the output, as 256,64. Empty: none, the output follows "
-        "pooling.",
+        "--head.",
         parse=parse_head_units,
     )
     dropout: float = setting(

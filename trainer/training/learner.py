@@ -151,6 +151,7 @@ def create_network(config: TrainConfig, data: DatasetDir) -> keras.Model:
         weights=config.weights,
         trainable=config.trainable,
         head_units=config.head_units,
+        rnn_units=config.used_rnn_units,
         dropout=config.dropout,
         mixed_precision=config.mixed_precision,
         seed=config.seed,

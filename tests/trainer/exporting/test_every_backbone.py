@@ -13,11 +13,12 @@ from cxr_tfrecords.reading import Reading
 from trainer.models.backbone_table import TABLE
 
 SMALL = ["tiny", "alexnet", "resnet18"]  # 45 seconds of processor time
+SMALL_HEADS = [*((name, 0) for name in SMALL), ("tiny", 8)]
 PARITY = ["saved_model", "onnx", "litert"]
 SHARES = np.array([0.1, 0.2, 0.3, 0.4])
 
 
-def try_formats(backbone, formats_wanted=(*PARITY, "litert_int8")):
+def try_formats(backbone, rnn_units=0, formats_wanted=(*PARITY, "litert_int8")):
     """Format -> "ok", or why not; and the largest differences of probabilities."""
     import keras
 
@@ -27,7 +28,7 @@ def try_formats(backbone, formats_wanted=(*PARITY, "litert_int8")):
     size = max(64, TABLE[backbone].min_px)
     reading = Reading(size, 1)
     model = exported_model.create_deployed(
-        _calibrated(backbone, reading), Deployment(SHARES, SHARES, SHARES[::-1], 1.3)
+        _calibrated(backbone, reading, rnn_units), Deployment(SHARES, SHARES, SHARES[::-1], 1.3)
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "IMAGES", 4)
@@ -54,13 +55,13 @@ def try_formats(backbone, formats_wanted=(*PARITY, "litert_int8")):
     return found, differences
 
 
-def _calibrated(backbone, reading):
+def _calibrated(backbone, reading, rnn_units):
     """Random weights whose logits differ by image, as those of a trained model do."""
     from trainer.exporting import sample_images
     from trainer.models import batch_norm, classifier
 
     model = classifier.create_model(
-        backbone, image_size=reading.image_size, channels=1, num_classes=4
+        backbone, image_size=reading.image_size, channels=1, num_classes=4, rnn_units=rnn_units
     )
     images = sample_images.drawn(reading, 8).images
     for layer in batch_norm.find_layers(model):
@@ -75,10 +76,10 @@ def _calibrated(backbone, reading):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", SMALL)
-def test_a_backbone_answers_the_same_in_every_format(backbone):
+@pytest.mark.parametrize(("backbone", "rnn_units"), SMALL_HEADS)
+def test_a_backbone_answers_the_same_in_every_format(backbone, rnn_units):
     pytest.importorskip("tf2onnx", reason="of the extra onnx")
-    found, _ = try_formats(backbone)
+    found, _ = try_formats(backbone, rnn_units)
     assert set(found.values()) == {"ok"}, found
 
 

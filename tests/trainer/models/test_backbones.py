@@ -11,7 +11,15 @@ from cxr_tfrecords.errors import UserError
 from tests.shared import shared_path
 from tests.trainer import toy
 from trainer.models import backbones
-from trainer.models.classifier import create_model, features_model, seed_states
+from trainer.models.classifier import (
+    create_model,
+    feature_map,
+    features_and_logits_model,
+    features_model,
+    head_model,
+    seed_states,
+)
+from trainer.models.grad_cam import GradCam
 
 TINY = {"image_size": 32, "channels": 1, "num_classes": 4}
 
@@ -69,6 +77,29 @@ def test_head_follows_its_flags():
         (64, 16), (16,), (16, 8), (8,), (8, 4), (4,)
     ]  # fmt: skip
     assert features_model(model).output_shape == (None, 64)
+
+
+def test_a_recurrent_head_reads_the_rows_from_top_to_bottom():
+    model = create_model("tiny", **TINY, rnn_units=5)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1)).astype(np.uint8)
+    features = keras.Model(model.input, feature_map(model))(pixels).numpy()
+    height = features.shape[1]
+    looped = keras.layers.LSTM(5)
+    looped.build((None, height, 64))
+    looped.set_weights(model.get_layer("rnn").get_weights())
+    state = looped(features.mean(axis=2)).numpy()
+    kernel, bias = model.get_layer("logits").get_weights()
+    np.testing.assert_allclose(model(pixels), state @ kernel + bias, atol=1e-5)
+    assert height > 1
+    assert features_model(model).output_shape == (None, height * 64)
+    rows = features_model(model)(pixels)
+    np.testing.assert_array_equal(head_model(model)(rows), model(pixels))
+    means, logits = features_and_logits_model(model)(pixels)
+    np.testing.assert_allclose(means, features.mean(axis=(1, 2)), atol=1e-6)
+    np.testing.assert_array_equal(logits, model(pixels))
+    heat = GradCam(model).maps(pixels, [0, 1, 2])
+    assert heat.shape == (3, 32, 32)
+    assert heat.max() == 1
 
 
 def test_from_layer_trains_what_follows_it():

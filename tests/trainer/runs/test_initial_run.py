@@ -91,8 +91,11 @@ def test_other_classes_get_a_new_head_and_a_line_says_so(data, source):
     text = initial_run.describe(config, shown.class_names)
     assert "with a new head (that run has other classes (COVID, Lung_Opacity, Normal, V" in text
     assert not initial_run.other_data(config)
-    wider = _config(data, source, head_units=(9,))
-    assert "(that run has another --head_units" in initial_run.describe(wider, data.class_names)
+    for settings in ({"head_units": (9,)}, {"head": "rnn"}):
+        other = _config(data, source, **settings)
+        assert "(that run has another --head, --head" in initial_run.describe(
+            other, data.class_names
+        )
 
 
 def test_runs_that_do_not_fit_are_refused(data, source, tmp_path):

@@ -10,7 +10,7 @@ from tests.trainer import processes, toy
 from trainer.distribution import strategies
 from trainer.settings.config import TrainConfig
 from trainer.settings.learning_rate import SCHEDULES
-from trainer.settings.table import BATCH_NORMS, LOSSES, OPTIMIZERS
+from trainer.settings.table import BATCH_NORMS, HEADS, LOSSES, OPTIMIZERS
 from trainer.tpu import export_step, host_ops
 from trainer.training import losses, steps
 from trainer.training.learner import create_learner
@@ -24,6 +24,7 @@ CONFIGS = [
         "batch_norm": "frozen",
         "mixed_precision": "bfloat16",
         "image_size": 12,
+        "head": "rnn",
     },
     {"loss": "focal", "batch_norm": "train", "optimizer": "sgd", "lr_schedule": "cosine"},
     {"loss": "class_balanced_focal", "batch_norm": "adapt_natural", "first_layer_lr_factor": 0.1},
@@ -74,7 +75,7 @@ def test_max_pooling_is_exported_with_its_gradient():
 def test_those_are_all_options():
     for name, choices in (
         *(("loss", LOSSES), ("optimizer", OPTIMIZERS), ("batch_norm", BATCH_NORMS)),
-        ("lr_schedule", SCHEDULES),
+        *(("lr_schedule", SCHEDULES), ("head", HEADS)),
     ):
         default = getattr(TrainConfig(""), name)
         assert {settings.get(name, default) for settings in CONFIGS} == set(choices)

@@ -99,7 +99,7 @@ def test_a_features_dir_that_cannot_be_written_is_named(data, strategy, tmp_path
 
 @pytest.mark.slow
 def test_two_devices_share_the_work(data, strategy, tmp_path):
-    alone = _config(data, tmp_path / "cpu", dropout=0.0)
+    alone = _config(data, tmp_path / "cpu", dropout=0.0, head="rnn", rnn_units=8)
     run(alone, data, strategy)
     shared = dataclasses.replace(alone, run_dir=str(tmp_path / "two"))
     toy.run_replicated(shared, 2)
