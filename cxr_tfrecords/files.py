@@ -22,6 +22,7 @@ from cxr_tfrecords.errors import UserError, first_line
 # A file by which a process keeps others from a folder, see `concurrency.locks`.
 LOCK = ".lock"
 _TEMPORARY = ".tmp-"
+_BUFFER = 1 << 20  # bytes of a local file that are written at once: records are a few kB
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
 
 
@@ -118,7 +119,7 @@ def open_file(path: str, mode: str = "rb") -> IO[Any]:
     """Opens a file; text is UTF-8, and line ends are not translated."""
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     if is_local(path):
-        return open(path, mode, **text)
+        return open(path, mode, **text, buffering=_BUFFER if mode == "wb" else -1)
     fs, inner = filesystem(path)
     return fs.open(inner, mode, **text)
 
@@ -139,6 +140,8 @@ def read_regular(path: str) -> bytes:
         kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR):  # opening a folder has its own message
             raise OSError(errno.EINVAL, "a pipe, device or socket", path)
+        with open(path, "rb", buffering=0) as file:  # a buffer would only add system calls
+            return file.read()
     return read_bytes(path)
 
 

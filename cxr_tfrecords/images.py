@@ -82,9 +82,10 @@ def warning_of(decoded: Decoded) -> str:
     """Why somebody should look at an image that can be used; '' if there is no reason."""
     if TRANSPARENT in decoded.steps:
         return TRANSPARENT
-    first = decoded.pixels[:1, :1]
+    pixels = decoded.pixels
+    row, first = pixels[:1].tobytes(), pixels[:1, :1].tobytes()
     # Most images differ in their first row: the others are compared only if it is flat.
-    flat = (decoded.pixels[:1] == first).all() and (decoded.pixels == first).all()
+    flat = row == first * pixels.shape[1] and (pixels == pixels[:1, :1]).all()
     return "all pixels have one value" if flat else ""
 
 
@@ -150,9 +151,8 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
 
     Not SHA-256, which would take as long as resizing: nobody forges copies here.
     """
-    gray = np.ascontiguousarray(to_channels(pixels, 1))
-    digest = xxhash.xxh3_128(f"{gray.shape[:2]}".encode())
-    digest.update(gray.data)
+    digest = xxhash.xxh3_128(f"{pixels.shape[:2]}".encode())
+    digest.update(np.ascontiguousarray(to_channels(pixels, 1)).data)
     return digest.digest()
 
 

@@ -82,7 +82,8 @@ class InspectChunk(beam.DoFn):
                 with marks.at(numbered[0]), one_large_at_a_time():
                     return inspect(numbered[1], self._work)
 
-            parts.write_part(part_path, map_in_order(marked, enumerate(chunk), self._threads))
+            results = map_in_order(marked, enumerate(chunk), self._threads, run=4)
+            parts.write_part(part_path, results)
         yield part_path
 
 
@@ -139,8 +140,7 @@ def inspect(file: SourceFile, work: Work) -> Inspected:
         )
     )
     row["check"] = xxhash.xxh3_64_intdigest(record)
-    gray_rows = stored[::_HISTOGRAM_ROWS].reshape(-1)
-    return row, record, np.bincount(gray_rows, minlength=256)
+    return row, record, _histogram(stored[::_HISTOGRAM_ROWS])
 
 
 def _store(decoded: images.Decoded, config: BuildConfig) -> tuple[np.ndarray, dict[str, Any]]:
@@ -160,10 +160,17 @@ def _store(decoded: images.Decoded, config: BuildConfig) -> tuple[np.ndarray, di
 def _sums(stored: np.ndarray) -> list[int]:
     """Sums of the pixels, then of their squares, per channel. OpenCV gives them as float64,
     which holds them exactly up to 2^53."""
-    channels = cv2.split(stored)
+    channels = cv2.split(stored) if stored.shape[2] > 1 else (stored,)
     sums = [cv2.sumElems(channel)[0] for channel in channels]
     squares = [cv2.norm(channel, cv2.NORM_L2SQR) for channel in channels]
     return [round(value) for value in (*sums, *squares)]
+
+
+def _histogram(rows: np.ndarray) -> np.ndarray:
+    """Counts of all channels' values, int64 [256]. OpenCV counts in half the time of NumPy, as
+    float32, which holds counts exactly up to 2^24."""
+    values = rows.reshape(len(rows), -1)
+    return cv2.calcHist([values], [0], None, [256], [0, 256]).ravel().astype(np.int64)
 
 
 def _decode(data: bytes, file: SourceFile, work: Work) -> images.Decoded:

@@ -22,7 +22,7 @@ from cxr_tfrecords import files
 
 RECORDS, ROWS = ".records", ".parquet"
 _HISTOGRAMS = b"histograms"
-_KEPT_PARTS = 256  # some 16,000 rows of about 300 bytes
+_KEPT_ROWS = 1 << 16  # of about 400 bytes
 
 SCHEMA = pa.schema(
     [
@@ -73,7 +73,9 @@ def write_part(path: str, rows: Iterable[tuple[dict[str, Any], bytes, np.ndarray
     counts = {label: histogram.tolist() for label, histogram in histograms.items()}
     schema = SCHEMA.with_metadata({_HISTOGRAMS: json.dumps(counts).encode()})
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(table, schema), buffer, compression="zstd")
+    # Read whole, and removed at the end of the build: written fast rather than small.
+    options: dict[str, Any] = {"use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.Table.from_pylist(table, schema), buffer, compression="lz4", **options)
     with files.replacing(path + ROWS) as temporary, files.open_file(temporary, "wb") as file:
         file.write(buffer.getvalue())
 
@@ -82,24 +84,25 @@ class Parts:
     """All parts of a build, in the order of the sources; rows are numbered through all parts."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """Reads the sizes and histograms, and the whole rows of small sets.
+        """Reads the sizes and histograms of all parts, and the whole rows of the first ones.
 
         Args:
           paths: of the parts, without ending.
         """
         self.paths = tuple(paths)
         self._histograms: dict[int, np.ndarray] = {}
-        # Opening a file for each column costs as much as hashing its images does: small sets are
-        # read once and kept, of large ones a column at a time is in memory.
+        # Opening a file for each column costs as much as hashing its images does: the first parts
+        # are read once and kept, of the others a column at a time is in memory.
         self._kept: list[pa.Table] = []
-        keep = len(self.paths) <= _KEPT_PARTS
-        sizes = []
+        sizes: list[int] = []
+        kept_rows = 0
         for path in self.paths:
             with files.open_file(path + ROWS) as file:
                 reader = pq.ParquetFile(file)
                 sizes.append(reader.metadata.num_rows)
                 counts = json.loads(reader.schema_arrow.metadata[_HISTOGRAMS])
-                if keep:
+                kept_rows += sizes[-1]
+                if kept_rows <= _KEPT_ROWS:
                     self._kept.append(reader.read())
             for label, histogram in counts.items():
                 total = self._histograms.setdefault(int(label), np.zeros(256, np.int64))

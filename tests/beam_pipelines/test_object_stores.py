@@ -135,7 +135,7 @@ def test_an_interrupted_build_on_s3_goes_on(s3, radiographs, tmp_path, monkeypat
     build(radiographs, tmp_path / "local")
     for label in CLASSES:  # two chunks: the first pass is interrupted between them
         upload(s3, radiographs / label, f"s3://bucket/in/{label}")
-    monkeypatch.setattr("beam_pipelines.shards.passes.CHUNK", 25)
+    monkeypatch.setattr("beam_pipelines.shards.passes.CHUNK", {0: 25})
     real, calls = getattr(module, name), []
 
     def fails_the_second_time(*arguments):
