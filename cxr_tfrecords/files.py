@@ -21,7 +21,7 @@ from cxr_tfrecords.errors import UserError, first_line
 
 # A file by which a process keeps others from a folder, see `concurrency.locks`.
 LOCK = ".lock"
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 _BUFFER = 1 << 20  # bytes of a local file that are written at once: records are a few kB
 _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
 
@@ -182,7 +182,7 @@ def names(folder: str) -> set[str]:
     else:
         fs, inner = filesystem(folder)
         listed = [base_name(p) for p in fs.ls(inner, detail=False)] if fs.exists(inner) else []
-    return {name for name in listed if name not in ("", LOCK) and _TEMPORARY not in name}
+    return {name for name in listed if name not in ("", LOCK) and TEMPORARY not in name}
 
 
 def remove_temporary(folder: str) -> None:
@@ -192,7 +192,7 @@ def remove_temporary(folder: str) -> None:
     """
     if is_local(folder):
         for name in sizes(folder):
-            if _TEMPORARY in name:
+            if TEMPORARY in name:
                 remove(join(folder, name))
 
 
@@ -268,7 +268,7 @@ def replacing(path: str, suffix: str = "") -> Iterator[str]:
     Args:
       suffix: end of the temporary name, for writers that choose a format by it.
     """
-    temporary = f"{path}{_TEMPORARY}{os.getpid()}{suffix}"
+    temporary = f"{path}{TEMPORARY}{os.getpid()}{suffix}"
     try:
         yield temporary
         rename(temporary, path)
@@ -332,31 +332,3 @@ def read_named_json(path: str, remedy: str = "") -> Any:
         raise UserError(f"{path}: {error.strerror}{remedy}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({first_line(error, 160)}){remedy}") from error
-
-
-@contextlib.contextmanager
-def replacing_folder(folder: str) -> Iterator[str]:
-    """Yields a temporary folder, which is renamed to `folder` on success and removed on failure.
-
-    `folder` is local, and missing or empty.
-
-    Raises:
-      UserError: another process has filled it meanwhile.
-    """
-    temporary = f"{folder.rstrip('/')}{_TEMPORARY}{os.getpid()}"
-    os.makedirs(temporary)
-    try:
-        yield temporary
-        try:
-            if os.path.isdir(folder):
-                os.rmdir(folder)
-            os.rename(temporary, folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            raise UserError(
-                f"{folder}: another process has written there meanwhile: use its files, or name "
-                "another folder"
-            ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError, run_main
 
 FULL_COUNTS = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}
@@ -153,17 +153,17 @@ def write_synthetic(
             raise UserError(f"{root} exists and is not this synthetic set: remove or rename it")
         return counts
     tasks = [(name, index) for name, count in counts.items() for index in range(count)]
-    with files.replacing_folder(root) as temporary:
+    with temporary.replacing_folder(root) as whole:
         for name in counts:
             for folder in ("images", "masks"):
-                os.makedirs(os.path.join(temporary, name, folder))
+                os.makedirs(os.path.join(whole, name, folder))
 
         def write(task: tuple[str, int]) -> None:
             name, index = task
             for folder, pixels in zip(
                 ("images", "masks"), render(name, index, seed, image_size), strict=True
             ):
-                path = os.path.join(temporary, name, folder, f"{name}-{index + 1}.png")
+                path = os.path.join(whole, name, folder, f"{name}-{index + 1}.png")
                 if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
                     raise UserError(f"cannot write {path}: check that the disk is not full")
 
@@ -171,7 +171,7 @@ def write_synthetic(
             for done, _ in enumerate(pool.map(write, tasks), 1):
                 if progress and (done % 16 == 0 or done == len(tasks)):
                     progress(done, len(tasks))
-        with open(os.path.join(temporary, _MARKER), "w") as file:
+        with open(os.path.join(whole, _MARKER), "w") as file:
             json.dump(wanted, file)
     return counts
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -92,20 +91,23 @@ def _tfds_split(shard_path: str) -> str:
     return files.base_name(shard_path).split(".")[0].removeprefix(f"{dataset_dir.NAME}-")
 
 
-def write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:
-    """Writes the files that `tfds.builder_from_directory(path)` needs, beside the shards."""
+def write_tfds_metadata(path: str, manifest: Mapping[str, Any], scratch: str) -> None:
+    """Writes the files that `tfds.builder_from_directory(path)` needs, beside the shards.
+
+    Args:
+      scratch: an empty local folder, used if `path` is not local.
+    """
     if files.is_local(path):
         _write_tfds_metadata(path, manifest)
         return
     # TFDS writes to a local folder with empty files for shards; its own files are copied from it.
-    with tempfile.TemporaryDirectory(prefix="cxr-tfds-") as folder:
-        for shard in manifest["shards"]:
-            open(os.path.join(folder, shard["file"]), "wb").close()
-        before = files.names(folder)
-        _write_tfds_metadata(folder, manifest)
-        for name in files.names(folder) - before:
-            with files.open_file(files.join(path, name), "wb") as file:
-                file.write(files.read_bytes(os.path.join(folder, name)))
+    for shard in manifest["shards"]:
+        open(os.path.join(scratch, shard["file"]), "wb").close()
+    before = files.names(scratch)
+    _write_tfds_metadata(scratch, manifest)
+    for name in files.names(scratch) - before:
+        with files.open_file(files.join(path, name), "wb") as file:
+            file.write(files.read_bytes(os.path.join(scratch, name)))
 
 
 def _write_tfds_metadata(path: str, manifest: Mapping[str, Any]) -> None:

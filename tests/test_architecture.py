@@ -43,7 +43,7 @@ ORDER = [
 APART = {"beam_pipelines", "trainer"}
 ABOVE_BOTH = "beam_pipelines.predict"
 # The commands of the ground package lie beside its modules and use its rooms.
-GROUND_COMMANDS = {"cxr_tfrecords.stats"}
+GROUND_COMMANDS = {"cxr_tfrecords.stats", "cxr_tfrecords.synthetic"}
 # What a package gives to `import` beside its modules; docs/api.md has the same names.
 PUBLIC = {
     "cxr_tfrecords": ["DatasetDir", "UserError", "load_dataset", "tfds_builder"],

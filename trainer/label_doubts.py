@@ -31,6 +31,7 @@ import os
 from absl import flags
 
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError, require_flags, run_main
 
 FLAGS = flags.FLAGS
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
         pictures = read_pictures(path, manifest, sources, names)
     groups = {given.groups[one.row] for one in doubts if one.is_copy}
     unlisted = manifest["duplicates"]["num_label_conflicts"] - len(groups)
-    with files.replacing_folder(output) as folder:
+    with temporary.replacing_folder(output) as folder:
         write_doubts(os.path.join(folder, "label_doubts.csv"), given, doubts)
         with files.open_file(os.path.join(folder, "label_doubts.html"), "w") as file:
             file.write(render(given, doubts, pictures, unlisted))

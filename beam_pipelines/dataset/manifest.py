@@ -24,6 +24,7 @@ from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards.parts import Parts
 from cxr_tfrecords import __version__, dataset_dir, files, splits, stats, tfds_metadata
 from cxr_tfrecords.checks.manifest import dataset_fingerprint, manifest_digest
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.decoding import rules
 
 # Packages that can change a stored byte.
@@ -259,7 +260,8 @@ def write_metadata(output_dir: str, manifest: dict[str, Any], *, page: bool = Tr
     Args:
       page: whether to make the page; without, an earlier one is removed.
     """
-    tfds_metadata.write_tfds_metadata(output_dir, manifest)
+    with temporary.folder("tfds") as scratch:
+        tfds_metadata.write_tfds_metadata(output_dir, manifest, scratch)
     if page:
         stats.refresh(output_dir, manifest)
     else:

@@ -7,6 +7,7 @@ with temporary.folder("models") as path:     # $TMPDIR/cxr-models-…
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 
 from cxr_tfrecords import files
 from cxr_tfrecords.concurrency import locks
+from cxr_tfrecords.errors import UserError
 
 _PREFIX = "cxr-"
 
@@ -27,7 +29,43 @@ def folder(purpose: str) -> Iterator[str]:
     nothing can be locked, a killed process leaves its folder.
     """
     remove_abandoned()
-    path, descriptor = _make_and_lock(f"{_PREFIX}{purpose}-")
+    with _locked(tempfile.gettempdir(), f"{_PREFIX}{purpose}-") as inner:
+        yield inner
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: str) -> Iterator[str]:
+    """Yields a temporary folder, which is renamed to `folder` on success and removed on failure;
+    first removes those beside `folder` that killed processes left.
+
+    `folder` is local, and missing or empty.
+
+    Raises:
+      UserError: another process has filled it meanwhile.
+    """
+    parent, name = os.path.split(os.path.abspath(folder))
+    os.makedirs(parent, exist_ok=True)
+    prefix = f"{name}{files.TEMPORARY}"
+    remove_abandoned(parent, prefix)
+    with _locked(parent, prefix) as inner:
+        yield inner
+        try:
+            if os.path.isdir(folder):
+                os.rmdir(folder)
+            os.rename(inner, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UserError(
+                f"{folder}: another process has written there meanwhile: use its files, or name "
+                "another folder"
+            ) from error
+
+
+@contextlib.contextmanager
+def _locked(parent: str, prefix: str) -> Iterator[str]:
+    """Yields the folder `files` in a new, locked folder, which is removed at the end."""
+    path, descriptor = _make_and_lock(parent, prefix)
     try:
         os.makedirs(inner := os.path.join(path, "files"))
         yield inner
@@ -37,10 +75,10 @@ def folder(purpose: str) -> Iterator[str]:
             os.close(descriptor)
 
 
-def _make_and_lock(prefix: str) -> tuple[str, int | None]:
+def _make_and_lock(parent: str, prefix: str) -> tuple[str, int | None]:
     """A new folder, and the descriptor of its lock; None on a file system without locks."""
     while True:
-        path = tempfile.mkdtemp(prefix=prefix)
+        path = tempfile.mkdtemp(prefix=prefix, dir=parent)
         try:
             descriptor = locks.take(os.path.join(path, files.LOCK))
         except OSError:
@@ -50,12 +88,17 @@ def _make_and_lock(prefix: str) -> tuple[str, int | None]:
         shutil.rmtree(path, ignore_errors=True)  # `remove_abandoned` of another process looks at it
 
 
-def remove_abandoned() -> None:
-    """Removes the folders of `folder` in $TMPDIR whose process has ended."""
-    root = tempfile.gettempdir()
+def remove_abandoned(root: str = "", prefix: str = _PREFIX) -> None:
+    """Removes the folders of this module whose process has ended.
+
+    Args:
+      root: the folder that holds them; empty: $TMPDIR.
+      prefix: with which their names begin.
+    """
+    root = root or tempfile.gettempdir()
     for name in os.listdir(root):
         path = os.path.join(root, name)
-        if not name.startswith(_PREFIX) or not os.path.exists(os.path.join(path, files.LOCK)):
+        if not name.startswith(prefix) or not os.path.exists(os.path.join(path, files.LOCK)):
             continue
         with contextlib.suppress(OSError):  # of another user, or removed meanwhile
             descriptor = locks.take(os.path.join(path, files.LOCK))

@@ -17,7 +17,7 @@ def test_tfds_and_our_parser_read_the_same(tmp_path, encoding, channels):
     import tensorflow_datasets as tfds
 
     data = write_dataset(tmp_path / "set", encoding=encoding, channels=channels)
-    tfds_metadata.write_tfds_metadata(data.path, dataset_dir.read_manifest(data.path))
+    tfds_metadata.write_tfds_metadata(data.path, dataset_dir.read_manifest(data.path), "")
     builder = tfds.builder_from_directory(data.path)
     sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
     assert sizes == {

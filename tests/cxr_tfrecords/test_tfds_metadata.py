@@ -46,7 +46,7 @@ def test_tfds_reads_train_validation_and_test(tmp_path, counts, fold):
     import tensorflow_datasets as tfds
 
     path = write_dataset(tmp_path / "set", counts).path
-    tfds_metadata.write_tfds_metadata(path, dataset_dir.read_manifest(path))
+    tfds_metadata.write_tfds_metadata(path, dataset_dir.read_manifest(path), str(tmp_path))
     data = cxr_tfrecords.load_dataset(path, fold)
     builder = cxr_tfrecords.tfds_builder(path, fold)
     sizes = {name: info.num_examples for name, info in builder.info.splits.items()}

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.audit import figures, page, verdict
 from trainer.audit.conditions import WHOLE
@@ -71,7 +72,7 @@ def audit_run(
         "conditions": described,
     }
     content["verdict"] = verdict.judge(content)
-    with files.replacing_folder(output_dir) as folder:
+    with temporary.replacing_folder(output_dir) as folder:
         files.write_json(
             os.path.join(folder, "shortcuts.json"), content, sort_keys=False, allow_nan=False
         )

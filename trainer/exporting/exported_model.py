@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from trainer.deployment import corrected_probabilities, predictor
@@ -52,7 +53,7 @@ def export(
     yield "\ncomputing exact answers, in float64\n"
     checked = CheckedFiles(model, reading, run.config.mask, data)
     try:
-        with files.replacing_folder(output_dir) as folder:
+        with temporary.replacing_folder(output_dir) as folder:
             for name in names:
                 checked.add(name, folder)
                 yield f"{FORMATS[name].path} written and checked"

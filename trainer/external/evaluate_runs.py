@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError
 from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups.membership import SubgroupTable
@@ -48,7 +49,7 @@ def evaluate_runs(
         answers.append(make_answers(run, *predict_other(run, other)))
     with announced(f"computing intervals from {resamples:,} resamples"):
         content = describe(answers, other, table, resamples)
-    with files.replacing_folder(output_dir) as folder:
+    with temporary.replacing_folder(output_dir) as folder:
         for name, one in zip(prediction_files(runs), answers, strict=True):
             path = os.path.join(folder, name)
             write_predictions(path, one.predictions["external"], one.run.class_names)
