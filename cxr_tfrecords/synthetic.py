@@ -9,6 +9,7 @@ can be perfect. The same seed gives the same images.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import zlib
@@ -26,6 +27,7 @@ FULL_COUNTS = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneu
 VERSION = 1
 _MARKER = "synthetic.json"
 _COPY_EVERY = 85  # about 1.2% exact copies of the first class, as in the public data set
+_LARGE_BLOCK = 16 << 20  # bytes
 
 
 def synthetic_counts(scale: float) -> dict[str, int]:
@@ -54,11 +56,11 @@ def render(
         index -= 1  # a copy of the image before it
     key = zlib.crc32(f"{VERSION}/{class_name}/{seed}/{index}".encode())
     rng = np.random.Generator(np.random.Philox(key))
-    y, x = np.mgrid[-1 : 1 : image_size * 1j, -1 : 1 : image_size * 1j].astype(np.float32)
+    y, x = _grid(image_size)
     angle = rng.normal(0, 0.05)
     x, y = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
     x, y = (x - rng.normal(0, 0.04)) / rng.uniform(0.9, 1.08), y - rng.normal(0, 0.04)
-    body = _soft((x / 0.92) ** 4 + ((y - 0.15) / 1.15) ** 4, 1.0, 0.08)
+    body = _soft(_fourth(x / 0.92) + _fourth((y - 0.15) / 1.15), 1.0, 0.08)
     sides = [_lung(x, y, side, rng) for side in (-1, 1)]
     heart = _soft(((x - 0.12) / 0.34) ** 2 + ((y - 0.42) / 0.36) ** 2, 1.0, 0.25)
     lungs = np.maximum(*sides) * (1 - 0.9 * heart)
@@ -79,8 +81,25 @@ def render(
     return picture, np.where(lungs > 0.5, 255, 0).astype(np.uint8)
 
 
+@functools.cache
+def _grid(image_size: int) -> np.ndarray:
+    """y and x of every pixel, from -1 to 1, float32 [2, image_size, image_size]."""
+    return np.mgrid[-1 : 1 : image_size * 1j, -1 : 1 : image_size * 1j].astype(np.float32)
+
+
 def _soft(distance: np.ndarray, edge: float, width: float) -> np.ndarray:
-    return 1 / (1 + np.exp(np.clip((distance - edge) / width * 4, -30, 30)))
+    """1 inside of the edge and 0 outside, with a transition of about `width`."""
+    soft = distance - edge  # then changed in place: new arrays take longer than the arithmetic
+    soft /= width
+    soft *= 4
+    np.clip(soft, -30, 30, out=soft)
+    np.exp(soft, out=soft)
+    soft += 1
+    return np.divide(1, soft, out=soft)
+
+
+def _fourth(values: np.ndarray) -> np.ndarray:
+    return values**2 * values**2  # 100 times as fast as values**4
 
 
 def _lung(x: np.ndarray, y: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -167,6 +186,9 @@ def write_synthetic(
                 if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
                     raise UserError(f"cannot write {path}: check that the disk is not full")
 
+        # Until a block as large as this one has been freed once, the C library (glibc) gives freed
+        # memory back to the system and asks for it again with every array: a quarter of the time.
+        np.empty(_LARGE_BLOCK, np.uint8)
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(write, tasks), 1):
                 if progress and (done % 16 == 0 or done == len(tasks)):

@@ -31,6 +31,13 @@ def test_same_bytes_whatever_the_workers(tmp_path):
     assert len(set(first.values())) < len(first)  # the copies that the build must find
 
 
+def test_images_are_those_of_version_1():
+    digest = hashlib.sha256()
+    for name in synthetic.FULL_COUNTS:
+        digest.update(b"".join(part.tobytes() for part in synthetic.render(name, 3, 0, 64)))
+    assert (synthetic.VERSION, digest.hexdigest()[:16]) == (1, "25ac1e2d2893e4c8")
+
+
 def test_images_differ_by_index_seed_and_class_and_masks_are_binary():
     pictures = [
         synthetic.render(name, index, seed, 64)
