@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from cxr_tfrecords.decoding.bands import bands, fill
 from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
 from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
 from cxr_tfrecords.decoding.other_limits import check_other
-from cxr_tfrecords.decoding.png import over_black
 from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
 
 FORMATS = ("BMP", "GIF", "TIFF", "WEBP")
@@ -63,29 +64,37 @@ def _decode(image: Image.Image, kind: str, mode: str) -> Decoded:
     white_is_zero = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     orientation = orientation_of(image)
     image.load()  # the first frame; this turns a TIFF
-    upright = np.asarray if kind == "TIFF" else lambda i: turn(np.asarray(i), orientation)
+    width, height = image.size
     if mode.startswith("I"):  # integers of more than 8 bits
-        values = upright(image)
-        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        extremes = [extreme for rows in _bands(image) for extreme in (rows.min(), rows.max())]
+        low, high = min(0, int(min(extremes))), int(max(extremes))
         if low < 0 or high > 65535:
             raise BadImageError(f"{kind} of values from {low} to {high}: 0 to 65535 are supported")
         depth = depth_of(high, 16)
-        pixels = to_8_bits(values, depth)
+        pixels = np.empty((height, width), np.uint8)
+        fill(pixels, (to_8_bits(rows, depth) for rows in _bands(image)))
         steps += describe_depth(depth, 16)
         if white_is_zero:  # of 8 bits and less Pillow inverts them itself
             pixels = 255 - pixels
             steps.append("inverted (white is 0)")
     elif mode in _EIGHT_BITS:
-        pixels = upright(
-            image.convert("RGBA" if "transparency" in image.info else _EIGHT_BITS[mode])
-        )
-        if pixels.ndim == 3 and pixels.shape[2] == 4:
-            pixels, drawn = over_black(pixels[:, :, :3], pixels[:, :, 3:])
-            steps += drawn
+        as_mode = "RGBA" if "transparency" in image.info else _EIGHT_BITS[mode]
+        pixels = np.empty((height, width) if as_mode == "L" else (height, width, 3), np.uint8)
+        steps += fill(pixels, _bands(image, as_mode))
     else:
         raise BadImageError(f"{kind} of pixel mode {mode} is not supported: convert it to PNG")
+    if kind != "TIFF":
+        pixels = turn(pixels, orientation)
     steps += describe_turn(orientation)
-    return Decoded(np.ascontiguousarray(pixels), kind, mode, tuple(steps))
+    return Decoded(pixels, kind, mode, tuple(steps))
+
+
+def _bands(image: Image.Image, mode: str | None = None) -> Iterator[np.ndarray]:
+    """The rows of an image, some at a time, in a mode of Pillow's (None: its own)."""
+    width, height = image.size
+    for rows in bands(height, width * 4):
+        band = image.crop((0, rows.start, width, rows.stop))
+        yield np.asarray(band if mode is None else band.convert(mode))
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:

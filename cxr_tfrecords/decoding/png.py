@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cxr_tfrecords.decoding.depth import by_rows, depth_of, describe_depth, to_8_bits
+from cxr_tfrecords.decoding.bands import bands, fill
+from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
 from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
-from cxr_tfrecords.decoding.result import TRANSPARENT, BadImageError, Decoded, check_size, short
+from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Colour type (PNG specification, 11.2.1) -> Pillow's name.
@@ -41,8 +42,9 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise BadImageError("damaged PNG: it does not begin with its header, the chunk IHDR")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    # OpenCV makes four channels of a palette or gray with alpha, too.
-    check_size(width, height, max_pixels, (bits + 7) // 8 * (1 if colour == 0 else 4))
+    # OpenCV makes four channels of a palette or gray with alpha, too, and keeps them twice.
+    samples = {0: 1, 2: 6}.get(colour, 8)
+    check_size(width, height, max_pixels, (bits + 7) // 8 * samples)
     if colour not in _MODES:
         raise BadImageError(f"damaged PNG: its header has the colour type {colour}")
     pixels_only, exif, animated = _read_chunks(data)
@@ -122,42 +124,31 @@ def _decode(data: bytes) -> np.ndarray:
 
 
 def _to_gray_or_rgb(raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """OpenCV's gray, BGR or BGRA to uint8, and the steps."""
+    """OpenCV's gray, BGR or BGRA to uint8, and the steps; colours replace those of `raw`."""
+    depth = 8
     steps: tuple[str, ...] = ()
     if raw.dtype == np.uint16:
         colour = raw[:, :, :3] if raw.ndim == 3 else raw
         depth = depth_of(int(colour.max(initial=0)), 16)
-        scaled = to_8_bits(colour, depth)
-        # Alpha is always of the full depth.
-        alpha = by_rows(_upper_byte, raw[:, :, 3:]) if raw.ndim == 3 else None
-        raw = scaled if alpha is None else np.dstack([scaled, alpha])
         steps = describe_depth(depth, 16)
-    if raw.ndim == 2:
-        return raw, steps
-    if raw.shape[2] == 4:
-        alpha = raw[:, :, 3:]
-        raw, more = over_black(raw[:, :, :3], alpha)
-        del alpha  # it would keep all four channels in memory
-        steps += more
-    if raw.shape[2] == 1:
-        return raw[:, :, 0], steps
-    return cv2.cvtColor(raw, cv2.COLOR_BGR2RGB), steps
+    if raw.ndim == 2 or raw.shape[2] == 1:
+        gray = raw.reshape(raw.shape[:2])
+        return (to_8_bits(gray, depth) if gray.dtype == np.uint16 else gray), steps
+    height, width, channels = raw.shape
+    pixels = raw.reshape(-1).view(np.uint8)[: height * width * 3].reshape(height, width, 3)
+    swapped = cv2.COLOR_BGRA2RGBA if channels == 4 else cv2.COLOR_BGR2RGB
+    colours = (cv2.cvtColor(raw[rows], swapped) for rows in bands(height, width * channels))
+    if raw.dtype == np.uint16:
+        colours = (_rgb_to_8_bits(rows, depth) for rows in colours)
+    return pixels, (*steps, *fill(pixels, colours))
 
 
-def over_black(colour: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Draws uint8 [height, width, 3] with alpha [height, width, 1] on black; and the steps."""
-    if alpha.min(initial=255) == 255:
-        return np.ascontiguousarray(colour), ()
-    step = "transparency drawn on black" if alpha.any() else TRANSPARENT
-    return by_rows(_draw, colour, alpha), (step,)
-
-
-def _draw(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    return ((colour.astype(np.uint16) * alpha.astype(np.uint16) + 127) // 255).astype(np.uint8)
-
-
-def _upper_byte(values: np.ndarray) -> np.ndarray:
-    return (values // 257).astype(np.uint8)
+def _rgb_to_8_bits(rows: np.ndarray, depth: int) -> np.ndarray:
+    colour = to_8_bits(rows[:, :, :3], depth)
+    if rows.shape[2] == 3:
+        return colour
+    # Alpha is always of the full depth.
+    return np.dstack([colour, (rows[:, :, 3] // 257).astype(np.uint8)])
 
 
 def _orientation(exif: list[tuple[bytes, bytes]]) -> int:

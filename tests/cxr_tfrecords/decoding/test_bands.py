@@ -1,0 +1,49 @@
+"""An image that is changed band by band becomes what it becomes as a whole."""
+
+import cv2
+import numpy as np
+import pytest
+
+from cxr_tfrecords import images
+from cxr_tfrecords.decoding import bands
+from tests.cxr_tfrecords.decoding.files import as_file
+
+RGBA = np.random.default_rng(0).integers(0, 256, (50, 30, 4)).astype(np.uint8)
+RGBA[:10, :, 3] = 255  # bands that are opaque or fully transparent
+RGBA[10:20, :, 3] = 0
+DEEP = RGBA.astype(np.uint16) * 257
+FILES = {
+    "RGB": as_file(RGBA[:, :, :3], "PNG"),
+    "RGBA": as_file(RGBA, "PNG"),
+    "RGB, 16 bits": cv2.imencode(".png", DEEP[:, :, :3])[1].tobytes(),
+    "RGBA, 16 bits": cv2.imencode(".png", DEEP)[1].tobytes(),
+    "gray TIFF, 16 bits": as_file(DEEP[:, :, 0], "TIFF"),
+    "RGBA TIFF": as_file(RGBA, "TIFF"),
+    "palette with transparency": as_file(RGBA[:, :, 0], "GIF", transparency=3),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bands_change_no_pixel(monkeypatch, name):
+    whole = images.decode(FILES[name])
+    monkeypatch.setattr(bands, "_AT_ONCE", 500)
+    in_bands = images.decode(FILES[name])
+    np.testing.assert_array_equal(in_bands.pixels, whole.pixels)
+    assert in_bands.steps == whole.steps
+    expected = RGBA[:, :, :3].astype(int)
+    if name.startswith("RGBA"):
+        expected = (expected * RGBA[:, :, 3:] + 127) // 255
+    if name.startswith("RGB") and "TIFF" not in name:
+        expected = expected[:, :, ::-1] if "16" in name else expected  # OpenCV writes BGR
+        np.testing.assert_array_equal(whole.pixels, expected)
+
+
+def test_transparency_is_told_from_all_bands(monkeypatch):
+    monkeypatch.setattr(bands, "_AT_ONCE", 500)
+    for alpha, steps in (
+        (np.zeros(50), ("fully transparent",)),
+        (np.repeat([255, 0], 25), ("transparency drawn on black",)),
+        (np.full(50, 255), ()),
+    ):
+        pixels = np.dstack([RGBA[:, :, :3], np.tile(alpha[:, None], 30).astype(np.uint8)])
+        assert images.decode(as_file(pixels, "PNG")).steps == steps
