@@ -6,7 +6,8 @@
       "Viral Pneumonia=832" --sampler=undersample,oversample
 
 The second command draws augmented images. The third one needs no data set: it gives the counts of
-Wuisan et al. 2022, Table IV, and prints their Table V. Training with the same flags follows the
+Wuisan et al. 2022, Table IV, and prints their Table V. With --before_split=0.2 it also shows what
+balancing all images before they are split would do. Training with the same flags follows the
 same plans.
 """
 
@@ -23,6 +24,7 @@ from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.quiet import quiet_tensorflow
 from cxr_tfrecords.settings import define_flags, flag_values
 from trainer.balancing.sampler_table import SAMPLERS
+from trainer.epochs import before_split
 from trainer.epochs.audit import SamplerAudit
 from trainer.epochs.plan import EpochPlanner
 from trainer.epochs.preview import describe_sampler, make_configs, read_counts
@@ -58,6 +60,15 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.")
+flags.DEFINE_float(
+    "before_split",
+    None,
+    "Share of a test split, as 0.2: show what it would hold if all images of the data set, or of "
+    "--counts, were balanced before they are split: class shares, and test images with a copy in "
+    "training.",
+    lower_bound=0.01,
+    upper_bound=0.99,
+)
 flags.DEFINE_string(
     "out", "", "File for a picture (PNG) of the class counts before and after. Empty: none."
 )
@@ -80,9 +91,8 @@ def main(argv: list[str]) -> None:
     if FLAGS.augment_out and not FLAGS.data_dir:
         raise UserError("--augment_out needs images: name a data set with --data_dir")
     chosen = flag_values(TrainConfig, _OF_DATA)
-    class_names, counts = read_counts(
-        FLAGS.data_dir, FLAGS.counts, chosen["fold"], chosen["classes"], chosen["map_classes"]
-    )
+    source = FLAGS.data_dir, FLAGS.counts, chosen["fold"], chosen["classes"], chosen["map_classes"]
+    class_names, counts = read_counts(*source)
     print(f"{sum(counts):,} training images of {len(counts)} classes, seed {FLAGS.seed}")
     sampled: dict[str, Sequence[int]] = {}
     configs = make_configs(
@@ -100,6 +110,9 @@ def main(argv: list[str]) -> None:
         varies = SAMPLERS[config.sampler].varies_by_epoch
         title = f"{config.sampler}, epoch {last.epoch}" if varies else config.sampler
         sampled[title] = last.planned.tolist()
+    if FLAGS.before_split is not None:
+        everything = read_counts(*source, all_splits=True)
+        print(f"\n{before_split.describe(*everything, FLAGS.before_split, FLAGS.seed)}")
     if FLAGS.out:
         if os.path.dirname(FLAGS.out):
             os.makedirs(os.path.dirname(FLAGS.out), exist_ok=True)

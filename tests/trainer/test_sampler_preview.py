@@ -14,6 +14,7 @@ from tests import helpers
 from tests.shared import shared_path
 from tests.trainer import processes
 from trainer.balancing.sampler_table import SAMPLERS
+from trainer.epochs import before_split
 from trainer.epochs.audit import SamplerAudit
 from trainer.epochs.preview import describe_sampler, make_configs, read_counts
 from trainer.runs import report_pictures
@@ -64,15 +65,39 @@ def column(text, sampler, title):
 
 def test_counts_of_table_iv_give_table_v_without_tensorflow_and_a_picture(tmp_path):
     picture = tmp_path / "new" / "samplers.png"
-    result = preview(f"--counts={TABLE_IV}", "--sampler=oversample,undersample", f"--out={picture}")
+    result = preview(
+        f"--counts={TABLE_IV}",
+        *("--sampler=oversample,undersample", f"--out={picture}", "--before_split=0.2"),
+    )
     assert (result.returncode, result.stderr) == (0, "")
     oversampled = [*column(result.stdout, "oversample", "planned").values()]
     assert oversampled == [7137, 7650, 6509, 6656, 27952]
     assert [*column(result.stdout, "undersample", "planned").values()] == [*[832] * 4, 3328]
     assert "oversample: 27,936 images and 873 steps of 32 an epoch" in result.stdout
     assert "one image at most 8 times in an epoch" in result.stdout
+    assert (
+        "Oversampled before the split, 70.2% of the test images would have a copy" in result.stdout
+    )
     pixels = cv2.imread(str(picture))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_copies_on_both_sides_of_a_split_are_those_counted_by_hand():
+    # Two images of two copies, half of them tested: of the three other copies, one is the other
+    # copy of the same image, and one of the three is in the test split.
+    assert before_split.Copies(2, 2, 2).expected_share == pytest.approx(2 / 3)
+    assert before_split.Copies(5, 1, 2).expected_share == 0
+    assert before_split.Copies(1, 3, 3).expected_share == 0  # nothing is left for training
+    copies, rng = before_split.Copies(10, 3, 9), np.random.default_rng(0)
+    simulated = np.mean([copies.simulate(rng) for _ in range(4000)]) / 9
+    assert simulated == pytest.approx(copies.expected_share, abs=0.005)
+    assert copies.expected_share == pytest.approx(1 - 8 / 29 * 7 / 28)
+
+
+def test_test_splits_of_balanced_images_have_the_shares_of_the_balancing():
+    text = before_split.describe(("A", "B"), (100, 20), 0.25)
+    assert re.search(r"^A .* 100  83.3% +5  50.0% +25  50.0% +1 +0.0% +0.0%$", text, re.MULTILINE)
+    assert re.search(r"^B .* 20  16.7% +5  50.0% +25  50.0% +5 +99.\d% ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("sampler", ["oversample", "undersample"])
@@ -87,6 +112,8 @@ def test_tables_of_the_paper_are_printed(sampler):
 
 def test_data_set_is_previewed_with_all_samplers(tmp_path):
     data = helpers.write_dataset(tmp_path)
+    _, counts = read_counts(data.path, [], all_splits=True)
+    assert counts == np.sum(list(helpers.COUNTS.values()), axis=0).tolist()
     result = preview(f"--data_dir={data.path}", "--batch_size=4", "--epochs=2")
     assert (result.returncode, result.stderr) == (0, "")
     text = result.stdout

@@ -22,6 +22,7 @@ def read_counts(
     fold: int | None = None,
     classes: Sequence[str] = (),
     class_map: ClassMap = (),
+    all_splits: bool = False,
 ) -> tuple[tuple[str, ...], list[int]]:
     """Class names and the training images of each class.
 
@@ -30,6 +31,7 @@ def read_counts(
       items: CLASS=count for each class, or empty.
       fold: test fold of a data set with folds, see `dataset_dir.load`.
       classes, class_map: of the data set, see `choose_classes`.
+      all_splits: count the images of all splits.
 
     Raises:
       UserError: both or neither are given, or what is given cannot be read.
@@ -38,7 +40,10 @@ def read_counts(
         raise UserError("give one of --data_dir and --counts")
     if data_dir:
         data = choose_classes(dataset_dir.load(data_dir, fold), classes, class_map)
-        return data.class_names, list(data.counts["train"])
+        splits = data.counts if all_splits else ("train",)
+        return data.class_names, [
+            sum(n) for n in zip(*(data.counts[s] for s in splits), strict=True)
+        ]
     if classes or class_map:
         raise UserError(
             f"{describe(classes, class_map)} chooses classes of a data set, and --counts names "
