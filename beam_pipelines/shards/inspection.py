@@ -175,7 +175,8 @@ def _histogram(rows: np.ndarray) -> np.ndarray:
 
 def _decode(data: bytes, file: SourceFile, work: Work) -> images.Decoded:
     """Decodes the bytes of a file or of its mask."""
-    decode = decoding_process.decode if file.filename in work.suspects else images.decode
+    apart = file.filename in work.suspects or decoding_process.is_for_a_process(data)
+    decode = decoding_process.decode if apart else images.decode
     return decode(data, max_pixels=work.config.max_pixels)
 
 

@@ -1,6 +1,7 @@
 """Decodes a file in a process of its own, which may crash or be stopped without harm.
 
-Starting the process takes about half a second: this is for files under suspicion.
+Starting the process takes about half a second: this is for files under suspicion, and for those
+that are larger than radiographs are and are read by more than one call of a library.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import cast
 import numpy as np
 
 from cxr_tfrecords import images
+from cxr_tfrecords.decoding import jpeg, png
 from cxr_tfrecords.errors import first_line
 from cxr_tfrecords.images import BadImageError, Decoded
 
@@ -25,6 +27,12 @@ from cxr_tfrecords.images import BadImageError, Decoded
 SECONDS = 5
 _WAIT_SECONDS = 60  # for a decoder that waits instead of working
 _MEMORY = 3 << 30  # bytes that the process may allocate
+_LARGE_FILE = 50 << 20  # bytes
+
+
+def is_for_a_process(data: bytes) -> bool:
+    """Whether a file is above 50 MiB and neither PNG nor JPEG, of which one call reads each."""
+    return len(data) > _LARGE_FILE and not data.startswith((png.SIGNATURE, jpeg.START))
 
 
 def decode(data: bytes, *, max_pixels: int = images.DEFAULT_MAX_PIXELS) -> Decoded:
@@ -40,7 +48,7 @@ def decode(data: bytes, *, max_pixels: int = images.DEFAULT_MAX_PIXELS) -> Decod
         waits = True
         process.kill()
 
-    with _start(max_pixels) as process:
+    with _start(max_pixels, len(data)) as process:
         assert process.stdin
         assert process.stdout
         watch = threading.Timer(_WAIT_SECONDS, stop)
@@ -67,9 +75,12 @@ def decode(data: bytes, *, max_pixels: int = images.DEFAULT_MAX_PIXELS) -> Decod
     raise BadImageError(f"the decoder ended by {name}: the file is damaged or made to do harm")
 
 
-def _start(max_pixels: int) -> subprocess.Popen[bytes]:
+def _start(max_pixels: int, num_bytes: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "cxr_tfrecords.concurrency.decoding_process", str(max_pixels)],
+        [
+            *(sys.executable, "-m", "cxr_tfrecords.concurrency.decoding_process"),
+            *(str(max_pixels), str(num_bytes)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -82,7 +93,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the process that waits for this
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may write there about damaged files
-    data = sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read(int(sys.argv[2]))  # without a number it would be kept twice
     if sys.platform != "win32":
         import resource
 

@@ -6,7 +6,7 @@ import pytest
 from cxr_tfrecords import images
 from cxr_tfrecords.concurrency import decoding_process
 from tests import crashing_decoder
-from tests.cxr_tfrecords.decoding.files import RAMP
+from tests.cxr_tfrecords.decoding.files import RAMP, as_file
 from tests.dicom_files import dicom_file
 
 
@@ -17,6 +17,14 @@ def test_a_file_is_decoded_as_in_this_process():
     assert {**vars(decoded), "pixels": 0} == {**vars(expected), "pixels": 0}
     with pytest.raises(images.BadImageError, match="more than --max_pixels=5"):
         decoding_process.decode(data, max_pixels=5)
+
+
+def test_large_files_other_than_png_and_jpeg_are_for_a_process(monkeypatch):
+    files = {kind: as_file(RAMP, kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "GIF")}
+    assert not any(decoding_process.is_for_a_process(data) for data in files.values())
+    monkeypatch.setattr(decoding_process, "_LARGE_FILE", 10)
+    apart = [kind for kind, data in files.items() if decoding_process.is_for_a_process(data)]
+    assert apart == ["BMP", "TIFF", "GIF"]
 
 
 @pytest.mark.parametrize(
