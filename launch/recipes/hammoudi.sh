@@ -17,7 +17,7 @@
 #                     called, and the other classes of that data set, which are left out
 #                     (default: COVID is Viral Pneumonia, the --classes are left out)
 #   --dry_run         print the commands, run nothing
-#   -- …              the rest goes to trainer.main
+#   -- …              the rest goes to trainer.main; --head=rnn is an LSTM over rows of the feature map
 # PYTHON names the interpreter (default: python3).
 #
 # Cost: a training for each backbone. After a stop, the same command goes on. Expect in
