@@ -101,6 +101,7 @@ setup(
         # For `make docs`.
         "docs": ["mkdocs-material>=9.6"],
         "dev": [
+            "crepes>=0.9",
             "httpx>=0.27",
             "hypothesis>=6.100",
             "imbalanced-learn>=0.14",

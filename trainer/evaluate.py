@@ -85,6 +85,8 @@ def main(argv: list[str]) -> None:
 
     runs = read_runs(FLAGS.model)
     other = open_other(runs, FLAGS.data_dir, FLAGS.split, class_map)
+    if table is not None:
+        membership.check_images(table, [other.data], other.splits, other.copies)
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()

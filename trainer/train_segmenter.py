@@ -41,6 +41,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output={FLAGS.output}: name a file that ends in .keras")
     if os.path.exists(FLAGS.output):
         raise UserError(f"--output={FLAGS.output} exists: name another file, or delete it")
+    if reason := files.why_unwritable(os.path.dirname(FLAGS.output) or "."):
+        raise UserError(f"--output={FLAGS.output}: {reason}: name another folder")
     data = _open(FLAGS.data_dir, "data_dir")
     tested = _open(FLAGS.test_data_dir, "test_data_dir") if FLAGS.test_data_dir else data
     from cxr_tfrecords.quiet import quiet_tensorflow

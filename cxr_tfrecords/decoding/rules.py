@@ -31,8 +31,14 @@ def changes_since(version: int) -> list[str]:
     """
     if version > VERSION:
         return [f"pixel rules: version {version}, this software has {VERSION}"]
+    return changes_between(version, VERSION)
+
+
+def changes_between(one: int, other: int) -> list[str]:
+    """Lines on what two versions decode in another way; those that are not known here are left
+    out."""
     return [
         f"pixel rules, version {number}: {change}"
-        for number in range(version + 1, VERSION + 1)
-        for change in CHANGES[number]
+        for number in range(min(one, other) + 1, max(one, other) + 1)
+        for change in CHANGES.get(number, ())
     ]

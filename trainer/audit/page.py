@@ -19,10 +19,9 @@ from cxr_tfrecords.pages.html import (
     heading,
     paragraph,
     row,
-    stacked,
-    table,
 )
-from cxr_tfrecords.pages.markdown import escaped, escaped_table
+from cxr_tfrecords.pages.markdown import escaped
+from cxr_tfrecords.pages.parts import to_html, to_markdown
 from trainer.audit import file_facts, verdict
 from trainer.audit.conditions import TITLES
 from trainer.audit.verdict import LIKELY, NONE, POSSIBLE, UNKNOWN
@@ -83,14 +82,7 @@ def render(content: Mapping[str, Any], example: Mapping[str, np.ndarray]) -> str
     body.append(row(_thumbnail(name, content, pixels) for name, pixels in example.items()))
     body.append(heading("What it still knows"))
     body.append(row(_drawn(content, metric) for metric in _PANELS))
-    for kind, *values in _parts(content):
-        if kind == "heading":
-            body.append(heading(values[0]))
-        elif kind == "text":
-            body.append(paragraph(values[0]))
-        else:
-            header, rows = values
-            body.append(table(header, [[stacked(cell) for cell in line] for line in rows]))
+    body += to_html(_parts(content))
     return document(_title(content), "\n".join(body), _CSS)
 
 
@@ -99,11 +91,7 @@ def render_markdown(content: Mapping[str, Any]) -> str:
     first, *more = content["verdict"]["text"]
     lines = [f"# {escaped(_title(content))}", f"**{escaped(first)}**", *map(escaped, more)]
     lines += [f"- {escaped(note)}" for note in verdict.notes(content)]
-    for kind, *values in _parts(content):
-        if kind == "table":
-            lines.append(escaped_table(*values))
-        else:
-            lines.append("## " * (kind == "heading") + escaped(values[0]))
+    lines += to_markdown(_parts(content))
     return "\n\n".join(lines) + "\n"
 
 
@@ -129,7 +117,7 @@ def _example_text(content: Mapping[str, Any]) -> str:
 
 
 def _parts(content: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """(kind, values…) in the order of the page."""
+    """See `cxr_tfrecords.pages.parts`."""
     yield "text", _HEADLINE
     yield "table", HEADER, condition_rows(content)
     yield "heading", "By class"

@@ -147,10 +147,12 @@ def show_result(
       rejected: id -> reason of each file that cannot be used.
     """
     shown = few(f"{name} {count:,}" for name, count in counts.items())
-    print(f"{sum(counts.values()):,} images: {shown}")
+    total = sum(counts.values())
+    print(f"{total:,} image{'s' * (total != 1)}: {shown}")
     print(f"{output} has a row for each")
     if flagged:
-        print(f"{flagged:,} images look unlike the training images: see column {FLAG}")
+        images, look = ("image", "looks") if flagged == 1 else ("images", "look")
+        print(f"{flagged:,} {images} {look} unlike the training images: see column {FLAG}")
     if rejected:
         _write_rejected(output, rejected)
 
@@ -162,6 +164,7 @@ def _write_rejected(output: str, rejected: Mapping[str, str]) -> None:
         writer = csv_rows.writer(file)
         writer.writerow(["id", "reason"])
         writer.writerows(rejected.items())
-    print(f"{len(rejected):,} files could not be used, {path} lists them:")
+    plural = "s" * (len(rejected) != 1)
+    print(f"{len(rejected):,} file{plural} could not be used, {path} has the reasons:")
     for identity, reason in list(rejected.items())[:_SHOWN_REASONS]:
         print(f"  {identity.encode(errors='backslashreplace').decode()}: {reason}")

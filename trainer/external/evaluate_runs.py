@@ -10,6 +10,7 @@ import numpy as np
 
 from cxr_tfrecords import files
 from cxr_tfrecords.concurrency import temporary
+from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups.membership import SubgroupTable
@@ -21,6 +22,7 @@ from trainer.external.other_names import answer_shares
 from trainer.external.page import render, render_markdown
 from trainer.external.predict_other import predict_other
 from trainer.runs.finished_run import FinishedRun
+from trainer.runs.run_data import is_data_of, pixel_rules
 
 
 def evaluate_runs(
@@ -115,6 +117,10 @@ def describe(
             "copies": len(other.copies),
             "copies_unchecked": other.unchecked,
             "encoding": other.data.encoding,
+            "is_of_training": any(is_data_of(one.run, other.data.path) for one in answers),
+            "changed_rules": rules.changes_between(
+                pixel_rules(answers[0].run) or other.data.pixel_rules, other.data.pixel_rules
+            ),
         },
         "resamples": resamples,
         "runs": [figures(p, [row]) for p in places for row in range(len(p.answers))],

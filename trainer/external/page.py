@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.pages.figures import draw
-from cxr_tfrecords.pages.html import RESULTS, box, document, heading, paragraph, stacked, table
-from cxr_tfrecords.pages.markdown import escaped, escaped_table
+from cxr_tfrecords.pages.html import RESULTS, box, document, heading, paragraph
+from cxr_tfrecords.pages.markdown import escaped
+from cxr_tfrecords.pages.parts import to_html, to_markdown
 from trainer.external import other_names, text
 from trainer.external.figures import Answers
 from trainer.external.pictures import draw_reliability
@@ -52,26 +54,18 @@ def render(content: Mapping[str, Any], answers: Sequence[Answers]) -> str:
     ]
     body += [box("gray", line) for _, one in views for line in other_names.sentences(one)]
     body += [box("amber", note) for note in text.notes(content)]
-    for number, (title, figures) in enumerate(views):
-        for kind, *values in _parts(content, title, figures):
-            if kind == "heading":
-                body.append(heading(values[0]))
-            elif kind == "warning":
-                body.append(box("amber", values[0]))
-            elif kind == "text":
-                body.append(paragraph(values[0]))
-            elif kind == "table":
-                header, rows = values
-                body.append(table(header, [[stacked(cell) for cell in row] for row in rows]))
-            else:
-                shown = [one for one in answers if one.run.path == figures["runs"][0]]
-                body.append(
-                    draw(
-                        f"reliability-{number}",
-                        "Reliability of the calibrated probabilities, internally and elsewhere",
-                        functools.partial(draw_reliability, shown[0]),
-                    )
-                )
+    by_path = {one.run.path: one for one in answers}
+    numbers = itertools.count()  # ids of pictures differ
+
+    def draw_first(path: str) -> str:
+        return draw(
+            f"reliability-{next(numbers)}",
+            "Reliability of the calibrated probabilities, internally and elsewhere",
+            functools.partial(draw_reliability, by_path[path]),
+        )
+
+    for title, figures in views:
+        body += to_html(_parts(content, title, figures), draw_first)
     body += [heading("Limits"), paragraph(_LIMITS)]
     return document(_title(content), "\n".join(body), RESULTS)
 
@@ -84,13 +78,7 @@ def render_markdown(content: Mapping[str, Any]) -> str:
     lines += [escaped(line) for _, one in views for line in other_names.sentences(one)]
     lines += [f"- {escaped(note)}" for note in text.notes(content)]
     for title, figures in views:
-        for kind, *values in _parts(content, title, figures):
-            if kind == "heading":
-                lines.append(f"## {escaped(values[0])}")
-            elif kind == "table":
-                lines.append(escaped_table(*values))
-            elif kind != "picture":
-                lines.append(escaped(values[0]))
+        lines += to_markdown(_parts(content, title, figures))
     return "\n\n".join([*lines, "## Limits", _LIMITS]) + "\n"
 
 
@@ -102,7 +90,7 @@ def _title(content: Mapping[str, Any]) -> str:
 def _parts(
     content: Mapping[str, Any], title: str, figures: Mapping[str, Any]
 ) -> Iterator[tuple[Any, ...]]:
-    """(kind, values…) of a run or a mean, in the order of the page."""
+    """Of a run or a mean, see `cxr_tfrecords.pages.parts`."""
     of = f", {title}" if len(content["runs"]) > 1 else ""
     yield "heading", f"Internal test and elsewhere{of}"
     yield "text", _HEADLINE + (_SEEDS if len(figures["runs"]) > 1 else "")
@@ -131,7 +119,7 @@ def _parts(
     yield "table", text.probability_header(), text.probability_rows(figures)
     yield "text", _LINES
     yield "table", text.line_header(), text.line_rows(content, figures)
-    yield "picture", ""
+    yield "picture", figures["runs"][0]
     yield "text", _RELIABILITY
     for column, values in figures.get("subgroups", {"columns": {}})["columns"].items():
         yield "heading", f"Subgroups there, by {column}{of}"

@@ -76,7 +76,7 @@ def verdict(content: Mapping[str, Any], title: str, figures: Mapping[str, Any]) 
 def notes(content: Mapping[str, Any]) -> Iterator[str]:
     """What a reader must know before any figure."""
     data, first = content["data"], content["runs"][0]
-    if data["fingerprint"] == first["dataset"]["fingerprint"]:
+    if data["is_of_training"]:
         yield "This is the data set that the model was trained on, not one from elsewhere."
     if data["copies"]:
         yield (
@@ -88,6 +88,11 @@ def notes(content: Mapping[str, Any]) -> Iterator[str]:
             "Images that the model was trained on could not be looked for "
             f"({data['copies_unchecked']}). If there are any, the figures are too good."
         )
+    if data["changed_rules"]:
+        yield (
+            "The two data sets were built by versions that decode some files in another way "
+            f"({'; '.join(data['changed_rules'])}). Build the older one again."
+        )
     if data["left_out"]:
         shown = ", ".join(f"{name} ({n:,} images)" for name, n in data["left_out"].items())
         yield f"Left out by --map_classes: {shown}."
@@ -97,12 +102,8 @@ def notes(content: Mapping[str, Any]) -> Iterator[str]:
             f"No image is of the class {', '.join(missing)}. Both columns are of images of the "
             "other classes; the model may still answer with it, which counts as a mistake."
         )
-    reading = first["dataset"]["reading"]
-    if (
-        reading
-        and "jpeg" in (reading["encoding"], data["encoding"])
-        and (reading["encoding"] != data["encoding"])
-    ):
+    reading = first["dataset"]["reading"] or data
+    if "jpeg" in (stored := {reading["encoding"], data["encoding"]}) and len(stored) > 1:
         yield (
             f"Images are stored as {data['encoding']} there and as {reading['encoding']} in the "
             "training data, which changes gray levels a little."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.class_lists import few
 from cxr_tfrecords.pages.markdown import code, escaped
 from trainer.balancing.loss_table import LOSSES
 from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun, read_kept_run
+from trainer.runs.run_data import is_data_of
 from trainer.settings.config import TrainConfig
 
 
@@ -29,7 +29,7 @@ def read_source(config: TrainConfig) -> FinishedRun:
             f"{config.backbone}: give --backbone={source.config.backbone}, or a run of "
             f"{config.backbone}"
         )
-    if source.config.fold != config.fold and _has_same_data(config, source):
+    if source.config.fold != config.fold and is_data_of(source, config.data_dir):
         raise UserError(
             f"{flag} was trained with --fold={source.config.fold}, so it has seen test images of "
             f"--fold={config.fold}: name a run of --fold={config.fold}"
@@ -87,18 +87,9 @@ def other_data(config: TrainConfig) -> str:
     if not config.init_from:
         return ""
     source = read_source(config)
-    if _has_same_data(config, source):
+    if is_data_of(source, config.data_dir):
         return ""
     return (
         f"{config.init_from} was trained on other data ({source.dataset['path']}): if images or "
         "patients of these are in the test split here, its figures are too good"
     )
-
-
-def _has_same_data(config: TrainConfig, source: FinishedRun) -> bool:
-    """Whether both runs read the same build, whatever their classes and folds."""
-    try:
-        data = dataset_dir.load(config.data_dir, config.fold)
-        return source.config.with_classes(data).fingerprint == source.dataset["fingerprint"]
-    except UserError:
-        return False

@@ -40,22 +40,38 @@ def find_place(run: FinishedRun) -> str:
     return next(there, places[0])
 
 
+def is_data_of(run: FinishedRun, path: str) -> bool:
+    """Whether a run was trained on the data set at a path, whatever its classes and fold."""
+    try:
+        data = dataset_dir.load(path, run.config.fold)
+        return run.config.with_classes(data).fingerprint == run.dataset["fingerprint"]
+    except UserError:
+        return False
+
+
+def pixel_rules(run: FinishedRun) -> int | None:
+    """The version of the rules by which the files of a run's data set were decoded; None for a run
+    of an earlier version, which does not record it, if its data set is gone."""
+    if (version := run.dataset.get("pixel_rules")) is not None:
+        return version
+    try:
+        return find_data(run).pixel_rules
+    except UserError:
+        return None
+
+
 def changed_pixel_rules(run: FinishedRun) -> str:
     """What this version decodes in another way than the build of a run's data set did.
 
     Returns:
-      Lines for the user. Empty if nothing differs, and for a run of an earlier version, which does
-      not record the rules, if its data set is gone.
+      Lines for the user. Empty if nothing differs, or if the rules are not known.
 
     Raises:
       UserError: the data set was built by a later version than this one.
     """
-    version = run.dataset.get("pixel_rules")
+    version = pixel_rules(run)
     if version is None:
-        try:
-            version = find_data(run).pixel_rules
-        except UserError:
-            return ""
+        return ""
     changes = rules.changes_since(version)
     if version > rules.VERSION:
         raise UserError(

@@ -109,7 +109,7 @@ def test_a_failed_worker_is_one_line_and_the_next_start_goes_on_to_the_same_file
     assert not (tmp_path / "out.csv.parts").exists()
     printed = capsys.readouterr().out
     assert "72 images: " in printed
-    assert "1 files could not be used, " in printed
+    assert "1 file could not be used, " in printed
 
 
 def test_rows_of_other_models_are_not_taken_over(made, tmp_path, monkeypatch):

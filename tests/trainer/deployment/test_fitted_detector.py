@@ -135,7 +135,7 @@ def test_the_command_writes_the_flag_and_counts_it(run_dir, tmp_path, capsys, mo
         rows = list(csv.DictReader(file))
     assert [row["out_of_distribution"] for row in rows] == ["0", "0", "0", "1"]
     assert float(rows[3]["out_of_distribution_score"]) > float(rows[0]["out_of_distribution_score"])
-    assert "1 images look unlike the training images" in capsys.readouterr().out
+    assert "1 image looks unlike the training images" in capsys.readouterr().out
 
     def stop(path):
         raise KeyboardInterrupt

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from cxr_tfrecords import tables
+from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 from tests.trainer.fake_run import write_run
 from trainer.comparison.subgroups.membership import SubgroupTable
@@ -43,7 +44,7 @@ def _made(run, external):
 
 def _other(split="all", names=NAMES, **values):
     class Data:
-        path, fingerprint, encoding = "/data/<other>", "ffff", "png"
+        path, fingerprint, encoding, pixel_rules = "/data/<other>", "ffff", "png", 2
         class_names = tuple(names)
 
     given = {"left_out": {}, "copies": frozenset(), **values}
@@ -238,3 +239,13 @@ def test_a_blind_test_has_the_share_of_each_answer_by_the_class_there(answers):
     for page in (render_markdown(content), render(content, answers)):
         assert "90 images of Tuberculosis, counted as COVID, are answered COVID " in page
         assert "Classes there of another name" in page
+
+
+def test_training_data_and_other_pixel_rules_are_noted(content):
+    assert "trained on, not one from elsewhere" not in " ".join(text.notes(content))
+    changes = rules.changes_between(2, 1)
+    assert changes == rules.changes_since(1)
+    data = {**content["data"], "is_of_training": True, "changed_rules": changes}
+    notes = " ".join(text.notes({**content, "data": data}))
+    assert "trained on, not one from elsewhere" in notes
+    assert "decode some files in another way (pixel rules, version 2: EXIF" in notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from cxr_tfrecords import tables
 from cxr_tfrecords.dataset_dir import DatasetDir
@@ -105,16 +105,24 @@ def read_subgroups(path: str, columns: Sequence[str], key: str = "") -> Subgroup
     return SubgroupTable(path, columns, rows)
 
 
-def check_images(table: SubgroupTable, data: Iterable[DatasetDir]) -> None:
-    """Refuses a table that does not fit the images that will be tested, before runs are trained.
+def check_images(
+    table: SubgroupTable,
+    data: Iterable[DatasetDir],
+    splits: Sequence[str] = ("test",),
+    left_out: Container[str] = (),
+) -> None:
+    """Refuses a table that does not fit the images that will be tested, before anything is trained
+    or predicted.
 
     Args:
       data: the data set, or the data set with each of its test folds.
+      splits: those that are tested; left_out: ids of images that are not.
 
     Raises:
       UserError: see `SubgroupTable`; or a shard is damaged.
     """
     # These are the names that `Predictions.ids` will hold.
-    names = table.find([record.filename for one in data for record in read_split(one, "test")])
+    records = (record for one in data for split in splits for record in read_split(one, split))
+    names = table.find([one.filename for one in records if one.filename not in left_out])
     for column in table.columns:
         table.values(column, names)
