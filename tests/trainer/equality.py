@@ -180,6 +180,8 @@ def _train(trainer: Any, config: Any) -> dict[str, Any]:
         step_losses.append((summed - before) / config.batch_size)
         before = summed
 
+    counted = trainer.train_steps.experimental_get_tracing_count
+    recorded.experimental_get_tracing_count = counted  # type: ignore[attr-defined]
     os.makedirs(config.run_dir, exist_ok=True)
     directory = os.path.join(config.run_dir, "checkpoints")
     one = dataclasses.replace(

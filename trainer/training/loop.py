@@ -6,6 +6,7 @@ A host loop is one call from the host that runs several training steps on the de
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -184,7 +185,11 @@ def _train_steps(
     batches = training_batches(trainer, plan, mixing, progress.epoch_step)
     loop = config.steps_per_loop or max(1, min(100, plan.steps // 20))
     title = f"epoch {progress.epoch + 1}/{config.epochs}"
+    is_first = not trainer.train_steps.experimental_get_tracing_count()  # of this process
+    if is_first:
+        print("building the graph of the training step, which takes seconds to minutes", flush=True)
     started, first, before = time.monotonic(), progress.epoch_step, progress.epoch_seconds
+    loops: list[tuple[int, float]] = []  # (steps done, seconds) after each host loop
     # disable=None: no bar where the output is not a terminal (a file, a pipe).
     with (
         StepProfile(trainer, progress) as profile,
@@ -203,6 +208,7 @@ def _train_steps(
             totals = trainer.learner.meters.read()
             profile.after(count)
             progress.epoch_seconds = before + time.monotonic() - started
+            loops.append((progress.epoch_step, time.monotonic() - started))
             lost_workers.beat(f"step {progress.step}")
             if totals.first_bad_step is not None:
                 raise saving.explain_bad_step(trainer, progress, totals.first_bad_step)
@@ -210,10 +216,31 @@ def _train_steps(
             speed = images / (time.monotonic() - started)
             bar.set_postfix_str(f"loss {totals.loss:.4f}, {speed:.0f} img/s", refresh=False)
             bar.update(count)
+            if is_first and len(loops) == 2:
+                _print_forecast(loops, plan.steps, config.epochs - progress.epoch)
             notices.check()
             due = config.checkpoint_every and progress.step % config.checkpoint_every == 0
             if due and progress.epoch_step < plan.steps:
                 saving.save(trainer, progress)
+
+
+def _print_forecast(loops: Sequence[tuple[int, float]], steps: int, epochs: int) -> None:
+    """Prints how long all training steps take, if that is a minute or more.
+
+    Args:
+      loops: (steps done, seconds) after the first host loop, which built the graph, and after the
+        second one.
+      steps: of an epoch; epochs: still to train, with the current one.
+    """
+    (before, start), (after, end) = loops
+    minutes = steps * (end - start) / (after - before) / 60
+    if minutes * epochs >= 1:
+        with tqdm.external_write_mode():  # in the middle of the epoch's bar
+            print(
+                f"about {minutes:.1f} minutes an epoch, {minutes * epochs:.1f} in all, without "
+                "validations",
+                flush=True,
+            )
 
 
 def _describe_position(progress: Progress) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from tqdm import tqdm
 
 from trainer.balancing.mixup import Mixing
 from trainer.balancing.samplers import EpochPlan
@@ -48,11 +49,15 @@ def predict_split(
         batches = distributed_evaluation(
             source, trainer.strategy, batch_size=trainer.config.batch_size
         )
-        for batch in batches:
-            logits, labels, index = trainer.predict_step(batch)
-            lost_workers.beat(f"a batch of {split}")
-            after_batch()
-            yield logits.numpy(), labels.numpy(), index.numpy()
+        # disable=None: no bar where the output is not a terminal (a file, a pipe).
+        title = f"predict {split}"
+        with tqdm(total=sum(counts), desc=title, unit="image", leave=False, disable=None) as bar:
+            for batch in batches:
+                logits, labels, index = trainer.predict_step(batch)
+                lost_workers.beat(f"a batch of {split}")
+                after_batch()
+                bar.update(len(labels))
+                yield logits.numpy(), labels.numpy(), index.numpy()
 
     source, counts = trainer.sources[split], trainer.data.counts[split]
     logits = collect(predict_batches(), counts)

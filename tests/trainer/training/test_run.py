@@ -19,7 +19,7 @@ from trainer.evaluation.predictions import read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.runs import run_directory, run_files
 from trainer.settings.config import TrainConfig
-from trainer.training import saving
+from trainer.training import loop, saving
 from trainer.training.learner import create_planner
 from trainer.training.run import run
 from trainer.training.second_stage import decouple
@@ -137,7 +137,16 @@ def test_best_weights_are_evaluated_and_not_the_last(data, strategy, tmp_path, c
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
     assert np.argmin(losses) < len(losses) - 1, "the last epoch was the best: the test says nothing"
     assert metrics["validation"]["log_loss"] == min(losses)
-    assert f"weights of the best epoch, {np.argmin(losses) + 1}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"weights of the best epoch, {np.argmin(losses) + 1}" in printed
+    assert printed.count("building the graph of the training step") == 1
+
+
+def test_forecast_leaves_out_the_first_steps_and_trainings_of_seconds(capsys):
+    loop._print_forecast([(2, 100.0), (4, 112.0)], steps=20, epochs=3)
+    loop._print_forecast([(2, 100.0), (4, 100.2)], steps=20, epochs=3)
+    expected = "about 2.0 minutes an epoch, 6.0 in all, without validations\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_loss_that_is_not_finite_names_the_step_and_leaves_the_directory_usable(
