@@ -154,8 +154,10 @@ def run_main(
             sys.exit(0)
 
     def reported(argv: list[str]) -> int:
-        # absl shows what is of interest; that matplotlib lists fonts on its first use is not.
-        logging.getLogger("matplotlib").setLevel(logging.WARNING)
+        # absl shows what is of interest; that matplotlib lists fonts on its first use is not, nor
+        # where S3's library has found keys.
+        for name in ("aiobotocore", "botocore", "matplotlib"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         if interrupted:
             _end_on_signals(interrupted)
         try:

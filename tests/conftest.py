@@ -20,6 +20,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from cxr_tfrecords.quiet import quiet_tensorflow
+from tests.object_store import s3, s3_server  # noqa: F401
 
 
 def pytest_configure(config):

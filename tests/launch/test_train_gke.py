@@ -16,15 +16,23 @@ SCRIPT = str(LAUNCH / "train_gke.sh")
 BOTH = [
     "--job_name=first",
     "--image=registry.example/cxr:1",
-    "--volume_claim=shared",
     "--data_dir=gs://b/data dir",
-    "--run_dir=/shared/run",
 ]
 KINDS = {
-    "gpu": [SCRIPT, *BOTH, "--kind=gpu", "--accelerator=nvidia-l4", "--workers=3", "--chips=2"],
+    "gpu": [
+        SCRIPT,
+        *BOTH,
+        "--volume_claim=shared",
+        "--run_dir=/shared/run",
+        "--kind=gpu",
+        "--accelerator=nvidia-l4",
+        "--workers=3",
+        "--chips=2",
+    ],
     "tpu": [
         SCRIPT,
         *BOTH,
+        "--run_dir=gs://b/run",
         "--kind=tpu",
         "--accelerator=tpu-v5-lite-podslice",
         "--topology=2x4",
@@ -119,7 +127,7 @@ def test_every_gpu_pod_finds_its_place_and_gets_its_flags(shell):
             "cluster": {"worker": [f"first-worker-0-{i}.first:12345" for i in range(3)]},
             "task": {"type": "worker", "index": index},
         }
-        expected = [*BOTH[3:], "--strategy=multi_worker", *ODD]
+        expected = [*BOTH[2:], "--run_dir=/shared/run", "--strategy=multi_worker", *ODD]
         assert worker["arguments"] == ["-m", "trainer.main", *expected]
 
 
@@ -134,6 +142,13 @@ def test_the_tpu_pod_takes_the_whole_host(shell):
     }
 
 
+def test_only_folders_on_the_volume_need_one(shell):
+    volumes = {kind: job(manifest(shell, kind))["template"]["spec"]["volumes"][0] for kind in KINDS}
+    assert volumes["gpu"] == {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}
+    assert volumes["tpu"] == {"name": "shared", "emptyDir": {}}
+    assert_refused(shell.train(*KINDS["tpu"], "--run_dir=/shared/run"), "--volume_claim")
+
+
 @pytest.mark.parametrize(
     ("kind", "argument", "part"),
     [
@@ -146,6 +161,7 @@ def test_the_tpu_pod_takes_the_whole_host(shell):
         ("gpu", "--workers=0", "from 1"),
         ("tpu", "--topology=4x4", "slices of one host"),
         ("tpu", "--topology=8", "must look like 2x4"),
+        ("tpu", "--accelerator=tpu7x", "v2 to v6e only"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(shell, kind, argument, part):

@@ -250,3 +250,23 @@ def test_help_explains_every_choice():
     for field in dataclasses.fields(TrainConfig):
         flag = f"--[no]{field.name} " if field.type == "bool" else f"--{field.name}="
         assert result.stdout.count(f"\n  {flag.strip()}") == 1, field.name
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_is_copied_to_a_store_goes_on_there(finished, data, tmp_path, s3):
+    folder, address = "bucket/runs/first", "s3://bucket/runs/first"
+    index = "checkpoints/resume/epoch-2/state.index"
+    killed = _command(data, address, module=("tests.trainer.killed_upload", index))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert s3.exists(f"{folder}/checkpoints/best/epoch-1/state.index")
+    assert s3.exists(f"{folder}/checkpoints/resume/epoch-1/state.index")
+    assert s3.exists(f"{folder}/checkpoints/resume/epoch-2/state.data-00000-of-00001")
+    assert not s3.exists(f"{folder}/{index}")
+
+    resumed = _command(data, address)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"--run_dir={address} is locked by process" in resumed.stdout  # the killed one
+    assert "resuming after epoch 1 (16 steps)" in resumed.stdout
+    assert not [path for path in s3.find(folder) if ".lock" in path]
+    s3.get(f"{folder}/", str(tmp_path / "run"), recursive=True)
+    assert_same_run(tmp_path / "run", finished[0])

@@ -15,6 +15,7 @@ from trainer.audit.masks import BLACK, Masks
 from trainer.audit.predict_conditions import predict_conditions
 from trainer.comparison.study_progress import announced
 from trainer.evaluation.inference import Inference
+from trainer.runs import remote_run
 from trainer.runs.finished_run import FinishedRun
 
 
@@ -54,7 +55,7 @@ def audit_run(
             {**shown.predictions, **of_files}, names, run.config.seed, resamples
         )
     content: dict[str, Any] = {
-        "run": os.path.abspath(run.path),
+        "run": remote_run.address_of(os.path.abspath(run.path)),
         "data": os.path.abspath(data.path),
         "split": split,
         "class_names": list(names),

@@ -14,7 +14,7 @@ from trainer.comparison import operating_points
 from trainer.comparison.methods import Entry, Scored
 from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.evaluation import calibration
-from trainer.runs import run_files
+from trainer.runs import remote_run, run_files
 from trainer.runs.training_priors import planned_in_last_epoch, training_priors
 
 
@@ -52,7 +52,7 @@ def describe_entry(
     differing = ("run_dir", "seed", *(("fold",) if count_folds([entry]) else ()))
     return {
         "seeds": list(entry.seeds),
-        "runs": [r.path for r in entry.runs],
+        "runs": [remote_run.address_of(r.path) for r in entry.runs],
         "config": {k: v for k, v in run.config.to_json().items() if k not in differing},
         "samples": run.samples,
         "planned_last": planned_in_last_epoch(run),

@@ -7,10 +7,11 @@ import dataclasses
 import glob
 from collections.abc import Iterable, Mapping, Sequence
 
+from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
-from trainer.runs import run_files
+from trainer.runs import remote_run, run_files
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.settings import table
 from trainer.settings.config import TrainConfig
@@ -180,6 +181,11 @@ def name_runs(runs: Sequence[FinishedRun]) -> list[tuple[str, FinishedRun]]:
     ]
 
 
+def _matches(pattern: str) -> list[str]:
+    """Folders that a pattern matches; an address in an object store is taken as it is."""
+    return glob.glob(pattern) if files.is_local(pattern) else [remote_run.local(pattern)]
+
+
 def find_runs(patterns: Sequence[str], folds: bool) -> list[tuple[str, FinishedRun]]:
     """(name, run) of all finished runs whose directory matches a pattern of --runs.
 
@@ -189,7 +195,7 @@ def find_runs(patterns: Sequence[str], folds: bool) -> list[tuple[str, FinishedR
     Raises:
       UserError: there are none, or with --folds they have one test fold or none.
     """
-    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
+    paths = sorted({path for pattern in patterns for path in _matches(pattern)})
     paths = [path for path in paths if run_files.is_finished(path, with_model=False)]
     if not paths:
         raise UserError(

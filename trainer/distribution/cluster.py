@@ -55,6 +55,14 @@ def num_processes(tf_config: Mapping[str, Any]) -> int:
     return len(cluster.get("worker", ())) + len(cluster.get("chief", ()))
 
 
+def is_chief(tf_config: Mapping[str, Any]) -> bool:
+    """Whether the process of this TF_CONFIG is the one that writes the run directory."""
+    task = tf_config["task"]
+    if task["type"] == "worker" and "chief" not in tf_config["cluster"]:
+        return int(task["index"]) == 0
+    return task["type"] == "chief"
+
+
 def _check_tf_config(text: str) -> dict[str, Any]:
     try:
         content = json.loads(text)

@@ -22,7 +22,7 @@ from trainer.evaluation.metrics import weighted_metrics
 from trainer.exporting import encoded_images, parity
 from trainer.exporting.checked_files import CheckedFiles
 from trainer.exporting.format_table import FORMATS
-from trainer.runs import run_files, same_run
+from trainer.runs import remote_run, run_files, same_run
 from trainer.runs.finished_run import FinishedRun
 
 FILE = "deployment.json"
@@ -75,7 +75,7 @@ def describe_run(
     weighted = not natural or "test" in run.dataset["balanced_splits"]
     return {
         "contract": VERSION,
-        "run": os.path.abspath(run.path),
+        "run": remote_run.address_of(os.path.abspath(run.path)),
         "model_sha256": same_run.hash_file(os.path.join(run.path, run_files.MODEL)),
         "class_names": list(run.class_names),
         "input": {

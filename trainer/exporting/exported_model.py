@@ -47,7 +47,7 @@ def export(
     reading = predictor.reading_of(run)
     data = _find_data(run, names)
     plan = corrected_probabilities.plan_deployment(run, shares)
-    model = create_deployed(run_directory.load_model(run_dir, len(run.class_names)), plan)
+    model = create_deployed(run_directory.load_model(run.path, len(run.class_names)), plan)
     content = contract.describe_run(run, plan, reading, natural=shares is None)
     yield from report.describe_probabilities(content)
     yield "\ncomputing exact answers, in float64\n"

@@ -22,6 +22,7 @@ from trainer.evaluation.inference import LEVEL, RARE_BELOW, Inference, name_metr
 from trainer.evaluation.metrics import weighted_metrics
 from trainer.evaluation.predictions import Predictions
 from trainer.evaluation.prior_shift import estimate_shares, fit_bias_corrected, shares_apart
+from trainer.runs import remote_run
 from trainer.runs.finished_run import FinishedRun
 
 PLACES = ("internal", "external")
@@ -150,7 +151,7 @@ class Places:
         lines = name_metrics((), LINES, self.class_names)
         confusion = [_confusion(one.predictions["external"]) for one in chosen]
         result: dict[str, Any] = {
-            "runs": [one.run.path for one in chosen],
+            "runs": [remote_run.address_of(one.run.path) for one in chosen],
             "seeds": seeds,
             "dataset": {
                 name: chosen[0].run.dataset.get(name)

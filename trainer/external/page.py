@@ -14,6 +14,7 @@ from cxr_tfrecords.pages.parts import to_html, to_markdown
 from trainer.external import other_names, text
 from trainer.external.figures import Answers
 from trainer.external.pictures import draw_reliability
+from trainer.runs import remote_run
 
 _HEADLINE = (
     "The class is that of the highest raw probability. Intervals are of 95%, over groups of images "
@@ -54,7 +55,7 @@ def render(content: Mapping[str, Any], answers: Sequence[Answers]) -> str:
     ]
     body += [box("gray", line) for _, one in views for line in other_names.sentences(one)]
     body += [box("amber", note) for note in text.notes(content)]
-    by_path = {one.run.path: one for one in answers}
+    by_path = {remote_run.address_of(one.run.path): one for one in answers}
     numbers = itertools.count()  # ids of pictures differ
 
     def draw_first(path: str) -> str:

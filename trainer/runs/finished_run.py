@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages import class_lists
-from trainer.runs import run_files
+from trainer.runs import remote_run, run_files
 from trainer.runs.run_schema import find_run_problem
 from trainer.settings import chosen_classes
 from trainer.settings.config import TrainConfig
@@ -31,7 +31,7 @@ class FinishedRun:
     """A run directory's contents.
 
     Attributes:
-      path: the directory.
+      path: the directory; of a run in an object store, a copy on this machine.
       config: the settings.
       versions: software name -> version.
       dataset: path, fingerprint, class_names and counts (split -> examples of each class).
@@ -106,11 +106,16 @@ class FinishedRun:
 
 
 def read_run(run_dir: str) -> FinishedRun:
-    """Reads a run directory.
+    """Reads a run directory, on this machine or in an object store (gs://, s3://).
 
     Raises:
       UserError: a file is missing or has the wrong content; the message names it.
     """
+    with remote_run.reading(run_dir) as folder:
+        return _read_run(folder)
+
+
+def _read_run(run_dir: str) -> FinishedRun:
     settings = _read_json(run_dir, run_files.CONFIG)
     names = settings["dataset"]["class_names"]
     try:
@@ -146,7 +151,7 @@ def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
     Raises:
       UserError: the run is not finished, its model was deleted, or see `read_run`.
     """
-    if not run_files.is_finished(run_dir):
+    if not run_files.is_finished(remote_run.local(run_dir)):
         raise UserError(
             f"--{flag}={run_dir} is not a finished run whose model was kept: name a run directory "
             "of trainer.main, or run its training again to the end"

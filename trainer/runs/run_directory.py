@@ -26,7 +26,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.files import replacing
 from trainer.epochs.audit import SamplerAudit
-from trainer.runs import run_files, same_run
+from trainer.runs import remote_run, run_files, same_run
 from trainer.settings.config import TrainConfig
 
 
@@ -43,7 +43,7 @@ def start_run(
       decoupled: source run, method and settings of trainer.decouple; None in trainer.main.
     """
     content: dict[str, Any] = {
-        "config": config.to_json(),
+        "config": config.to_json() | {"run_dir": remote_run.address_of(config.run_dir)},
         "versions": {
             "cxr-tfrecords": cxr_tfrecords.__version__,
             "python": platform.python_version(),
@@ -141,7 +141,7 @@ def load_model(run_dir: str, num_classes: int = 0) -> keras.Model:
     Raises:
       UserError: it is missing or damaged, or of other classes.
     """
-    path = os.path.join(run_dir, run_files.MODEL)
+    path = os.path.join(remote_run.local(run_dir), run_files.MODEL)
     try:
         model = keras.models.load_model(path, compile=False)
         if num_classes and model.output_shape[-1] != num_classes:

@@ -93,9 +93,10 @@ class Settings:
     run_dir: str = setting(
         "",
         _DATA,
-        "Where everything goes. Empty: runs/<backbone>-<sampler>[-<loss>][-mixup][-fold<k>]-"
-        "seed<seed>. An unfinished run there is resumed, a finished one is reported; a run with "
-        "other flags is refused.",
+        "Where everything goes: a folder, or an address such as gs://bucket/run or s3://bucket/run "
+        "(docs/faults.md says what a preemption can lose). Empty: runs/<backbone>-<sampler>"
+        "[-<loss>][-mixup][-fold<k>]-seed<seed>. An unfinished run there is resumed, a finished "
+        "one is reported; a run with other flags is refused.",
         may_change=True,
     )
     fold: int | None = setting(

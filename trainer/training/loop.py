@@ -16,7 +16,7 @@ from trainer.balancing import mixup, samplers
 from trainer.distribution import lost_workers, preemption, strategies
 from trainer.epochs.audit import SamplerAudit, check_trained, describe_epoch
 from trainer.evaluation.predictions import compute_metrics
-from trainer.runs import run_directory
+from trainer.runs import remote_run, run_directory
 from trainer.runs.progress import Progress, history_row
 from trainer.settings.config import TrainConfig
 from trainer.training import saving, schedule, steps
@@ -79,6 +79,7 @@ def _run_epochs(
             run_directory.write_history(config.run_dir, progress.history)
             run_directory.write_audit(config.run_dir, audit)
             board.add(row)
+            remote_run.upload(config.run_dir)
         print(_describe_epoch(row, config, progress, is_best), flush=True)
         notices.check()
 

@@ -18,7 +18,15 @@ from cxr_tfrecords.pages.class_lists import few
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches
-from trainer.runs import initial_run, report, report_pictures, run_directory, run_files, same_run
+from trainer.runs import (
+    initial_run,
+    remote_run,
+    report,
+    report_pictures,
+    run_directory,
+    run_files,
+    same_run,
+)
 from trainer.settings import balance_summary, chosen_classes, image_size
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
@@ -49,13 +57,14 @@ def run(
         if same_run.has_nothing_to_train(config):
             early = same_run.stopped_early(config.run_dir)
             reason = ", because it stopped early" if early else ""
-            print(f"{config.run_dir} is finished: nothing to train{reason}", flush=True)
+            address = remote_run.address_of(config.run_dir)
+            print(f"{address} is finished: nothing to train{reason}", flush=True)
         else:
             _train_and_evaluate(config, data, strategy)
         if not strategies.is_chief(strategy):
             return {}
         metrics = files.read_named_json(os.path.join(config.run_dir, run_files.METRICS))
-    print(describe_results(config.run_dir, metrics), flush=True)
+    print(describe_results(remote_run.address_of(config.run_dir), metrics), flush=True)
     return metrics
 
 
@@ -133,7 +142,7 @@ def _describe_model(trainer: Trainer) -> str:
         f"model: {config.backbone}, {initial_run.describe(config, trainer.data.class_names)}, "
         f"{trained:,} trained parameters, "
         f"BatchNormalization {config.batch_norm}, on {strategies.describe(trainer.strategy)}; "
-        f"into {config.run_dir}"
+        f"into {remote_run.address_of(config.run_dir)}"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cxr_tfrecords.errors import DivergedError
 from trainer.models import batch_norm
-from trainer.runs import run_directory
+from trainer.runs import remote_run, run_directory
 from trainer.runs.progress import Progress
 from trainer.training.learner import Trainer
 
@@ -29,6 +29,7 @@ def save(trainer: Trainer, progress: Progress) -> None:
         progress.meters = trainer.learner.meters.state()
     if trainer.is_chief:
         trainer.checkpoints.save(progress)
+        remote_run.upload(trainer.config.run_dir)
 
 
 def check_finite(trainer: Trainer, progress: Progress) -> None:

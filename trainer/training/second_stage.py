@@ -38,7 +38,7 @@ from trainer.balancing import class_weights
 from trainer.evaluation.predictions import Predictions, compute_metrics
 from trainer.input import shard_reading, split_batches
 from trainer.models.classifier import LOGITS
-from trainer.runs import run_directory, run_files, same_run
+from trainer.runs import remote_run, run_directory, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_kept_run
 from trainer.runs.run_data import find_data
 from trainer.runs.run_files import SPLITS
@@ -101,26 +101,28 @@ def decouple(
         raise UserError(f"--method={method} is not one of {', '.join(METHODS)}")
     if tau is not None and not 0 <= tau < float("inf"):
         raise UserError(f"--tau={tau} must be a finite number of 0 or more")
-    same_run.check_decoupled_run(run_dir)
-    source = _open_run(from_run, data_dir)
-    config = dataclasses.replace(source.run.config, run_dir=run_dir, data_dir=source.data.path)
-    origin: dict[str, Any] = {
-        "method": method,
-        "from_run": os.path.abspath(from_run),
-        "from_config": source.run.config.to_json(),
-        "model_sha256": same_run.hash_file(os.path.join(from_run, run_files.MODEL)),
-    }
-    with (
-        run_directory.explained_failures(config),
-        split_batches.explained_reads(source.data),
-        locks.held(run_dir, f"--run_dir={run_dir}"),
-    ):
-        same_run.check_decoupled_run(run_dir)  # another process may have finished it meanwhile
-        if method == "tau_norm":
-            return _normalise(source, config, origin, tau)
-        if method == "posthoc_logit_adjusted":
-            return _adjust(source, config, origin, 1.0 if tau is None else tau)
-        return _retrain(source, _second_stage(config, source.data, epochs, learning_rate), origin)
+    with remote_run.opened(run_dir, lambda folder: True) as folder:
+        same_run.check_decoupled_run(folder)
+        source = _open_run(from_run, data_dir)
+        config = dataclasses.replace(source.run.config, run_dir=folder, data_dir=source.data.path)
+        origin: dict[str, Any] = {
+            "method": method,
+            "from_run": remote_run.address_of(os.path.abspath(source.run.path)),
+            "from_config": source.run.config.to_json(),
+            "model_sha256": same_run.hash_file(os.path.join(source.run.path, run_files.MODEL)),
+        }
+        with (
+            run_directory.explained_failures(config),
+            split_batches.explained_reads(source.data),
+            locks.held(folder, f"--run_dir={folder}"),
+        ):
+            same_run.check_decoupled_run(folder)  # another process may have finished it meanwhile
+            if method == "tau_norm":
+                return _normalise(source, config, origin, tau)
+            if method == "posthoc_logit_adjusted":
+                return _adjust(source, config, origin, 1.0 if tau is None else tau)
+            config = _second_stage(config, source.data, epochs, learning_rate)
+            return _retrain(source, config, origin)
 
 
 def normalise_weights(kernel: np.ndarray, tau: float) -> np.ndarray:
@@ -147,7 +149,7 @@ def choose_tau(features: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> 
 def _open_run(from_run: str, data_dir: str) -> _Source:
     run = read_kept_run(from_run, "from_run")
     data = find_data(run, data_dir)
-    model = run_directory.load_model(from_run)
+    model = run_directory.load_model(run.path)
     predictions = {split: run.predictions(split) for split in SPLITS}
     source = _Source(run, data, model, predictions)
     if not isinstance(source.head, keras.layers.Dense):

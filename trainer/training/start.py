@@ -10,9 +10,9 @@ from typing import Any
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.quiet import quiet_tensorflow
-from trainer.distribution import tpu_versions
+from trainer.distribution import cluster, tpu_versions
 from trainer.models import weights_files
-from trainer.runs import initial_run, same_run
+from trainer.runs import initial_run, remote_run, same_run
 from trainer.settings.config import TrainConfig
 
 
@@ -29,6 +29,16 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
     Raises:
       UserError: see its message. TemporaryError: the run was interrupted and can go on.
     """
+
+    def is_written(run_dir: str) -> bool:
+        local = dataclasses.replace(config, run_dir=run_dir)
+        return _is_chief(config.strategy) and not same_run.has_nothing_to_train(local)
+
+    with remote_run.opened(config.run_dir, is_written) as run_dir:
+        return _train(dataclasses.replace(config, run_dir=run_dir), listen)
+
+
+def _train(config: TrainConfig, listen: bool) -> dict[str, dict[str, Any]]:
     check_paths(config)
     print(f"loading TensorFlow, to train on {config.data_dir}", flush=True)
     if config.strategy in ("tpu", "auto"):
@@ -56,16 +66,12 @@ def train(config: TrainConfig, *, listen: bool = True) -> dict[str, dict[str, An
         )
         if listen:  # again: TensorFlow's coordination service has replaced the SIGTERM handler
             preemption.listen()
+        remote_run.refresh(config.run_dir)  # all workers have started, so the chief has the lock
         return run(config, dataset_dir.load(config.data_dir, config.fold), strategy)
 
 
 def check_paths(config: TrainConfig) -> None:
     """Refuses what the disk alone tells, before seconds go into importing TensorFlow."""
-    if "://" in config.run_dir:
-        raise UserError(
-            f"--run_dir={config.run_dir}: a run is written to a local disk: name a folder there, "
-            "and copy it when it is finished"
-        )
     if files.is_local(config.data_dir):
         data = config.shown(dataset_dir.load(config.data_dir, config.fold))
         same_run.check_same_run(config, data)
@@ -77,6 +83,12 @@ def check_paths(config: TrainConfig) -> None:
     reason = files.why_unwritable(config.run_dir)
     if reason and config.strategy != "multi_worker":  # of which only the chief writes
         raise UserError(f"--run_dir={config.run_dir}: {reason}: name another --run_dir")
+
+
+def _is_chief(strategy: str) -> bool:
+    """Whether this process writes the run, asked before TensorFlow is imported."""
+    described = cluster.find_cluster(os.environ) if strategy in ("multi_worker", "auto") else None
+    return described is None or cluster.is_chief(described[0])
 
 
 def _check_file_systems(config: TrainConfig) -> None:

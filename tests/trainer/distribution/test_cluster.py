@@ -89,3 +89,18 @@ def test_tf_config_is_taken_before_what_a_scheduler_says():
 
 def test_single_process_is_no_cluster():
     assert cluster.find_cluster({"SLURM_STEP_NUM_TASKS": "1", "JOB_COMPLETION_INDEX": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task", "expected"),
+    [
+        (("worker",), ("worker", 0), True),
+        (("worker",), ("worker", 1), False),
+        (("chief", "worker"), ("worker", 0), False),
+        (("chief", "worker"), ("chief", 0), True),
+    ],
+)
+def test_one_process_writes_the_run(jobs, task, expected):
+    addresses = {job: ["a:1", "b:1"] for job in jobs}
+    found = {"cluster": addresses, "task": {"type": task[0], "index": task[1]}}
+    assert cluster.is_chief(found) == expected
