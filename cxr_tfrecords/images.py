@@ -18,7 +18,13 @@ import xxhash
 from PIL import Image
 
 from cxr_tfrecords.decoding import dicom, jpeg, other_formats, png
-from cxr_tfrecords.decoding.result import BYTES_PER_PIXEL, TRANSPARENT, BadImageError, Decoded
+from cxr_tfrecords.decoding.result import (
+    BYTES_PER_PIXEL,
+    TRANSPARENT,
+    BadImageError,
+    Decoded,
+    take_turn_if_large,
+)
 from cxr_tfrecords.tables import is_unknown_id
 
 # Our own --max_pixels check replaces Pillow's, which warns on stderr or raises by size class.
@@ -66,7 +72,8 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
 
 
 def check_file_size(num_bytes: int, max_pixels: int) -> None:
-    """Refuses a file that is larger than what an image of `max_pixels` unpacks to, unread.
+    """Refuses a file that is larger than what an image of `max_pixels` unpacks to, unread; of
+    other large ones, one is read at a time (`result.one_large_at_a_time`).
 
     Raises:
       BadImageError: it is.
@@ -76,6 +83,7 @@ def check_file_size(num_bytes: int, max_pixels: int) -> None:
             f"file of {num_bytes:,} bytes: more than {BYTES_PER_PIXEL} for each of "
             f"--max_pixels={max_pixels}"
         )
+    take_turn_if_large(num_bytes)
 
 
 def warning_of(decoded: Decoded) -> str:

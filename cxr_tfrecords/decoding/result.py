@@ -67,15 +67,21 @@ def check_size(width: int, height: int, max_pixels: int, pixel_bytes: int = 1) -
             f"{width} x {height} pixels of {pixel_bytes} bytes are more than --max_pixels="
             f"{max_pixels} times {BYTES_PER_PIXEL} bytes"
         )
+    take_turn_if_large(width * height * pixel_bytes)
+
+
+def take_turn_if_large(num_bytes: int) -> None:
+    """In a block of `one_large_at_a_time`: waits before so many bytes of a file or of its pixels
+    come into memory, if they are many."""
     waits = getattr(_thread, "takes_turns", False) and not _thread.has_turn
-    if waits and width * height * pixel_bytes > _LARGE:
+    if waits and num_bytes > _LARGE:
         _turn.acquire()
         _thread.has_turn = True
 
 
 @contextlib.contextmanager
 def one_large_at_a_time() -> Iterator[None]:
-    """Within the block a large image is decoded only while no other thread has one in such a block.
+    """Within the block a large image is read or decoded only while no other thread has one here.
 
     So memory does not grow with threads where all files are large. Others do not wait.
     """

@@ -204,6 +204,10 @@ def test_one_large_image_is_decoded_at_a_time_and_small_ones_meanwhile(monkeypat
         assert entered.is_set()
     other.join()
     images.decode(data)
+    with result.one_large_at_a_time():
+        images.check_file_size(20_000, images.DEFAULT_MAX_PIXELS)
+        assert result._turn.locked()
+    assert not result._turn.locked()
 
 
 @pytest.mark.parametrize("signed", [False, True])
