@@ -368,6 +368,18 @@ def test_values_at_their_bound_are_shown_as_such(study):
     assert "none seed 0: the temperature" in markdown(content)
 
 
+def test_pictures_of_many_classes_show_the_largest_and_the_smallest(study, monkeypatch):
+    _, content, _ = study
+    monkeypatch.setattr(charts, "DRAWN", 2)
+    counts = content["test"]["counts"]
+    shown = [content["class_names"][counts.index(pick(counts))] for pick in (max, min)]
+    for figure_of in (charts.class_counts, charts.recall):
+        ticks = [text.get_text() for text in figure_of(content).axes[0].get_yticklabels()]
+        assert [name for name in content["class_names"] if name in " ".join(ticks)] == sorted(
+            shown, key=content["class_names"].index
+        )
+
+
 def test_the_most_confident_mistakes_come_first():
     logits = np.array([[3, 0, 0], [0, 5, 0], [0, 1, 0], [0, 0, 9]], np.float32)
     predictions = Predictions(list("abcd"), np.array([0, 0, 0, 1], np.int32), logits)

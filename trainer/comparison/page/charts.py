@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_tfrecords.pages.class_lists import DRAWN, few, shown_classes
 from cxr_tfrecords.pages.figures import COLORS, add_legend, grid, label, line_styles, new_figure
 from trainer.comparison import verdicts
 from trainer.comparison.text import TITLES, class_mark, is_percent
@@ -108,7 +109,8 @@ def _count(mean: float) -> str:
 def recall(content: Mapping[str, Any]) -> Figure:
     """Recall of each class with its interval: a group of rows a class, a dot a method."""
     rows = {}
-    for class_name, support in zip(content["class_names"], content["test"]["counts"], strict=True):
+    for c in shown_classes(content["test"]["counts"], DRAWN):
+        class_name, support = content["class_names"][c], content["test"]["counts"][c]
         tick = f"{label(class_mark(content, class_name))}\nn = {support:,}"
         metric = f"recall/{class_name}"
         rows[tick] = {name: one["metrics"][metric] for name, one in content["entries"].items()}
@@ -193,7 +195,8 @@ def class_counts(content: Mapping[str, Any]) -> Figure:
 
     Methods with the same counts share bars, in the colour of the first of them.
     """
-    names = content["class_names"]
+    shown = shown_classes(content["test"]["counts"], DRAWN)
+    names = [content["class_names"][c] for c in shown]
     streams: dict[tuple[int, ...], list[str]] = {}
     for name, entry in content["entries"].items():
         streams.setdefault(tuple(entry["planned_last"]), []).append(name)
@@ -201,17 +204,17 @@ def class_counts(content: Mapping[str, Any]) -> Figure:
     bars = [("training split", natural, _GRAY)]
     styles = method_styles(content)
     for counts, methods in streams.items():
-        shown = ", ".join(methods[:4]) + (f" and {len(methods) - 4} more" if methods[4:] else "")
-        bars.append((shown, counts, styles[methods[0]]["color"]))
+        bars.append((few(methods, 4), counts, styles[methods[0]]["color"]))
     height = 0.84 / len(bars)
     figure = new_figure(8.6, 1.3 + len(names) * max(0.5, 0.19 * len(bars)))
     axes = figure.add_subplot()
     handles = []
     for number, (title, counts, color) in enumerate(bars):
         rows = np.arange(len(names)) + (number - (len(bars) - 1) / 2) * height
-        drawn = axes.barh(rows, counts, height=height * 0.92, color=color, label=label(title, 60))
+        widths = [counts[c] for c in shown]
+        drawn = axes.barh(rows, widths, height=height * 0.92, color=color, label=label(title, 60))
         handles.append(drawn)
-        for row, count in zip(rows, counts, strict=True):
+        for row, count in zip(rows, widths, strict=True):
             axes.annotate(
                 f"{count:,}  ({count / max(sum(counts), 1):.0%})",
                 (count, row),

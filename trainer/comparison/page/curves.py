@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_tfrecords.pages.class_lists import DRAWN, shown_classes
 from cxr_tfrecords.pages.figures import add_legend, grid, label
 from trainer.comparison.page.charts import method_styles
 from trainer.comparison.text import class_mark
@@ -78,11 +79,14 @@ def precision_recall(content: Mapping[str, Any], predictions: Mapping[str, Predi
 
 
 def _curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions], draw: Any) -> Any:
-    names = content["class_names"]
+    labels = next(iter(predictions.values())).labels
+    counts = np.bincount(labels, minlength=len(content["class_names"]))
+    shown = shown_classes(counts.tolist(), DRAWN)
     styles = method_styles(content)
-    figure, panels = grid(len(names), 4, 2.6, 2.8)
+    figure, panels = grid(len(shown), 4, 2.6, 2.8)
     handles: list[Any] = []
-    for c, (name, axes) in enumerate(zip(names, panels, strict=True)):
+    for c, axes in zip(shown, panels, strict=True):
+        name = content["class_names"][c]
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set_title(label(class_mark(content, name), 24), fontsize=10)
         lines = []

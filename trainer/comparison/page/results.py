@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cxr_tfrecords.pages import class_lists
 from cxr_tfrecords.pages.figures import draw
 from cxr_tfrecords.pages.html import Html, box, details, escaped, paragraph, table
 from trainer.comparison import verdicts
@@ -144,6 +145,10 @@ def forest(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def confusion(content: Mapping[str, Any]) -> Iterator[str]:
+    classes = len(content["class_names"])
+    if classes > class_lists.ROWS:
+        yield paragraph(f"{classes:,} classes are too many for a picture: see comparison.json.")
+        return
     alt = "Confusion matrices of all methods"
     yield draw("confusion", alt, lambda: charts.confusion(content))
     yield paragraph(
@@ -162,7 +167,8 @@ def recall(content: Mapping[str, Any]) -> Iterator[str]:
         f"{class_mark(content, rarest)} has {support[rarest]:,} test images: one of them is "
         f"{100 / max(support[rarest], 1):.1f} points of its recall."
     )
-    yield paragraph(text)
+    left_out = class_lists.left_out(len(support), "comparison.json", class_lists.DRAWN)
+    yield paragraph(f"{text} {left_out}")
 
 
 def training(content: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
