@@ -68,7 +68,7 @@ def verdict(content: Mapping[str, Any], title: str, figures: Mapping[str, Any]) 
     if difference["low"] is None:
         return f"{text}."
     ends = f"{change(PRIMARY, difference['low'])} to {change(PRIMARY, difference['high'])} points"
-    if difference["low"] <= 0 <= difference["high"]:
+    if difference["low"] <= 0 <= difference["high"] and round(points, 1):
         return f"{text}. Chance may explain the difference: its interval is {ends}."
     return f"{text}. The interval of the difference is {ends}."
 
