@@ -28,8 +28,11 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a user's share of it
 _NOT_PATHS = ("label_separator",)
 
 
-class TemporaryError(Exception):
+class TemporaryError(BaseException):
     """Nothing is wrong that a user must mend: the same command, run again, goes on.
+
+    Signals raise it at any line, as they raise KeyboardInterrupt, so `except Exception` around
+    the reading of a file must not take it for a damaged file.
 
     Entry modules print the message and exit with `EXIT_TEMPORARY`, which launchers restart on.
     """
