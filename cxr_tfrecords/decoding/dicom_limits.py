@@ -32,6 +32,7 @@ _MOST_TABLE_BYTES = 1 << 20  # a lookup table has up to 131,072
 _TABLE_GROUPS = (0x0008, 0x0010, 0x0028)
 _MOST_TILES = 16_384  # the decoder keeps about 6 kB for each; usual are 1 to 1,000
 _MOST_SCANS = 64
+_MOST_SCANNED = 1 << 30  # pixels of all scans; of a progressive image 8 s for three times as many
 _MOST_SAMPLES = 4  # of a pixel
 _MOST_RUNS = 8_000_000  # of an RLE segment: pydicom needs about a microsecond for four
 
@@ -123,8 +124,10 @@ def check_frame(file: Dataset, syntax: UID) -> None:
             if length == 8 + 3 * samples:  # else these bytes are something else
                 _compare(file, width, height, samples)
         scans = frame.count(b"\xff\xda")
-        if scans > _MOST_SCANS:
-            raise BadImageError(f"JPEG of {scans} scans in a DICOM: more than {_MOST_SCANS}")
+        if scans > min(_MOST_SCANS, _MOST_SCANNED // (file.Rows * file.Columns)):
+            raise BadImageError(
+                f"JPEG of {scans} scans of {file.Columns} x {file.Rows} pixels in a DICOM: too many"
+            )
     else:
         _check_boxes(frame)
         _check_tiles(frame)

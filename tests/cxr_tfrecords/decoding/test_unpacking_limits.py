@@ -133,6 +133,15 @@ def test_a_dicom_table_is_not_unpacked_where_it_is_too_long():
         images.decode(windows[: start + 4] + long + windows[start + 10 :])
 
 
+def test_scans_of_a_jpeg_in_a_dicom_are_counted(monkeypatch):
+    data = as_file(np.zeros((64, 64), np.uint8), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    many = compressed(data[:-2] + scan * 10 + data[-2:], uid.JPEGBaseline8Bit)
+    monkeypatch.setattr(dicom_limits, "_MOST_SCANNED", 64 * 64 * 9)
+    with pytest.raises(images.BadImageError, match=r"JPEG of 1\d scans of 64 x 64 pixels"):
+        images.decode(many)
+
+
 def test_tiles_of_jpeg_2000_are_counted(monkeypatch):
     monkeypatch.setattr(dicom_limits, "_MOST_TILES", 4000)
     data = bytearray(encode_array(np.zeros((64, 64), np.uint8)))
