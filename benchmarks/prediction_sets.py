@@ -10,18 +10,16 @@ counted together, with intervals over groups of images.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from cxr_tfrecords.errors import UserError, require_flags, run_main
 from cxr_tfrecords.pages.markdown import markdown_table
-from trainer.comparison.method_grid import find_runs
-from trainer.comparison.methods import group_runs
-from trainer.evaluation.conformal import choose_thresholds, prediction_sets, upper_bound
-from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.shares import grouped_share
-from trainer.runs.finished_run import FinishedRun
+
+if TYPE_CHECKING:
+    from trainer.runs.finished_run import FinishedRun
 
 FLAGS = flags.FLAGS
 
@@ -32,6 +30,10 @@ flags.DEFINE_float("coverage", 0.9, "Of the sets.", lower_bound=0, upper_bound=1
 def main(argv: list[str]) -> None:
     del argv
     require_flags("runs")
+    # Below, too: these need SciPy, which --help does not.
+    from trainer.comparison.method_grid import find_runs
+    from trainer.comparison.methods import group_runs
+
     [entry, *more] = group_runs(find_runs(FLAGS.runs, folds=False))
     if more:
         raise UserError("--runs matches runs of several methods: name those of one")
@@ -48,6 +50,8 @@ def main(argv: list[str]) -> None:
 
 def measure(runs: Sequence[FinishedRun], coverage: float) -> list[list[str]]:
     """Rows of the table: one for each class, and one for all images."""
+    from trainer.evaluation.shares import grouped_share
+
     tests = [run.predictions("test") for run in runs]
     sets = {
         by_class: [_sets(run, coverage, by_class) for run in runs] for by_class in (True, False)
@@ -69,7 +73,9 @@ def measure(runs: Sequence[FinishedRun], coverage: float) -> list[list[str]]:
 
 def _sets(run: FinishedRun, coverage: float, by_class: bool) -> np.ndarray:
     """bool [n, classes], the sets of the test images."""
-    validation: Predictions = run.predictions("validation")
+    from trainer.evaluation.conformal import choose_thresholds, prediction_sets, upper_bound
+
+    validation = run.predictions("validation")
     labels, probabilities = validation.labels, validation.probabilities
     if by_class:
         thresholds = choose_thresholds(labels, probabilities, coverage, validation.groups)

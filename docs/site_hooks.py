@@ -70,7 +70,7 @@ def _unknown_flags(module: str, arguments: str) -> list[str]:
     if module not in TEXTS:  # such as benchmarks
         return []
     text = TEXTS[module]
-    if module == "trainer.compare":  # which gives the flags that it does not know to its runs
+    if module in ("trainer.compare", "trainer.cascade"):  # which give other flags to their runs
         text += TEXTS["trainer.main"]
     known = set(re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE))
     known |= {"help", "helpfull", "flagfile", *{f"no{name}" for name in known}}
