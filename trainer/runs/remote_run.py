@@ -153,7 +153,8 @@ class _Copy:
             try:
                 yield
             except BaseException:
-                with contextlib.suppress(Exception):  # such as the file that explains a failure
+                # Such as the file that explains the failure, which a second failure must not hide.
+                with contextlib.suppress(Exception, TemporaryError):
                     self.save()
                 raise
             self.save()

@@ -195,6 +195,15 @@ def test_a_second_process_is_kept_out_and_a_killed_one_is_replaced(store, capsys
     assert not [name for name in store.find("/store") if ".lock" in name]
 
 
+def test_a_failure_is_not_hidden_by_one_of_its_last_copy(store):
+    def fail():
+        store.pipe_file("/store/runs/first/.lock-5", b"process 8 on other\n")
+        raise UserError("the reason")
+
+    with pytest.raises(UserError, match="the reason"), opened():
+        fail()
+
+
 def test_of_two_that_take_over_one_succeeds(store):
     first, second = (store_locks._Lock(ADDRESS, "x") for _ in range(2))
     assert first._create(1)
