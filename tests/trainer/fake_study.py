@@ -72,6 +72,7 @@ def decouple_cell(study: study_cells.Study, cell: method_grid.Cell, **origin) ->
     content = files.read_json(name)
     content["decoupled"] = {
         "method": cell.method.decoupled,
+        "from_run": os.path.dirname(model),
         "flags": method_grid.DECOUPLED[cell.method.decoupled],
         "from_config": content["config"],
         "model_sha256": same_run.hash_file(model),

@@ -178,7 +178,7 @@ def test_files_that_cannot_be_used_are_set_aside_and_counted(trained, tmp_path, 
         predict.main([])
     printed = capsys.readouterr().out
     assert "19 images: " in printed
-    assert "1 files could not be used" in printed
+    assert "1 file could not be used" in printed
     assert "notes.txt: not an image (starts with b'hello')" in printed
     assert list(_rows(tmp_path / "out_rejected.csv")) == ["notes.txt"]
     rows = _rows(output)
