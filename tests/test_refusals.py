@@ -48,6 +48,7 @@ SEGMENTER = "trainer.train_segmenter"
         (PREDICT_BEAM, "--model=run --input=in --output=file/x.csv", "file is not a folder"),
         (COMPARE, "--data_dir=nowhere", "nowhere does not exist: name the --output_dir of"),
         (COMPARE, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
+        (COMPARE, "--data_dir=data --cells=3/2 --batch_size=1", "--cells=3/2 must look like 2/5"),
         (COMPARE, "--data_dir=data --study_dir=file/study", "file is not a folder"),
         (
             COMPARE,
