@@ -1,9 +1,12 @@
 """TensorFlow is imported once in each process, quietly, before any test module does it."""
 
+import atexit
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 
 import pytest
 
@@ -14,6 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
+# What commands keep for their user, such as the secret that hashes ids, is not this user's.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="cxr-tests-")
+
 # In a script `make test &` starts with Ctrl-C ignored, and so would every process that a test
 # starts and then interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -21,6 +27,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 from cxr_tfrecords.quiet import quiet_tensorflow
 from tests.object_store import s3, s3_server  # noqa: F401
+
+atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 
 
 def pytest_configure(config):

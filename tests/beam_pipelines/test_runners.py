@@ -55,6 +55,7 @@ def build_here(root, output, options=()):
         overwrite=False,
         resume=True,
         max_bad_fraction=0.0,
+        salt=None,  # as the command builds images that name nobody
     )
 
 

@@ -53,9 +53,11 @@ def test_images_of_one_address_in_a_sheet_share_a_split(radiographs, sheet, tmp_
     done = commands.build(
         *(f"--input_dir={radiographs}", f"--output_dir={out}", "--near_distance=-1"),
         *("--image_size=24", f"--group_csv={sheet}", "--group_column=URL"),
+        f"--group_salt_file={tmp_path / 'salt'}",
     )
     assert done.returncode == 0, done.stderr
     assert f"{sheet}: URL found for 40 of 40 files" in done.stdout
+    salt = (tmp_path / "salt").read_text().strip()
     rows = read_sources(out)
     for name, count in CLASSES.items():
         for number in range(0, count, 2):
@@ -63,7 +65,7 @@ def test_images_of_one_address_in_a_sheet_share_a_split(radiographs, sheet, tmp_
             assert pair[0]["group"] == pair[1]["group"]
             assert pair[0]["split"] == pair[1]["split"]
             assert pair[0]["given_group"] == group_salt.group_digest(
-                f"https://{name}/{number // 2}", ""
+                f"https://{name}/{number // 2}", salt
             )
     assert len({row["group"] for row in rows.values()}) == 20
     assert "https://" not in (out / dataset_dir.SOURCES).read_text()

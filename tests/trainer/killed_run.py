@@ -31,6 +31,8 @@ def run_until(step: int, name: str) -> None:
                     time.sleep(1e6)
                 os.kill(os.getpid(), signal.Signals[name])
 
+        # As those of a tf.function, which the loop asks whether the graph is built.
+        counted.experimental_get_tracing_count = train_steps.experimental_get_tracing_count
         return counted
 
     steps.make_train_steps = make_deadly_steps

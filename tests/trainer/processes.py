@@ -16,9 +16,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing import forkserver
+
+from tests.shared import ROOT
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.trainer.preloaded"])
+
+
+def _start_server() -> None:
+    """In the project's folder, where the server finds `tests`: elsewhere it would import a package
+    of that name that others have installed."""
+    here = os.getcwd()
+    os.chdir(ROOT)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(here)
 
 
 class Process:
@@ -35,6 +49,7 @@ class Process:
         environment = dict(os.environ if env is None else env)
         arguments = (self.args, environment, os.getcwd(), self._output.name)
         self._process = _CONTEXT.Process(target=_run, args=arguments)
+        _start_server()
         self._process.start()
         self.pid = self._process.pid
 
