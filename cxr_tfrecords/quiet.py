@@ -11,6 +11,7 @@ from collections.abc import Iterator
 _CHATTER = (
     b"All log messages before absl::InitializeLog()",
     b"oneDNN custom operations are on",
+    b"oneDNN supports DT_UINT8 only on platforms with AVX-512",
     b"This TensorFlow binary is optimized to use available CPU instructions",
     b"To enable the following instructions",
     b"Could not find cuda drivers",
