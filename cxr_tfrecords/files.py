@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from cxr_tfrecords.errors import TemporaryError, UserError, first_line
+from cxr_tfrecords.errors import UserError, first_line
 
 # A file by which a process keeps others from a folder, see `concurrency.locks`.
 LOCK = ".lock"
@@ -93,7 +93,7 @@ def explained(path: str, flag: str) -> Iterator[None]:
     """
     try:
         yield
-    except (TemporaryError, UserError):
+    except UserError:
         raise
     except OSError as error:
         raise UserError(f"--{flag}={path}: {error.strerror or error}") from error

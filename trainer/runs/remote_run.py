@@ -185,8 +185,6 @@ class _Copy:
         try:
             self._check()
             self._save()
-        except TemporaryError:
-            raise
         except Exception as error:
             raise TemporaryError(
                 f"--run_dir={self.address} could not be written ({type(error).__name__}: "
