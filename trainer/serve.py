@@ -143,9 +143,9 @@ def _serve(listening: socket.socket) -> None:
 def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) -> None:
     import uvicorn
 
+    from trainer.deployment.decoders import Decoders
     from trainer.serving.api import describe_model
     from trainer.serving.app import LOOPBACK, Limits, create_app
-    from trainer.serving.decoders import Decoders
     from trainer.serving.engine import Engine
 
     class _Server(uvicorn.Server):
@@ -156,7 +156,9 @@ def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) ->
 
     # As browsers write an IPv6 address.
     own = f"[{FLAGS.host}]" if ":" in FLAGS.host else FLAGS.host
-    decoders = Decoders(classifiers[0].reading, FLAGS.decoders, _DECODE_S)
+    decoders = Decoders(
+        classifiers[0].reading, wall_s=_DECODE_S, processes=FLAGS.decoders, show=True
+    )
     try:
         engine = Engine(classifiers)
         engine.warm_up()

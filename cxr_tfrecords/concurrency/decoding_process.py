@@ -1,20 +1,23 @@
-"""Decodes a file in a process of its own, which may crash or be stopped without harm.
+"""Decodes files in processes of their own, which may crash or be stopped without harm.
 
-Starting the process takes about half a second: this is for files under suspicion, and for those
-that are larger than radiographs are and are read by more than one call of a library.
+Starting a process takes about half a second; it then decodes one file after another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
-from typing import cast
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,11 +26,33 @@ from cxr_tfrecords.decoding import jpeg, png
 from cxr_tfrecords.errors import first_line
 from cxr_tfrecords.images import BadImageError, Decoded
 
-# Of processor time, so that a busy machine refuses no file that a quiet one takes.
-SECONDS = 5
-_WAIT_SECONDS = 60  # for a decoder that waits instead of working
-_MEMORY = 3 << 30  # bytes that the process may allocate
 _LARGE_FILE = 50 << 20  # bytes
+_LENGTH = 8  # bytes of the length before each block
+# From a decoded image to what is wanted of it: facts that JSON can hold, and uint8 pixels.
+Then = Callable[[Decoded], tuple[dict[str, Any], np.ndarray]]
+
+
+class DecoderEndedError(BadImageError):
+    """The file ended its process, or had to be stopped with it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a file may cost.
+
+    Attributes:
+      cpu_s: seconds of processor time, so that a busy machine refuses no file that a quiet one
+        takes.
+      wall_s: seconds in all, for a decoder that waits instead of working; the start of a new
+        process included.
+      memory: bytes that the process may allocate.
+      max_pixels: see `images.decode`.
+    """
+
+    cpu_s: int = 5
+    wall_s: float = 60.0
+    memory: int = 3 << 30
+    max_pixels: int = images.DEFAULT_MAX_PIXELS
 
 
 def is_for_a_process(data: bytes) -> bool:
@@ -36,90 +61,231 @@ def is_for_a_process(data: bytes) -> bool:
 
 
 def decode(data: bytes, *, max_pixels: int = images.DEFAULT_MAX_PIXELS) -> Decoded:
-    """As `images.decode`.
+    """As `images.decode`, in a process for this file alone.
 
     Raises:
-      BadImageError: the file cannot be used, ended the process, or took longer than `SECONDS`.
+      BadImageError: the file cannot be used, ended the process, or took too long.
     """
-    waits = False
+    process = DecodingProcess(whole, Limits(max_pixels=max_pixels))
+    try:
+        facts, pixels = process.decode(data)
+    finally:
+        process.end()
+    return Decoded(pixels, **{**facts, "steps": tuple(facts["steps"])})
 
-    def stop() -> None:
-        nonlocal waits
-        waits = True
-        process.kill()
 
-    with _start(max_pixels, len(data)) as process:
-        assert process.stdin
-        assert process.stdout
-        watch = threading.Timer(_WAIT_SECONDS, stop)
+def whole(decoded: Decoded) -> tuple[dict[str, Any], np.ndarray]:
+    """A `Then` for all of a decoded image."""
+    facts = {field.name: getattr(decoded, field.name) for field in dataclasses.fields(decoded)}
+    return facts, facts.pop("pixels")
+
+
+class DecodingProcess:
+    """A process that decodes one file after another, and is started again after its end; for one
+    thread at a time.
+
+    Args:
+      then: a function that can be pickled; it runs in the process.
+    """
+
+    def __init__(self, then: Then, limits: Limits) -> None:
+        self._start_with = pickle.dumps((then, limits))
+        self._wall_s, self._cpu_s = limits.wall_s, limits.cpu_s
+        self._ended = False
+        self._lock = threading.Lock()  # so that no process starts after `end`
+        self._start()
+
+    def _start(self) -> None:
+        paths = os.pathsep.join(one or os.getcwd() for one in sys.path)
+        # Not a fork, which would copy the memory and the locks of other threads, nor spawned by
+        # multiprocessing, which would run the user's script once more.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cxr_tfrecords.concurrency.decoding_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # libraries write there about damaged files
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        self._is_new = True
+
+    def decode(self, data: bytes) -> tuple[dict[str, Any], np.ndarray]:
+        """What `then` gives for a file.
+
+        Raises:
+          BadImageError: the file cannot be used.
+          DecoderEndedError: it ended the process, or took too long.
+        """
+        with self._lock:
+            # Of one that ended while it had nothing to do, as when memory is short.
+            if not self._ended and self._process.poll() is not None:
+                self._close()
+                self._start()
+        waits = False
+
+        def stop() -> None:
+            nonlocal waits
+            waits = True
+            self._process.kill()
+
+        watch = threading.Timer(self._wall_s, stop)
+        watch.daemon = True
         watch.start()
         try:
-            process.stdin.write(data)
-            process.stdin.close()
-            answer = json.loads(process.stdout.readline() or b"{}")
-            if "shape" in answer:
-                pixels = np.empty(answer.pop("shape"), np.uint8)
-                into = pixels.data.cast("B")
-                if cast(io.BufferedReader, process.stdout).readinto(into) == len(into):
-                    return Decoded(pixels, **{**answer, "steps": tuple(answer["steps"])})
-        except (BrokenPipeError, ValueError):
-            answer = {}
+            answer, pixels = self._ask(data)
+        except BaseException:  # Ctrl-C: nobody will read the answer that is on its way
+            self._process.kill()
+            self._process.wait()
+            raise
         finally:
             watch.cancel()
-    if "reason" in answer:
-        raise BadImageError(answer["reason"])
-    code = process.returncode
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if waits or name == "SIGXCPU":
-        raise BadImageError(f"decoding took more than {SECONDS} s and was stopped")
-    raise BadImageError(f"the decoder ended by {name}: the file is damaged or made to do harm")
+            watch.join()
+            if waits:  # so that the next file finds that it has ended
+                self._process.wait()
+        if pixels is not None:
+            return answer, pixels
+        if answer:
+            raise BadImageError(answer["reason"])
+        raise DecoderEndedError(self._death(waits))
+
+    def _ask(self, data: bytes) -> tuple[dict[str, Any], np.ndarray | None]:
+        """Facts and pixels; or a reason; or nothing, where the process has ended."""
+        into, out = cast(io.BufferedWriter, self._process.stdin), self._process.stdout
+        try:
+            for block in (self._start_with, data) if self._is_new else (data,):
+                into.write(len(block).to_bytes(_LENGTH, "little"))
+                into.write(block)
+            into.flush()
+            self._is_new = False
+            answer = json.loads(cast(io.BufferedReader, out).readline())
+            if "shape" not in answer:
+                return answer, None
+            pixels = np.empty(answer["shape"], np.uint8)
+            buffer = pixels.reshape(-1).data
+            if cast(io.BufferedReader, out).readinto(buffer) == len(buffer):
+                return answer["facts"], pixels
+        except (OSError, ValueError):  # the pipe is closed, an answer that was cut off
+            pass
+        return {}, None
+
+    def _death(self, waits: bool) -> str:
+        code = self._process.wait()
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if waits or name == "SIGXCPU":
+            seconds = self._wall_s if waits else self._cpu_s
+            return f"decoding took more than {seconds:g} s and was stopped"
+        return f"the decoder ended by {name}: the file is damaged or made to do harm"
+
+    def end(self) -> None:
+        """Ends the process; a thread that waits for its answer gets the error of a dead one."""
+        with self._lock:
+            self._ended = True
+            self._process.kill()
+            self._process.wait()
+            self._close()
+
+    def _close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):  # what could not be written any more
+                    pipe.close()
 
 
-def _start(max_pixels: int, num_bytes: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "cxr_tfrecords.concurrency.decoding_process"),
-            *(str(max_pixels), str(num_bytes)),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(one or os.getcwd() for one in sys.path)},
-    )
+class DecodingProcesses:
+    """As many processes as threads that ask at the same time; each decodes file after file.
+
+    They end with this object, or with this process.
+
+    Args:
+      then, limits: see `DecodingProcess`.
+      start: processes to start at once; others start when they are needed.
+    """
+
+    def __init__(self, then: Then, limits: Limits, start: int = 0) -> None:
+        self._then, self._limits = then, limits
+        self._lock = threading.Lock()
+        self._all = [DecodingProcess(then, limits) for _ in range(start)]
+        # The last one used comes first, so that one that nobody needs does not wake up.
+        self._idle = list(self._all)
+        self.closed = False
+        self._finalizer = weakref.finalize(self, _end_all, self._all)
+
+    def decode(self, data: bytes) -> tuple[dict[str, Any], np.ndarray]:
+        """As `DecodingProcess.decode`; for several threads at once."""
+        with self._lock:
+            if self.closed:
+                raise DecoderEndedError("the decoders have ended")
+            if not self._idle:
+                self._all.append(DecodingProcess(self._then, self._limits))
+                self._idle.append(self._all[-1])
+            process = self._idle.pop()
+        try:
+            return process.decode(data)
+        finally:
+            with self._lock:
+                self._idle.append(process)
+
+    def close(self) -> None:
+        """Ends the processes, those too that decode."""
+        with self._lock:
+            self.closed = True
+        self._finalizer()
+
+
+def _end_all(processes: list[DecodingProcess]) -> None:
+    for process in processes:
+        process.end()
 
 
 def main() -> None:
-    """The process: a file's bytes from standard input, an answer to standard output."""
+    """The process: blocks of bytes from standard input, an answer to each to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the process that waits for this
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may write there about damaged files
-    data = sys.stdin.buffer.read(int(sys.argv[2]))  # without a number it would be kept twice
+    then, limits = pickle.loads(_read_block() or b"")
     if sys.platform != "win32":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while (data := _read_block()) is not None:
+        _allow_seconds(limits.cpu_s)
+        answer, pixels = _answer(data, then, limits)
+        data = None
+        output.write(json.dumps(answer).encode() + b"\n")
+        if pixels is not None:
+            output.write(pixels.data)
+        output.flush()
+        pixels = None
+
+
+def _read_block() -> bytes | None:
+    length = sys.stdin.buffer.read(_LENGTH)
+    if len(length) < _LENGTH:
+        return None
+    return sys.stdin.buffer.read(int.from_bytes(length, "little"))
+
+
+def _allow_seconds(seconds: int) -> None:
+    """Lets the process end by SIGXCPU after so many seconds of processor time from now."""
+    if sys.platform != "win32":
+        import resource
+
         used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        limit = int(used + SECONDS) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 1, hard))
+
+
+def _answer(data: bytes, then: Then, limits: Limits) -> tuple[dict[str, Any], np.ndarray | None]:
     try:
-        decoded = images.decode(data, max_pixels=int(sys.argv[1]))
+        facts, pixels = then(images.decode(data, max_pixels=limits.max_pixels))
     except BadImageError as error:
-        answer: dict[str, object] = {"reason": str(error)}
+        return {"reason": str(error)}, None
     except MemoryError:
-        answer = {"reason": "decoding it needs too much memory"}
+        return {"reason": "decoding it needs too much memory"}, None
     except Exception as error:
-        answer = {"reason": f"it cannot be decoded ({first_line(error, 100)})"}
-    else:
-        pixels = np.ascontiguousarray(decoded.pixels)
-        answer = {field.name: getattr(decoded, field.name) for field in dataclasses.fields(decoded)}
-        del answer["pixels"]
-        output.write(json.dumps({**answer, "shape": pixels.shape}).encode() + b"\n")
-        output.write(pixels.data)
-        output.close()
-        return
-    output.write(json.dumps(answer).encode() + b"\n")
-    output.close()
+        return {"reason": f"it cannot be decoded ({first_line(error, 100)})"}, None
+    pixels = np.ascontiguousarray(pixels)
+    return {"facts": facts, "shape": pixels.shape}, pixels
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class CascadeClassifier(Classifier):
             )
         first = next(iter(self.stages.values()))
         self.reading, self.detector, self.model = first.reading, first.detector, first.model
-        self.batch_size = first.batch_size
+        self.batch_size, self.decoders = first.batch_size, first.decoders
         validation = read_predictions(run_files.predictions_path(folder, "validation"))
         self.thresholds = choose_thresholds(validation, sensitivity)
         self.set_thresholds = conformal.choose_thresholds(

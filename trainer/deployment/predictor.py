@@ -15,6 +15,7 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from trainer.deployment.colour import check_gray
 from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
+from trainer.deployment.decoders import Decoders
 from trainer.deployment.fitted_detector import open_detector
 from trainer.evaluation import calibration, conformal, out_of_distribution
 from trainer.evaluation.metrics import log_odds
@@ -87,6 +88,7 @@ class Classifier:
             validation.labels, validation.probabilities, coverage, validation.groups
         )
         self.reading = reading_of(run)
+        self.decoders = Decoders(self.reading)
         # Always whole batches of this size: on one CPU, logits are those of the run to the bit.
         self.batch_size = run.config.batch_size
         self.model = run_directory.load_model(run.path, len(run.class_names))
@@ -149,16 +151,15 @@ class Classifier:
           uint8 [size, size, channels], what the model takes.
 
         Raises:
-          images.BadImageError: not a readable image, a colour photograph, or an array that is not
-            uint8 pixels.
+          images.BadImageError: not a readable image, one that crashes its decoder or takes it over
+            20 seconds of processor time, a colour photograph, or an array that is not uint8 pixels.
         """
         if isinstance(source, np.ndarray):
             return self.reading.stored(_check_array(source))
         if not isinstance(source, bytes):
             source = read_file(source)
-        pixels = images.decode(source).pixels
-        check_gray(pixels)
-        return self.reading.stored(pixels)
+        # In a process of its own, because a damaged or malicious file may crash a decoder.
+        return self.reading.encoded(self.decoders.decode(source).pixels)
 
     def predict(self, sources: Iterable[str | os.PathLike[str] | bytes | np.ndarray]) -> Answers:
         """The answers to images, in their order; see `read` for what an image may be.

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from cxr_tfrecords import images
 from trainer.deployment.predictor import Classifier, threshold_probabilities
-from trainer.serving.decoders import Radiograph
+from trainer.deployment.decoders import Radiograph
 from trainer.serving.engine import Answer
 
 Shares = dict[str, float]

@@ -25,7 +25,7 @@ from trainer.serving.api import (
     describe_answer,
     model_names,
 )
-from trainer.serving.decoders import Decoders
+from trainer.deployment.decoders import Decoders
 from trainer.serving.engine import Engine
 from trainer.serving.uploads import read_files
 

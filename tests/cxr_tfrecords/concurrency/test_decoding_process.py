@@ -5,6 +5,7 @@ import pytest
 
 from cxr_tfrecords import images
 from cxr_tfrecords.concurrency import decoding_process
+from cxr_tfrecords.concurrency.decoding_process import DecodingProcess, Limits
 from tests import crashing_decoder
 from tests.cxr_tfrecords.decoding.files import RAMP, as_file
 from tests.dicom_files import dicom_file
@@ -31,7 +32,7 @@ def test_large_files_other_than_png_and_jpeg_are_for_a_process(monkeypatch):
     ("action", "reason"),
     [
         ("crash", "the decoder ended by SIGSEGV"),
-        ("wait", "decoding took more than 5 s and was stopped"),
+        ("wait", "decoding took more than 2 s and was stopped"),
         pytest.param("work", "decoding took more than 5 s and was stopped", marks=pytest.mark.slow),
     ],
 )
@@ -40,7 +41,12 @@ def test_a_decoder_that_crashes_or_does_not_end_is_the_reason(
 ):
     monkeypatch.syspath_prepend(crashing_decoder.site(tmp_path / "site"))
     monkeypatch.setenv("AT_DECODE", action)
-    if action == "wait":
-        monkeypatch.setattr(decoding_process, "_WAIT_SECONDS", 2)
-    with pytest.raises(images.BadImageError, match=reason):
-        decoding_process.decode(crashing_decoder.deadly_png())
+    limits = Limits(wall_s=2 if action == "wait" else 60)
+    process = DecodingProcess(decoding_process.whole, limits)
+    try:
+        with pytest.raises(decoding_process.DecoderEndedError, match=reason):
+            process.decode(crashing_decoder.deadly_png())
+        _, pixels = process.decode(as_file(RAMP, "PNG"))  # a new one
+        np.testing.assert_array_equal(pixels, RAMP)
+    finally:
+        process.end()

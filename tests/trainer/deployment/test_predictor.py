@@ -13,9 +13,10 @@ from absl.testing import flagsaver
 
 from cxr_tfrecords import images, records, tfrecord
 from cxr_tfrecords.errors import UserError
-from tests import helpers
+from tests import crashing_decoder, helpers
 from trainer import predict
 from trainer.deployment import prediction_rows
+from trainer.deployment.decoders import Decoders
 from trainer.deployment.predicted_files import predict_files
 from trainer.deployment.predictor import Classifier, read_file
 from trainer.evaluation.predictions import read_predictions
@@ -185,6 +186,26 @@ def test_files_that_cannot_be_used_are_set_aside_and_counted(trained, tmp_path, 
     assert len(rows) == 19
     same = [rows[name]["logit_COVID"] for name in ("COVID/test-0.png", 'COVID/a "b",\n.png')]
     assert same[0] == same[1]
+
+
+def test_a_file_that_crashes_its_decoder_is_set_aside_with_its_name(
+    trained, classifier, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(crashing_decoder.site(tmp_path / "site"))
+    monkeypatch.setattr(classifier, "decoders", Decoders(classifier.reading))  # with the site
+    folder = tmp_path / "in"
+    shutil.copytree(trained.folder, folder)
+    (folder / "COVID" / "a.png").write_bytes(crashing_decoder.deadly_png())
+    reason = "the decoder ended by SIGSEGV: the file is damaged or made to do harm"
+    output = tmp_path / "out.csv"
+    _, rejected = predict_files([classifier], str(folder), str(output), threads=2)
+    assert rejected == {"COVID/a.png": reason}
+    predict_files([classifier], trained.folder, str(tmp_path / "without.csv"), threads=2)
+    assert output.read_bytes() == (tmp_path / "without.csv").read_bytes()
+    with pytest.raises(UserError, match=rf"a\.png: {reason}"):
+        classifier.predict([folder / "COVID" / "a.png"])
+    with pytest.raises(UserError, match=f"image 1: {reason}"):
+        classifier.predict([folder / "COVID" / "test-0.png", crashing_decoder.deadly_png()])
 
 
 def test_a_pipe_is_not_opened(tmp_path):

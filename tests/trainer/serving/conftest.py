@@ -43,14 +43,14 @@ def run_dir(tmp_path_factory):
 def served(run_dir):
     """engine, decoders (two processes) and the content of /model."""
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    from trainer.deployment.decoders import Decoders
     from trainer.deployment.predictor import Classifier
     from trainer.serving.api import describe_model
-    from trainer.serving.decoders import Decoders
     from trainer.serving.engine import Engine
 
     classifiers = [Classifier.load(run_dir)]
     engine = Engine(classifiers)
-    decoders = Decoders(classifiers[0].reading, 2, 60.0)
+    decoders = Decoders(classifiers[0].reading, wall_s=60.0, processes=2)
     yield types.SimpleNamespace(
         classifier=classifiers[0],
         engine=engine,

@@ -14,7 +14,7 @@ from cxr_tfrecords import images
 from cxr_tfrecords.reading import Reading
 from tests.dicom_files import dicom_file
 from tests.trainer.serving.conftest import SIZE, Client, png
-from trainer.serving.decoders import Radiograph
+from trainer.deployment.decoders import Radiograph
 
 httpx = pytest.importorskip("httpx", reason="the server's tests ask it with httpx")
 HOSTILE = "<img src=x onerror=alert(1)>.png"
