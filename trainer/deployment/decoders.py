@@ -97,4 +97,3 @@ def _prepare(reading: Reading, decoded: Decoded) -> tuple[dict[str, Any], np.nda
         "warning": images.warning_of(decoded),
     }
     return facts, reading.prepare(decoded.pixels)
-

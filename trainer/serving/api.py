@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from cxr_tfrecords import images
-from trainer.deployment.predictor import Classifier, threshold_probabilities
 from trainer.deployment.decoders import Radiograph
+from trainer.deployment.predictor import Classifier, threshold_probabilities
 from trainer.serving.engine import Answer
 
 Shares = dict[str, float]

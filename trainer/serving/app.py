@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr_tfrecords import __version__
 from cxr_tfrecords.images import BadImageError
+from trainer.deployment.decoders import Decoders
 from trainer.serving.api import (
     FileAnswer,
     Health,
@@ -25,7 +26,6 @@ from trainer.serving.api import (
     describe_answer,
     model_names,
 )
-from trainer.deployment.decoders import Decoders
 from trainer.serving.engine import Engine
 from trainer.serving.uploads import read_files
 
