@@ -24,8 +24,7 @@ from beam_pipelines.inputs.sources import FileList, SourceFile, Sources, in_bloc
 from beam_pipelines.job import BuildResult
 from beam_pipelines.planning.grouping import has_ids
 from beam_pipelines.planning.plan import BuildPlan, plan_build
-from beam_pipelines.running import workdir
-from beam_pipelines.running.beam_runner import default_threads
+from beam_pipelines.running import local_cores, workdir
 from beam_pipelines.running.workdir import Scratch
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import passes
@@ -79,7 +78,7 @@ def append(
             return BuildResult(before, 0, 0, (note,))
         existing = existing.without(changed)
         scratch.make()
-        threads = threads or default_threads(options)
+        options, threads = local_cores.spread(options, threads, len(new))
         inspected, todo = passes.inspect_sources(new, scratch, work, options, threads)
         columns = CombinedRows(existing, inspected)
         notes = (note, *check_protection(has_ids(columns), salt))

@@ -24,8 +24,7 @@ from beam_pipelines.inputs.group_salt import check_protection, salt_id
 from beam_pipelines.inputs.sources import Sources
 from beam_pipelines.planning.grouping import has_ids
 from beam_pipelines.planning.plan import plan_build
-from beam_pipelines.running import workdir
-from beam_pipelines.running.beam_runner import default_threads
+from beam_pipelines.running import local_cores, workdir
 from beam_pipelines.running.workdir import Scratch
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import passes
@@ -70,7 +69,7 @@ def build(
         whole or absent.
     """
     config = dataclasses.replace(config, salt_id="" if salt is None else salt_id(salt))
-    threads = threads or default_threads(options)
+    options, threads = local_cores.spread(options, threads, len(sources))
     tfds_metadata.slugs(sources.class_names)  # refuses names before hours of work, not after
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     named = f"--output_dir={output_dir}"

@@ -18,7 +18,8 @@ from beam_pipelines.predict.model_handler import (
     Predict,
     keep,
 )
-from beam_pipelines.running.beam_runner import default_threads, run_pass
+from beam_pipelines.running.beam_runner import run_pass
+from beam_pipelines.running.local_cores import default_threads
 from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.concurrency import locks, temporary
 from cxr_tfrecords.errors import UserError

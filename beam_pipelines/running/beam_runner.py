@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import sys
@@ -170,8 +169,3 @@ def _watch(
         names = files.names(folder)
         bar.n = initial + sum(weights[name] for name in names & weights.keys())
         bar.refresh()
-
-
-def default_threads(options: PipelineOptions) -> int:
-    """All cores for the local runner; elsewhere the runner itself fills the cores."""
-    return os.cpu_count() or 1 if runs_locally(options) else 1
