@@ -278,6 +278,13 @@ def replacing(path: str, suffix: str = "") -> Iterator[str]:
         raise
 
 
+def write_text(path: str, text: str) -> None:
+    """Writes text under a temporary name and renames it. Bytes of file names that are not UTF-8
+    become \\udc80 to \\udcff."""
+    with replacing(path) as temporary, open_file(temporary, "wb") as file:
+        file.write(text.encode(errors="backslashreplace"))
+
+
 def write_json(path: str, content: Any, *, sort_keys: bool = True, allow_nan: bool = True) -> None:
     """Writes JSON under a temporary name and renames it.
 
@@ -290,8 +297,7 @@ def write_json(path: str, content: Any, *, sort_keys: bool = True, allow_nan: bo
     text = json.dumps(
         content, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=allow_nan
     )
-    with replacing(path) as temporary, open_file(temporary, "wb") as file:
-        file.write(f"{text}\n".encode(errors="backslashreplace"))
+    write_text(path, f"{text}\n")
 
 
 def read_json(path: str) -> Any:

@@ -126,11 +126,7 @@ def refresh(path: str, manifest: Mapping[str, Any]) -> None:
 def write(path: str, statistics: Statistics) -> None:
     """Writes stats.json and stats.html."""
     files.write_json(files.join(path, NUMBERS), statistics.numbers)
-    with (
-        files.replacing(files.join(path, PAGE)) as temporary,
-        files.open_file(temporary, "w") as file,
-    ):
-        file.write(statistics.page)
+    files.write_text(files.join(path, PAGE), statistics.page)
 
 
 def remove(path: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 
 from cxr_tfrecords.errors import UserError, run_main
-from cxr_tfrecords.files import replacing
+from cxr_tfrecords.files import write_text
 
 
 def main(argv: list[str]) -> None:
@@ -58,9 +58,7 @@ def _write(directory: str, page: str, figures: dict[str, Any]) -> None:
         os.makedirs(directory, exist_ok=True)
         contents = {"md": page, "json": json.dumps(figures, indent=1, allow_nan=False)}
         for ending, content in contents.items():
-            path = os.path.join(directory, f"from_confusion.{ending}")
-            with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                file.write(content + "\n")
+            write_text(os.path.join(directory, f"from_confusion.{ending}"), content + "\n")
     except OSError as error:
         raise UserError(
             f"--out={directory} cannot be written ({error.strerror}): name another"

@@ -78,8 +78,8 @@ def main(argv: list[str]) -> None:
     unlisted = manifest["duplicates"]["num_label_conflicts"] - len(groups)
     with temporary.replacing_folder(output) as folder:
         write_doubts(os.path.join(folder, "label_doubts.csv"), given, doubts)
-        with files.open_file(os.path.join(folder, "label_doubts.html"), "w") as file:
-            file.write(render(given, doubts, pictures, unlisted))
+        page = render(given, doubts, pictures, unlisted)
+        files.write_text(os.path.join(folder, "label_doubts.html"), page)
     for line in summary(given, doubts):
         print(line)
     print(f"{os.path.join(output, 'label_doubts.html')} shows them")

@@ -77,10 +77,7 @@ def audit_run(
         files.write_json(
             os.path.join(folder, "shortcuts.json"), content, sort_keys=False, allow_nan=False
         )
-        for name, text in (
-            ("shortcuts.md", page.render_markdown(content)),
-            ("shortcuts.html", page.render(content, shown.example)),
-        ):
-            with files.open_file(os.path.join(folder, name), "w") as file:
-                file.write(text)
+        files.write_text(os.path.join(folder, "shortcuts.md"), page.render_markdown(content))
+        html = page.render(content, shown.example)
+        files.write_text(os.path.join(folder, "shortcuts.html"), html)
     return content

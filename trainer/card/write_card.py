@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cxr_tfrecords.files import replacing
+from cxr_tfrecords.files import write_text
 from trainer.card import checklists, description, measurements, usage
 from trainer.card.facts import Facts
 from trainer.card.front_matter import front_matter
@@ -29,8 +29,7 @@ _SECTIONS: dict[str, Callable[[Facts], Iterator[str]]] = {
 
 def write_card(path: str, facts: Facts) -> None:
     """Writes the card to `path`, in one step."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(render(facts))
+    write_text(path, render(facts))
 
 
 def render(facts: Facts) -> str:

@@ -82,12 +82,7 @@ def evaluate(
         write_predictions(run_files.predictions_path(folder, split), one.leaves, names)
     _write_routes(os.path.join(folder, "routes_test.csv"), answered["test"], names)
     write_tree(os.path.join(folder, "tree.png"), content)
-    page = render(content, runs, flat)
-    with (
-        files.replacing(os.path.join(folder, "cascade.md")) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
-        file.write(page)
+    files.write_text(os.path.join(folder, "cascade.md"), render(content, runs, flat))
     files.write_json(os.path.join(folder, CONTENT), content, sort_keys=False, allow_nan=False)
     return content
 

@@ -78,8 +78,7 @@ def write_gallery(
     head = [paragraph(f"{shown}. {_ORDER}"), paragraph(_EXPLAINED, "quiet"), *buttons]
     figures = _figures(rows, source, classifiers)
     body = "\n".join([*head, '<div class="row">', *figures, "</div>"])
-    with files.replacing(output) as temporary, files.open_file(temporary, "w") as file:
-        file.write(document("Predictions", body, css))
+    files.write_text(output, document("Predictions", body, css))
     return f"{output} shows {shown}"
 
 

@@ -58,12 +58,8 @@ def evaluate_runs(
         files.write_json(
             os.path.join(folder, "evaluation.json"), content, sort_keys=False, allow_nan=False
         )
-        for name, page in (
-            ("evaluation.md", render_markdown(content)),
-            ("evaluation.html", render(content, answers)),
-        ):
-            with files.open_file(os.path.join(folder, name), "w") as file:
-                file.write(page)
+        files.write_text(os.path.join(folder, "evaluation.md"), render_markdown(content))
+        files.write_text(os.path.join(folder, "evaluation.html"), render(content, answers))
     return content
 
 

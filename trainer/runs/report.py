@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cxr_tfrecords.files import replacing
+from cxr_tfrecords.files import write_text
 from cxr_tfrecords.pages import class_lists
 from cxr_tfrecords.pages.markdown import all_escaped, code, code_block, escaped, plain_table
 from trainer.balancing.sampler_table import SAMPLERS
@@ -74,8 +74,7 @@ def write_report(run_dir: str) -> str:
         _recompute(run),
     ]
     path = os.path.join(run_dir, REPORT)
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("\n\n".join(filter(None, parts)) + "\n")
+    write_text(path, "\n\n".join(filter(None, parts)) + "\n")
     return path
 
 

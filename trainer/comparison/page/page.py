@@ -117,9 +117,7 @@ def write_page(
       UserError: a run lacks its predictions.
     """
     path = os.path.join(study_dir, FILE_NAME)
-    page = render(content, entries, paper=paper, gallery=gallery)
-    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        file.write(page)
+    files.write_text(path, render(content, entries, paper=paper, gallery=gallery))
     return path
 
 

@@ -31,10 +31,10 @@ def write_comparison(
     os.makedirs(study_dir, exist_ok=True)
     plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does
     files.write_json(os.path.join(study_dir, "comparison.json"), plain)
+    escaped = all_escaped(content)
     path = os.path.join(study_dir, "comparison.md")
-    with files.replacing(path) as temporary, files.open_file(temporary, "w") as file:
-        escaped = all_escaped(content)
-        file.write(markdown(content) + text.markdown(escaped) + recipe_text.markdown(escaped))
+    page = markdown(content) + text.markdown(escaped) + recipe_text.markdown(escaped)
+    files.write_text(path, page)
     print("\n" + headline(content))
     for line in verdict_lines(content):
         print(f"  {line}")
@@ -42,5 +42,5 @@ def write_comparison(
         print(f"note: {line}")
     print()
     with announced("drawing the page"):
-        page = write_page(study_dir, content, entries, paper=paper)
-    print(f"{page} shows everything, {path} its tables")
+        html = write_page(study_dir, content, entries, paper=paper)
+    print(f"{html} shows everything, {path} its tables")
