@@ -25,6 +25,7 @@ failed and are left out, 2 a mistake to correct, 75 stopped by SIGTERM or not al
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -185,9 +186,6 @@ flags.DEFINE_integer("resamples", 2000, "Number of bootstrap resamples.", lower_
 
 
 def main(argv: list[str]) -> int:
-    failed: list[str] = []
-    left_out: list[method_grid.Cell] = []
-    tuned: list[tuning.Tuned] = []
     subgroup_table = membership.read_subgroups(
         FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key
     )
@@ -196,47 +194,79 @@ def main(argv: list[str]) -> int:
         from trainer.comparison.page.paper import read_paper
 
         paper = read_paper(FLAGS.paper_tables)
-    if FLAGS.runs:
-        for flag in ("cells", "tune", "recipes"):
-            if FLAGS[flag].value:
-                raise UserError(
-                    f"--{flag} trains runs and --runs compares finished ones: give only one"
-                )
-        if len(argv) > 1:
+    trained = _Trained(_find_runs(argv[1:])) if FLAGS.runs else _train(argv[1:], subgroup_table)
+    if not FLAGS.cells:
+        with locks.held(FLAGS.study_dir, f"--study_dir={FLAGS.study_dir}"):
+            _compare(trained, subgroup_table, paper)
+    for line in trained.left_out:
+        print(f"left out, {line}")
+    return 1 if trained.failed else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """What there is to compare.
+
+    Attributes:
+      named: name in the comparison and run.
+      failed: whether a run failed.
+      left_out: reasons and names of runs that are not compared.
+      tuned: what --tune chose.
+    """
+
+    named: Sequence[tuple[str, FinishedRun]]
+    failed: bool = False
+    left_out: Sequence[str] = ()
+    tuned: Sequence[tuning.Tuned] = ()
+
+
+def _find_runs(extra: Sequence[str]) -> list[tuple[str, FinishedRun]]:
+    """The finished runs of --runs. extra: flags that are not of this command.
+
+    Raises:
+      UserError: a flag is given that says how to train.
+    """
+    for flag in ("cells", "tune", "recipes"):
+        if FLAGS[flag].value:
             raise UserError(
-                f"unknown flag {argv[1]!r}: with --runs nothing is trained, so leave it out"
+                f"--{flag} trains runs and --runs compares finished ones: give only one"
             )
-        named = method_grid.find_runs(FLAGS.runs, FLAGS.folds)
-    else:
-        study = _make_study(argv[1:])
-        if subgroup_table:
-            with announced("reading the names of the test images"):
-                membership.check_images(subgroup_table, study.data.values())
-        grid = study.cells
-        cells = study.part(*study_cells.parse_part(FLAGS.cells), whole_methods=FLAGS.tune > 0)
-        if FLAGS.tune:
-            study, tuned = tuning.tune(study, cells, FLAGS.tune, FLAGS.primary_metric, FLAGS.jobs)
-        study_checks.check_same_study(study)
-        study_checks.check_trainable(study, cells)
-        outcome = study_runs.run_study(study, cells, FLAGS.jobs)
-        failed = outcome.failed
-        if FLAGS.cells:
-            finished = sum(map(study.is_finished, grid))
-            print(f"{finished} of the {len(grid)} runs of the study are finished")
-            print("once all are, the same command without --cells compares them")
-            return 1 if failed else 0
-        study_runs.check_elsewhere(study, outcome)
-        study_checks.check_same_study(study)  # another process may have added runs meanwhile
-        compared = study.comparable()
-        left_out = [c for c in study.cells if c not in compared and study.is_finished(c)]
-        named = [(_entry_name(cell), read_run(study.run_dir(cell))) for cell in compared]
-    with locks.held(FLAGS.study_dir, f"--study_dir={FLAGS.study_dir}"):
-        _compare(named, subgroup_table, paper, tuned)
-    for name in failed:
-        print(f"left out, its run failed: {name}")
-    for cell in left_out:
-        print(f"left out, another fold of this method and seed is not finished: {cell.name}")
-    return 1 if failed else 0
+    if extra:
+        raise UserError(
+            f"unknown flag {extra[0]!r}: with --runs nothing is trained, so leave it out"
+        )
+    return method_grid.find_runs(FLAGS.runs, FLAGS.folds)
+
+
+def _train(extra: Sequence[str], subgroup_table: membership.SubgroupTable | None) -> _Trained:
+    """Trains the runs of the study that are not finished. extra: see `_make_study`."""
+    study, tuned = _make_study(extra), []
+    if subgroup_table:
+        with announced("reading the names of the test images"):
+            membership.check_images(subgroup_table, study.data.values())
+    grid = study.cells
+    cells = study.part(*study_cells.parse_part(FLAGS.cells), whole_methods=FLAGS.tune > 0)
+    if FLAGS.tune:
+        study, tuned = tuning.tune(study, cells, FLAGS.tune, FLAGS.primary_metric, FLAGS.jobs)
+    study_checks.check_same_study(study)
+    study_checks.check_trainable(study, cells)
+    outcome = study_runs.run_study(study, cells, FLAGS.jobs)
+    failed = bool(outcome.failed)
+    if FLAGS.cells:
+        finished = sum(map(study.is_finished, grid))
+        print(f"{finished} of the {len(grid)} runs of the study are finished")
+        print("once all are, the same command without --cells compares them")
+        return _Trained([], failed)
+    study_runs.check_elsewhere(study, outcome)
+    study_checks.check_same_study(study)  # another process may have added runs meanwhile
+    compared = study.comparable()
+    named = [(_entry_name(cell), read_run(study.run_dir(cell))) for cell in compared]
+    left_out = [f"its run failed: {name}" for name in outcome.failed] + [
+        f"another fold of this method and seed is not finished: {cell.name}"
+        for cell in study.cells
+        if cell not in compared and study.is_finished(cell)
+    ]
+    return _Trained(named, failed, left_out, tuned)
 
 
 def _make_study(extra: Sequence[str]) -> study_cells.Study:
@@ -297,10 +327,9 @@ def _entry_name(cell: method_grid.Cell) -> str:
 
 
 def _compare(
-    named: Sequence[tuple[str, FinishedRun]],
+    trained: _Trained,
     subgroup_table: membership.SubgroupTable | None,
     paper: Matrices | None,
-    tuned: Sequence[tuning.Tuned],
 ) -> None:
     from trainer.comparison import compare_methods
     from trainer.comparison.methods import group_runs
@@ -308,8 +337,8 @@ def _compare(
     from trainer.comparison.subgroups.figures import compare_subgroups
     from trainer.deployment import corrected_probabilities
 
-    with announced(f"reading the predictions of {len(named)} runs"):
-        entries = group_runs(named)
+    with announced(f"reading the predictions of {len(trained.named)} runs"):
+        entries = group_runs(trained.named)
     names = [entry.name for entry in entries]
     study_checks.check_names(names, FLAGS.reference)
     reference = FLAGS.reference or method_grid.default_reference(names)
@@ -327,8 +356,8 @@ def _compare(
             sensitivity=FLAGS.sensitivity,
             benefit_class=FLAGS.benefit_class,
         )
-    if tuned:
-        content["tuning"] = tuning.describe(tuned, FLAGS.primary_metric, _entry_name)
+    if trained.tuned:
+        content["tuning"] = tuning.describe(trained.tuned, FLAGS.primary_metric, _entry_name)
     if FLAGS.recipes:
         content["recipes"] = describe_recipes(FLAGS.recipes, content)
     if subgroup_table:
