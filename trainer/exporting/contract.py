@@ -22,7 +22,7 @@ from trainer.evaluation.metrics import weighted_metrics
 from trainer.exporting import encoded_images, parity
 from trainer.exporting.checked_files import CheckedFiles
 from trainer.exporting.format_table import FORMATS
-from trainer.runs import remote_run, run_files, same_run
+from trainer.runs import remote_run, run_data, run_files, same_run
 from trainer.runs.finished_run import FinishedRun
 
 FILE = "deployment.json"
@@ -94,6 +94,7 @@ def describe_run(
             "enhance": reading.enhance,
             "encoding": reading.encoding,
             "mask": run.config.mask,
+            "pixel_rules": run_data.pixel_rules(run),
         },
         "correction": {
             output: {"scale": scale, "offset": _by_class(run, offset)}
