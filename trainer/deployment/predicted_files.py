@@ -48,14 +48,13 @@ def predict_files(
         settings = {"input": os.path.abspath(source), **prediction_rows.row_settings(classifiers)}
         done = _resume(part, columns, settings)
         rejected: dict[str, str] = {}
-        todo = [identity for identity in ids if identity not in done]
         with (
             csv_rows.open_csv(part, "a") as file,
             tqdm(total=len(ids), initial=len(done), unit="image", disable=None) as bar,
         ):
             writer = csv_rows.writer(file)
             for rows in prediction_rows.predict_rows(
-                classifiers, folder, todo, rejected, threads=threads, progress=bar.update
+                classifiers, folder, ids, rejected, threads=threads, progress=bar.update, done=done
             ):
                 writer.writerows(rows)
                 file.flush()

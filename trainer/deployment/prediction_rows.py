@@ -6,9 +6,10 @@ files are the same.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from trainer.deployment.corrected_probabilities import VARIANTS
 from trainer.deployment.predictor import Answers, Classifier, read_file
 from trainer.deployment.several_models import combine
 
+T = TypeVar("T")
 FLAG = "out_of_distribution"
 _SHOWN_REASONS = 5
 
@@ -64,8 +66,13 @@ def predict_rows(
     *,
     threads: int,
     progress: Callable[[], object] = lambda: None,
+    done: Collection[str] = (),
 ) -> Iterator[list[list[str]]]:
     """Reads and predicts files; yields the rows of one batch after the other, in order.
+
+    The place of a file in its batch follows from `ids` alone, because on some processors the last
+    bits of an answer depend on it. So files that cannot be used keep their place, as black images,
+    and `done` ones too.
 
     Args:
       classifiers: one, or several whose probabilities are averaged.
@@ -73,39 +80,47 @@ def predict_rows(
       rejected: gets the id and the reason of each file that cannot be used.
       threads: that read files.
       progress: called after each file.
+      done: ids whose rows are there already, and are not given again.
     """
 
-    def read(identity: str) -> tuple[str, np.ndarray | str]:
+    def read(identity: str) -> np.ndarray | str:
         try:
-            return identity, classifiers[0].read(read_file(os.path.join(folder, identity)))
+            return classifiers[0].read(read_file(os.path.join(folder, identity)))
         except images.BadImageError as error:
-            return identity, str(error)
+            return str(error)
 
-    def good() -> Iterator[tuple[str, np.ndarray]]:
-        for identity, result in map_in_order(read, ids, threads):
+    def read_new(identity: str) -> tuple[str, np.ndarray | str | None]:
+        return identity, None if identity in done else read(identity)
+
+    for batch in _batches(map_in_order(read_new, ids, threads), classifiers[0].batch_size):
+        found: dict[int, np.ndarray] = {}
+        for place, (identity, result) in enumerate(batch):
+            if result is None:
+                continue
             progress()
             if isinstance(result, str):
                 rejected[identity] = result
             else:
-                yield identity, result
+                found[place] = result
+        if not found:
+            continue
+        new = list(found)
+        for place, (identity, result) in enumerate(batch):
+            # The command was stopped while it wrote the rows of this batch.
+            if result is None and isinstance(again := read(identity), np.ndarray):
+                found[place] = again
+        pixels = np.zeros((len(batch), *found[new[0]].shape), np.uint8)
+        for place, image in found.items():
+            pixels[place] = image
+        names = [identity for identity, _ in batch]
+        rows = _rows(names, [one.predict_pixels(pixels) for one in classifiers])
+        yield [rows[place] for place in new]
 
-    for names, pixels in _batches(good(), classifiers[0].batch_size):
-        yield _rows(names, [one.predict_pixels(pixels) for one in classifiers])
 
-
-def _batches(
-    items: Iterator[tuple[str, np.ndarray]], size: int
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    names: list[str] = []
-    pixels: list[np.ndarray] = []
-    for name, image in items:
-        names.append(name)
-        pixels.append(image)
-        if len(names) == size:
-            yield names, np.stack(pixels)
-            names, pixels = [], []
-    if names:
-        yield names, np.stack(pixels)
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
 
 
 def _rows(names: Sequence[str], answers: Sequence[Answers]) -> list[list[str]]:
