@@ -240,7 +240,8 @@ def _find_runs(extra: Sequence[str]) -> list[tuple[str, FinishedRun]]:
 
 def _train(extra: Sequence[str], subgroup_table: membership.SubgroupTable | None) -> _Trained:
     """Trains the runs of the study that are not finished. extra: see `_make_study`."""
-    study, tuned = _make_study(extra), []
+    study = _make_study(extra)
+    tuned: list[tuning.Tuned] = []
     if subgroup_table:
         with announced("reading the names of the test images"):
             membership.check_images(subgroup_table, study.data.values())
