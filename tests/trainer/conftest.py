@@ -16,6 +16,7 @@ PICTURES = [
     "confusion_matrix_test.png",
     "roc_test.png",
     "reliability_test.png",
+    "network.png",
 ]
 
 

@@ -19,6 +19,16 @@ COUNTS = {
     "test": [694, 1188, 2075, 276],
 }
 PLANNED = [7137, 7650, 6509, 6656]
+PARTS = [
+    {"name": name, "layers": layers, "shape": shape, "parameters": size, "trained": trained}
+    for name, layers, shape, size, trained in (
+        ("image", 1, [96, 96, 1], 0, 0),
+        ("mobilenet_v2, 48 px", 12, [48, 48, 96], 5_000, 0),
+        ("mobilenet_v2, 3 px", 140, [3, 3, 1280], 2_252_984, 0),
+        ("pool (GlobalAveragePooling2D)", 1, [1280], 0, 0),
+        ("logits (Dense)", 1, [4], 5_124, 5_124),
+    )
+]
 LOSSES = (0.71, 0.52, 0.44, 0.46, 0.41, 0.43, 0.42, 0.44)
 RATES = (1e-3, 1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6)
 
@@ -99,6 +109,7 @@ def write_run(
         write_predictions(name, predictions, class_names)
         metrics[split] = compute_metrics(predictions, class_names)
     _write_json(path, "metrics.json", metrics)
+    _write_json(path, "network.json", {"parts": PARTS})
     with open(os.path.join(path, "report.md"), "w", encoding="utf-8") as file:
         file.write("# A run that was made up\n")
     return path

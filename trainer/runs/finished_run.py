@@ -42,6 +42,8 @@ class FinishedRun:
       audit: `audit.SamplerAudit.to_json` of all epochs; None if the run trained none, as a run of
         trainer.decouple.
       decoupled: source run, method and settings of trainer.decouple, see `second_stage`; else None.
+      network: what `network_parts.network_parts` says of the model; None in runs of versions that
+        did not write it.
     """
 
     path: str
@@ -53,6 +55,7 @@ class FinishedRun:
     samples: dict[str, list[int]]
     audit: dict[str, Any] | None = None
     decoupled: dict[str, Any] | None = None
+    network: list[dict[str, Any]] | None = None
     _predictions: dict[str, Predictions] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -127,8 +130,9 @@ def _read_run(run_dir: str) -> FinishedRun:
             history=_read_history(run_dir),
             metrics=_read_json(run_dir, run_files.METRICS, names),
             samples=_read_json(run_dir, run_files.SAMPLER_COUNTS, names),
-            audit=_read_audit(run_dir, names),
+            audit=_read_optional(run_dir, run_files.SAMPLER_AUDIT, names),
             decoupled=settings.get("decoupled"),
+            network=(_read_optional(run_dir, run_files.NETWORK, names) or {}).get("parts"),
         )
     except UserError as error:  # of a setting's value, which names no file
         path = os.path.join(run_dir, "")
@@ -172,10 +176,10 @@ def _remedy(run_dir: str) -> str:
     return f"is {run_dir} a finished run?"
 
 
-def _read_audit(run_dir: str, class_names: list[str]) -> dict[str, Any] | None:
-    if not os.path.exists(os.path.join(run_dir, run_files.SAMPLER_AUDIT)):
+def _read_optional(run_dir: str, name: str, class_names: list[str]) -> dict[str, Any] | None:
+    if not os.path.exists(os.path.join(run_dir, name)):
         return None
-    return _read_json(run_dir, run_files.SAMPLER_AUDIT, class_names)
+    return _read_json(run_dir, name, class_names)
 
 
 def _read_history(run_dir: str) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.class_lists import few
 from cxr_tfrecords.pages.markdown import code, escaped
 from trainer.balancing.loss_table import LOSSES
-from trainer.runs import run_files
+from trainer.runs import remote_run, run_files
 from trainer.runs.finished_run import FinishedRun, read_kept_run
 from trainer.runs.run_data import is_data_of
 from trainer.settings.config import TrainConfig
@@ -78,7 +78,9 @@ def describe_source(config: TrainConfig, class_names: Sequence[str]) -> str:
 
 def limits(config: TrainConfig) -> Iterator[str]:
     """What a report must say of the figures because of `init_from`."""
-    if run_files.is_finished(config.init_from) and (warning := other_data(config)):
+    if not config.init_from or not run_files.is_finished(remote_run.local(config.init_from)):
+        return
+    if warning := other_data(config):
         yield f"{escaped(warning)}."
 
 

@@ -16,7 +16,7 @@ from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs.audit import describe_run
 from trainer.evaluation.bootstrap import Interval
 from trainer.evaluation.inference import RARE_BELOW
-from trainer.runs import initial_run, report_intervals
+from trainer.runs import initial_run, network, report_intervals
 from trainer.runs.finished_run import FinishedRun, read_run
 from trainer.runs.run_files import REPORT, SPLITS
 from trainer.runs.run_limits import run_limits
@@ -57,10 +57,10 @@ def write_report(run_dir: str) -> str:
         _RELIABILITY,
         "By class, validation split:",
         _class_table(run, "validation", *intervals["validation"]),
-        "## What was run",
-        code_block(run_command(run)),
+        f"## What was run\n\n{code_block(run_command(run))}",
         describe_training(run),
         "![Training curves](training_curves.png)",
+        *network.describe_network(run),
         "## Data",
         _describe_data(run),
         _counts_table(run),

@@ -20,6 +20,7 @@ from cxr_tfrecords.pages.figures import COLORS, new_figure
 from cxr_tfrecords.pages.plot_style import STYLE
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.runs.finished_run import FinishedRun, read_run
+from trainer.runs.network import draw_network
 from trainer.runs.run_files import SPLITS
 from trainer.runs.training_priors import planned_in_last_epoch
 
@@ -39,7 +40,7 @@ _STYLE = {
 
 def write_pictures(run_dir: str) -> list[str]:
     """Writes class_counts.png, training_curves.png, confusion_matrix_{validation,test}.png,
-    roc_test.png and reliability_test.png.
+    roc_test.png, reliability_test.png and network.png.
 
     Returns:
       The paths written.
@@ -61,6 +62,8 @@ def write_pictures(run_dir: str) -> list[str]:
         if len(run.class_names) <= ROWS:  # report.md has a table instead
             figures |= {f"confusion_matrix_{split}": draw_confusion(run, split) for split in SPLITS}
         figures |= {"roc_test": draw_roc(run), "reliability_test": draw_reliability(run)}
+        if run.network:
+            figures["network"] = draw_network(run, run.network)
         for name, figure in figures.items():
             paths.append(os.path.join(run_dir, f"{name}.png"))
             with replacing(paths[-1]) as temporary:

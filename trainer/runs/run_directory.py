@@ -68,9 +68,8 @@ def start_run(
     }
     if os.path.isfile(config.weights):
         content["weights_sha256"] = same_run.hash_file(config.weights)
-    model = os.path.join(config.init_from, run_files.MODEL)
-    if config.init_from and os.path.isfile(model):
-        content["init_from_sha256"] = same_run.hash_file(model)
+    if initial := same_run.hash_initial_model(config.init_from):
+        content["init_from_sha256"] = initial
     if decoupled is not None:
         content["decoupled"] = decoupled
     os.makedirs(config.run_dir, exist_ok=True)

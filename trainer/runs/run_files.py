@@ -11,6 +11,7 @@ RUN/
   checkpoints/           see trainer.runs.checkpoints
   predictions_*.csv      every example of validation and test
   model.keras            the trained model, which loads without this package
+  network.json           its parts with shapes and parameters
   metrics.json           computed from the predictions
   diverged.json          only of a try of `trainer.compare --tune` whose loss became NaN or infinite
   out_of_distribution.npz  from trainer.predict, see trainer.deployment.fitted_detector
@@ -32,6 +33,7 @@ CHECKPOINTS = "checkpoints"
 RESUME = "resume"  # below it: the checkpoints to resume from
 MODEL = "model.keras"
 METRICS = "metrics.json"
+NETWORK = "network.json"
 OUT_OF_DISTRIBUTION = "out_of_distribution.npz"
 REPORT = "report.md"
 DIVERGED = "diverged.json"

@@ -59,7 +59,9 @@ _METRICS = {
 }
 _SAMPLES = {name: [_COUNT] for name in ("natural", "planned", "realised", "unique")}
 _AUDIT = {"natural_counts": [_COUNT], "epochs": [{EVERY_KEY: object}]}
+_PART = {"name": str, "layers": _COUNT, "shape": [_COUNT], "parameters": _COUNT, "trained": _COUNT}
 _SCHEMAS = {
+    run_files.NETWORK: {"parts": [_PART]},
     run_files.CONFIG: _CONFIG,
     run_files.METRICS: _METRICS,
     run_files.SAMPLER_COUNTS: _SAMPLES,
@@ -97,4 +99,6 @@ def _lists_by_class(name: str, content: Any) -> list[tuple[str, Any]]:
         ]
     if name == run_files.SAMPLER_COUNTS:
         return [(key, content[key]) for key in _SAMPLES]
-    return [("natural_counts", content["natural_counts"])]
+    if name == run_files.SAMPLER_AUDIT:
+        return [("natural_counts", content["natural_counts"])]
+    return []

@@ -13,7 +13,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.balancing.loss_table import LOSSES
 from trainer.balancing.sampler_table import SAMPLERS
-from trainer.runs import run_files
+from trainer.runs import remote_run, run_files
 from trainer.settings.config import TrainConfig
 
 
@@ -142,13 +142,18 @@ def differences(config: TrainConfig, data: DatasetDir, content: Mapping[str, Any
     weights = content.get("weights_sha256")
     if weights and os.path.isfile(config.weights) and hash_file(config.weights) != weights:
         differing.append(f"--weights={config.weights}: the file has changed since")
-    initial, model = (
-        content.get("init_from_sha256"),
-        os.path.join(config.init_from, run_files.MODEL),
-    )
-    if initial and os.path.isfile(model) and hash_file(model) != initial:
+    initial = content.get("init_from_sha256")
+    if initial and hash_initial_model(config.init_from) not in ("", initial):
         differing.append(f"--init_from={config.init_from}: its model has changed since")
     return differing
+
+
+def hash_initial_model(init_from: str) -> str:
+    """SHA-256 of the model of `--init_from`, hexadecimal; empty where there is none any more."""
+    if not init_from:
+        return ""
+    path = os.path.join(remote_run.local(init_from), run_files.MODEL)
+    return hash_file(path) if os.path.isfile(path) else ""
 
 
 def hash_file(path: str) -> str:

@@ -18,6 +18,7 @@ from cxr_tfrecords.pages.class_lists import few
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import Predictions, compute_metrics, write_predictions
 from trainer.input import split_batches
+from trainer.models.network_parts import network_parts
 from trainer.runs import (
     initial_run,
     remote_run,
@@ -109,6 +110,8 @@ def write_results(
         metrics[split] = compute_metrics(of_split, class_names)
         write_predictions(run_files.predictions_path(run_dir, split), of_split, class_names)
     run_directory.save_model(run_dir, model)
+    parts = {"parts": network_parts(model)}
+    run_directory.write_json(os.path.join(run_dir, run_files.NETWORK), parts)
     run_directory.write_json(os.path.join(run_dir, run_files.METRICS), metrics)
     report_pictures.write_pictures(run_dir)
     report.write_report(run_dir)

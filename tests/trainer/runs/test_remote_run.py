@@ -1,6 +1,7 @@
 """Runs in an object store, against fsspec's store in memory; a real server: tests/trainer."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import pytest
 from cxr_tfrecords.concurrency import store_locks
 from cxr_tfrecords.errors import TemporaryError, UserError
 from tests.trainer import fake_run
-from trainer.runs import remote_run, run_files
+from trainer.runs import remote_run, run_files, same_run
 from trainer.runs.finished_run import read_run
 
 ADDRESS = "memory://store/runs/first"
@@ -220,6 +221,12 @@ def test_a_process_that_only_reads_takes_no_lock_and_writes_nothing(store):
         assert "history.csv" not in names_in(other)
         remote_run.refresh(other)
         assert names_in(other) == ["config.json", "history.csv"]
+
+
+def test_the_model_that_a_run_starts_from_is_hashed_at_its_address_too(store):
+    assert same_run.hash_initial_model(ADDRESS) == same_run.hash_initial_model("") == ""
+    store.pipe_file("/store/runs/first/model.keras", b"weights")
+    assert same_run.hash_initial_model(ADDRESS) == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_a_finished_run_is_read_from_its_address(store, tmp_path):
