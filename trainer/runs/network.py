@@ -61,7 +61,7 @@ def draw_network(run: FinishedRun, parts: Sequence[Mapping[str, Any]]) -> Figure
         axes.annotate(_shape(part["shape"]), (place, height / 2), (0, 4), **_CENTRED, va="bottom")
         axes.annotate(_label(part), (place, -height / 2), (0, -5), **_CENTRED, va="top")
     axes.set_xlim(-0.7, len(parts) - 0.3)
-    axes.set_ylim(-1.35, 0.75)
+    axes.set_ylim(-1.15, 0.95)
     axes.axis("off")
     axes.set_title(f"{run.config.backbone}: {sum(p['parameters'] for p in parts):,} parameters")
     kinds = {"trained": _TRAINED, "not trained": _FIXED, "no parameters": _NONE}
