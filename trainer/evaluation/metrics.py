@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from trainer.evaluation.calibration_line import recalibration_line
+from trainer.evaluation.ranked_areas import areas, descending, pooled, ratio
 
 OVERALL = (
     "accuracy",
@@ -47,7 +48,9 @@ LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 ECE_BINS = 15
 # Weights of a chunk of resamples times images: 8 MiB as float64, so that work stays in the cache.
 _CHUNK = 2**20
-_TIE_DECIMALS = 9
+
+# Overall metrics, float64 [b], and those by class, float64 [b, classes].
+ByName = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +60,24 @@ class MetricArrays:
     Attributes:
       overall: name of `OVERALL` -> float64 [b].
       per_class: name of `PER_CLASS` -> float64 [b, classes].
-      confusion: float64 [b, classes, classes], rows are true classes.
+      labels, predicted: integer [n], classes of the images that count.
+      weights: [b, n], of these images.
     """
 
     overall: dict[str, np.ndarray]
     per_class: dict[str, np.ndarray]
-    confusion: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    weights: np.ndarray
+
+    def confusion(self, row: int = 0) -> np.ndarray:
+        """float64 [classes, classes] of one weight vector, rows are true classes. Of all of them it
+        would be 4 GB with 2,000 resamples of 500 classes."""
+        classes = self.per_class["recall"].shape[1]
+        counts = np.bincount(
+            self.labels * classes + self.predicted, self.weights[row], minlength=classes**2
+        )
+        return counts.reshape(classes, classes)
 
     def flat(self, class_names: Sequence[str]) -> dict[str, np.ndarray]:
         """Name -> float64 [b]; a class's metrics are called `recall/COVID`."""
@@ -74,7 +89,7 @@ class MetricArrays:
     def report(self, class_names: Sequence[str], row: int = 0) -> dict[str, Any]:
         """One row as JSON values: the overall metrics, confusion_matrix and per_class; undefined
         metrics are None. Sums of whole weights are integers."""
-        counts = self.confusion[row]
+        counts = self.confusion(row)
         counts = counts if (counts % 1).any() else counts.astype(int)
         per_class: dict[str, dict[str, Any]] = {
             class_name: {name: _plain(values[row, c]) for name, values in self.per_class.items()}
@@ -130,9 +145,11 @@ def weighted_metrics(
         for i in range(0, len(weights), rows)
     ]
     return MetricArrays(
-        {name: np.concatenate([part.overall[name] for part in parts]) for name in OVERALL},
-        {name: np.concatenate([part.per_class[name] for part in parts]) for name in PER_CLASS},
-        np.concatenate([part.confusion for part in parts]),
+        {name: np.concatenate([part[0][name] for part in parts]) for name in OVERALL},
+        {name: np.concatenate([part[1][name] for part in parts]) for name in PER_CLASS},
+        labels,
+        log_probabilities.argmax(axis=1),
+        weights,
     )
 
 
@@ -142,9 +159,16 @@ def log_odds(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
       log_probabilities: float64 [n, classes], classes >= 2.
     """
-    columns = np.arange(log_probabilities.shape[1])
-    rest = [logsumexp(log_probabilities[:, columns != c], axis=1) for c in columns]
-    return log_probabilities - np.stack(rest, axis=1)
+    rows = np.arange(len(log_probabilities))
+    highest = log_probabilities.argmax(axis=1)
+    others = np.array(log_probabilities, np.float64)
+    others[rows, highest] = -np.inf
+    with np.errstate(divide="ignore"):
+        # Without a class at least half of the sum is left, except without the highest.
+        shares = np.exp(log_probabilities)
+        rest = np.log(shares.sum(axis=1, keepdims=True) - shares)
+        rest[rows, highest] = logsumexp(others, axis=1)
+    return log_probabilities - rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +180,7 @@ class _Scores:
     probabilities: np.ndarray  # float64 [n, classes]
     losses: np.ndarray  # float64 [n], nats
     log_odds: np.ndarray  # float64 [n, classes]
-    orders: list[tuple[np.ndarray, np.ndarray]]  # by class, see _descending
+    orders: list[tuple[np.ndarray, np.ndarray]]  # by class, see `descending`
     confidence: tuple[np.ndarray, np.ndarray]
 
     @classmethod
@@ -171,28 +195,27 @@ class _Scores:
             probabilities=np.exp(log_probabilities),
             losses=-log_probabilities[np.arange(n), labels],
             log_odds=odds,
-            orders=[_descending(odds[:, c]) for c in range(classes)],
-            confidence=_descending(log_probabilities.max(axis=1)),
+            orders=[descending(odds[:, c]) for c in range(classes)],
+            confidence=descending(log_probabilities.max(axis=1)),
         )
 
 
-def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricArrays:
+def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> ByName:
     classes = scores.truth.shape[1]
     total = weights.sum(axis=1)
-    counts = np.stack(
-        [weights @ (scores.truth[:, [c]] & scores.predicted) for c in range(classes)], axis=1
+    overall, per_class = _share_metrics(
+        weights @ (scores.truth & scores.predicted),
+        weights @ scores.truth,
+        weights @ scores.predicted,
     )
-    overall, per_class = confusion_metrics(counts)
     for name in ("auroc", "auprc", "calibration_intercept", "calibration_slope"):
         per_class[name] = np.full((len(weights), classes), np.nan)
     for c in range(classes):
-        truth = scores.truth[:, c]
         order, starts = scores.orders[c]
-        per_class["auroc"][:, c], per_class["auprc"][:, c] = _areas(
-            weights[:, order], truth[order], starts
-        )
+        ranked, truth = weights[:, order], scores.truth[order, c]
+        per_class["auroc"][:, c], per_class["auprc"][:, c] = areas(ranked, truth, starts)
         if lines:
-            line = recalibration_line(truth, scores.log_odds[:, c], weights)
+            line = recalibration_line(truth, scores.log_odds[order, c], ranked)
             per_class["calibration_intercept"][:, c], per_class["calibration_slope"][:, c] = line
     errors = (scores.probabilities - scores.truth) ** 2
     with np.errstate(invalid="ignore"):
@@ -205,10 +228,10 @@ def _chunk_metrics(scores: _Scores, weights: np.ndarray, lines: bool) -> MetricA
         overall[name] = _mean(per_class[of], axis=1)
     for name in ("balanced_accuracy", "macro_f1", "auroc_macro", "auprc_macro"):
         overall[name] = np.where(lost, np.nan, overall[name])
-    return MetricArrays(overall, per_class, counts)
+    return overall, per_class
 
 
-def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def confusion_metrics(counts: np.ndarray) -> ByName:
     """Metrics of confusion matrices alone: overall ones [b], where means over classes are over
     those that have images, and those by class [b, classes].
 
@@ -216,19 +239,25 @@ def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[s
       counts: [b, classes, classes], rows are true classes.
     """
     counts = np.asarray(counts, np.float64)
-    hits = np.diagonal(counts, axis1=1, axis2=2)
-    support, predicted = counts.sum(axis=2), counts.sum(axis=1)
-    total = counts.sum(axis=(1, 2))
+    return _share_metrics(
+        np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=2), counts.sum(axis=1)
+    )
+
+
+def _share_metrics(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ByName:
+    """See `confusion_metrics`. Args: float64 [b, classes]: images of a class that are predicted as
+    it, images of it, and images predicted as it."""
+    total = support.sum(axis=1)
     rest = total[:, np.newaxis] - support
     per_class = {
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "specificity": _ratio(rest - (predicted - hits), rest),
-        "f1": _ratio(2 * hits, support + predicted),
+        "precision": ratio(hits, predicted),
+        "recall": ratio(hits, support),
+        "specificity": ratio(rest - (predicted - hits), rest),
+        "f1": ratio(2 * hits, support + predicted),
         "support": support,
     }
-    shares = [_ratio(n, total[:, np.newaxis]) for n in (support, predicted)]
-    accuracy = _ratio(hits.sum(axis=1), total)
+    shares = [ratio(n, total[:, np.newaxis]) for n in (support, predicted)]
+    accuracy = ratio(hits.sum(axis=1), total)
     # If all is one class it is 0, up to a rounding error, by which nothing may be divided.
     spread = np.array([1 - (share**2).sum(axis=1) for share in shares])
     spread[np.abs(spread) < 1e-12] = 0
@@ -236,37 +265,9 @@ def confusion_metrics(counts: np.ndarray) -> tuple[dict[str, np.ndarray], dict[s
         "accuracy": accuracy,
         "balanced_accuracy": _mean(per_class["recall"], axis=1),
         "macro_f1": _mean(np.where(support > 0, per_class["f1"], np.nan), axis=1),
-        "mcc": _ratio(accuracy - np.prod(shares, axis=0).sum(axis=1), np.sqrt(spread.prod(axis=0))),
+        "mcc": ratio(accuracy - np.prod(shares, axis=0).sum(axis=1), np.sqrt(spread.prod(axis=0))),
     }
     return overall, per_class
-
-
-def _descending(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order of falling scores, and where in it each run of equal scores starts."""
-    # Equal logits can give scores that differ in the last bit, which would rank them by chance.
-    scores = scores.round(_TIE_DECIMALS)
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    return order, np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-
-
-def _pooled(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Sums of [b, n] over runs of equal scores: ties must not be ranked by chance."""
-    return values if len(starts) == values.shape[1] else np.add.reduceat(values, starts, axis=1)
-
-
-def _areas(
-    weights: np.ndarray, positive: np.ndarray, starts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC (Mann-Whitney, ties count half) and average precision, of falling scores."""
-    hits = _pooled(weights * positive, starts)
-    misses = _pooled(weights * ~positive, starts)
-    true, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
-    positives, negatives = true[:, -1], false[:, -1]
-    above = (misses * (true - hits / 2)).sum(axis=1)
-    precision = np.nan_to_num(_ratio(true, true + false))  # no hits before the first image counts
-    area = (hits * precision).sum(axis=1)
-    return _ratio(above, positives * negatives), _ratio(area, positives)
 
 
 def _calibration_error(scores: _Scores, weights: np.ndarray) -> np.ndarray:
@@ -276,24 +277,18 @@ def _calibration_error(scores: _Scores, weights: np.ndarray) -> np.ndarray:
     confidence = scores.probabilities.max(axis=1)[order]
     correct = (scores.truth & scores.predicted).any(axis=1)[order]
     ranked = weights[:, order]
-    gap = _pooled(ranked * (confidence - correct), starts).cumsum(axis=1)
-    mass = _pooled(ranked, starts).cumsum(axis=1)
+    gap = pooled(ranked * (confidence - correct), starts).cumsum(axis=1)
+    mass = pooled(ranked, starts).cumsum(axis=1)
     gap, mass = (np.pad(values, ((0, 0), (1, 0))) for values in (gap, mass))
     shares = np.linspace(0, 1, ECE_BINS + 1)
     edges = np.array([np.interp(m[-1] * shares, m, g) for m, g in zip(mass, gap, strict=True)])
-    return _ratio(np.abs(np.diff(edges, axis=1)).sum(axis=1), mass[:, -1])
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN where the denominator is 0."""
-    empty = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    return np.divide(numerator, denominator, out=empty, where=denominator != 0)
+    return ratio(np.abs(np.diff(edges, axis=1)).sum(axis=1), mass[:, -1])
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean of the defined values; NaN if there is none."""
     defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))
+    return ratio(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))
 
 
 def _plain(value: float) -> float | None:
