@@ -5,7 +5,8 @@
 
 Trains the runs that are not finished, all with the same splits and, by seed, the same initial
 weights; then compares all methods with the --reference on the test split and writes
-comparison.json, comparison.md and comparison.html. Flags that are not listed here go to
+comparison.json, comparison.md, comparison.html and comparison_classes.csv, which has the figures of
+all classes: of hundreds, page and text show 40. Flags that are not listed here go to
 trainer.main (--weights, --batch_norm, --learning_rate, …), the same for all runs. To continue a
 study that was stopped, run the same command again; methods or seeds may be added. Several processes
 may work on one study, on one machine or on a shared disk: no run is trained twice.

@@ -100,8 +100,9 @@ def write_run(
     rng = np.random.default_rng(rng_seed)
     metrics = {}
     for split in ("validation", "test"):
-        labels = np.repeat(np.arange(4, dtype=np.int32), counts[split])
-        logits = rng.normal(0, 1, (len(labels), 4)) + 3.0 * np.eye(4)[labels]
+        classes = len(class_names)
+        labels = np.repeat(np.arange(classes, dtype=np.int32), counts[split])
+        logits = rng.normal(0, 1, (len(labels), classes)) + 3.0 * np.eye(classes)[labels]
         logits[:, 1] += 0.8 * (labels == 2)
         names = ids[split] if ids else [f"{split}-{i}.png" for i in range(len(labels))]
         predictions = Predictions(names, labels, logits.astype(np.float32))

@@ -6,12 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from trainer.comparison.methods import Entry, Scored
 from trainer.evaluation import paired_tests
 from trainer.evaluation.metrics import log_odds
-from trainer.evaluation.predictions import Predictions
 
 
 def add_tests(
@@ -37,11 +34,8 @@ def add_tests(
             one["mcnemar"].append(
                 {"seed": seed, **dataclasses.asdict(paired_tests.mcnemar(*right))}
             )
+            odds = [log_odds(p.log_probabilities) for p in (a, b)]
             for c, class_name in enumerate(class_names):
-                test = paired_tests.delong(a.labels == c, _odds(a)[:, c], _odds(b)[:, c])
+                test = paired_tests.delong(a.labels == c, odds[0][:, c], odds[1][:, c])
                 if test is not None:
                     one["delong"][class_name].append({"seed": seed, **dataclasses.asdict(test)})
-
-
-def _odds(predictions: Predictions) -> np.ndarray:
-    return log_odds(predictions.log_probabilities)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr_tfrecords.pages import class_lists
 from cxr_tfrecords.pages.markdown import all_escaped, plain_table
-from trainer.comparison import decision_curves, operating_points
+from trainer.comparison import class_tables, decision_curves, operating_points
 from trainer.comparison.text import (
     TITLES,
     budget_header,
@@ -34,7 +35,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     content = all_escaped(content)  # names of classes and runs may hold any character
     test, settings = content["test"], content["settings"]
     counted = zip(content["class_names"], test["counts"], strict=True)
-    counts = ", ".join(f"{name} {count:,}" for name, count in counted)
+    counts = class_lists.few((f"{name} {count:,}" for name, count in counted), class_lists.ROWS)
     shown = ("balanced_accuracy", "accuracy", "macro_f1", "mcc", "auroc_macro")
     parts = [
         f"# {title(content)}",
@@ -49,11 +50,12 @@ def markdown(content: Mapping[str, Any]) -> str:
         "on the primary metric and the Brier score answer a question that was set before; "
         "everything else is exploratory.",
         "## Results",
-        _metrics_table(content, tuple(TITLES)),
+        _metrics_table(content),
         f"## Difference to {content['reference']}",
         _differences_table(content, shown),
         "## Recall by class",
-        _metrics_table(content, tuple(f"recall/{c}" for c in content["class_names"])),
+        _recall_table(content),
+        *filter(None, [class_tables.left_out(content)]),
         "## Probabilities",
         "Raw; corrected from the class mix of training to that of the deployment (Saerens et al. "
         "2002); and with a temperature fitted on validation too (Guo et al. 2017).",
@@ -70,14 +72,23 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _metrics_table(content: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    header = ["method"]
-    header += [TITLES.get(m) or class_mark(content, m.partition("/")[2]) for m in metrics]
-    rows = [
+def _metrics_table(content: Mapping[str, Any]) -> str:
+    return plain_table(["method", *TITLES.values()], _metrics_rows(content, tuple(TITLES)))
+
+
+def _recall_table(content: Mapping[str, Any]) -> str:
+    names = class_tables.shown_names(content)
+    rows = _metrics_rows(content, [f"recall/{name}" for name in names])
+    marked = [class_mark(content, name) for name in names]
+    header, rows, texts = class_tables.by_class(["method"], marked, rows)
+    return plain_table(header, rows, texts=texts)
+
+
+def _metrics_rows(content: Mapping[str, Any], metrics: Sequence[str]) -> list[list[str]]:
+    return [
         [name, *(with_interval(m, entry["metrics"][m]) for m in metrics)]
         for name, entry in content["entries"].items()
     ]
-    return plain_table(header, rows)
 
 
 def _differences_table(content: Mapping[str, Any], metrics: Sequence[str]) -> str:

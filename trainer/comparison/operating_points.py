@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 from scipy.special import expit
 
 from cxr_tfrecords.pages.markdown import markdown_table
+from trainer.comparison import class_tables
 from trainer.comparison.text import class_mark
 from trainer.evaluation import calibration
 from trainer.evaluation.metrics import log_odds
+from trainer.evaluation.predictions import Predictions
 from trainer.runs.finished_run import FinishedRun
 
 SENSITIVITY = 0.95
@@ -33,27 +36,46 @@ def of_seeds(
     """
     points: dict[str, list[dict[str, Any]]] = {name: [] for name in by_seed[0][0].class_names}
     for runs in by_seed:
+        scored = [_Scored.of(run) for run in runs]
+        names = [name for one in scored for name in one.test.groups or one.test.ids]
+        groups = np.unique(names, return_inverse=True)[1]
         for c, name in enumerate(points):
-            point = _point(runs, c, sensitivity)
+            point = _point(scored, groups, c, sensitivity)
             if point is not None:
                 points[name].append({"seed": runs[0].config.seed, **point})
     return points
 
 
-def _point(runs: Sequence[FinishedRun], c: int, sensitivity: float) -> dict[str, Any] | None:
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """A run's predictions with their log-odds, float64 [n, classes], which have the order of
+    probabilities, and still differ where those round to 1."""
+
+    validation: Predictions
+    test: Predictions
+    chosen: np.ndarray
+    tested: np.ndarray
+
+    @classmethod
+    def of(cls, run: FinishedRun) -> _Scored:
+        parts = run.predictions("validation"), run.predictions("test")
+        return cls(*parts, *(log_odds(part.log_probabilities) for part in parts))
+
+
+def _point(
+    runs: Sequence[_Scored], groups: np.ndarray, c: int, sensitivity: float
+) -> dict[str, Any] | None:
+    """groups: int [n], of the test images of all runs."""
     thresholds: list[float] = []
-    called, labels, groups = [], [], []  # of the test images of all runs
+    called, labels = [], []  # of the test images of all runs
     for run in runs:
-        validation, test = run.predictions("validation"), run.predictions("test")
-        # Log-odds have the order of probabilities, and still differ where those round to 1.
-        chosen, tested = (log_odds(p.log_probabilities)[:, c] for p in (validation, test))
-        threshold = calibration.choose_threshold(validation.labels == c, chosen, sensitivity)
+        positive = run.validation.labels == c
+        threshold = calibration.choose_threshold(positive, run.chosen[:, c], sensitivity)
         if threshold is None:
             return None
         thresholds.append(threshold)
-        called.append(tested >= threshold)
-        labels.append(test.labels == c)
-        groups += test.groups or test.ids
+        called.append(run.tested[:, c] >= threshold)
+        labels.append(run.test.labels == c)
     # Scores 0 and 1, because thresholds differ between folds.
     measured = calibration.operating_point(
         np.concatenate(labels), np.concatenate(called).astype(float), 0.5, groups
@@ -121,9 +143,9 @@ def explain(content: Mapping[str, Any]) -> str:
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """All classes, the rarest first."""
-    parts = [explain(content)]
-    for name in rarest_first(content):
+    """The classes that tables have, the rarest first."""
+    parts, shown = [explain(content)], set(class_tables.shown_names(content))
+    for name in filter(shown.__contains__, rarest_first(content)):
         parts += [
             f"{class_mark(content, name)}:",
             markdown_table(list(HEADER), rows(content, name)),

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cxr_tfrecords.pages import class_lists
+from trainer.comparison import class_tables
 from trainer.deployment.corrected_probabilities import temperature_warning
 from trainer.settings import chosen_classes, image_size
 
@@ -23,6 +25,7 @@ TITLES = {
     "brier": "Brier score",
     "ece": "ECE",
 }
+_TESTED = class_lists.COLUMNS  # classes of the table of tests, a column each
 # Shown as percent, and their differences as points.
 _PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "recall", "specificity", "precision", "f1")
 
@@ -81,6 +84,7 @@ def tests_rows(content: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for name, one in content["differences"].items():
         areas = {c: {t["seed"]: t for t in tests} for c, tests in one["delong"].items()}
+        areas = {name: areas[name] for name in class_tables.shown_names(content, _TESTED)}
         for test in one["mcnemar"]:
             row = [name, str(test["seed"]), f"{test['only_a']} : {test['only_b']}"]
             row.append(p_text(test["p_value"]))
@@ -93,7 +97,8 @@ def tests_rows(content: Mapping[str, Any]) -> list[list[str]]:
 
 def tests_header(content: Mapping[str, Any]) -> list[str]:
     """Of the rows of `tests_rows`."""
-    names = [f"DeLong {class_mark(content, name)}, p" for name in content["class_names"]]
+    shown = class_tables.shown_names(content, _TESTED)
+    names = [f"DeLong {class_mark(content, name)}, p" for name in shown]
     return ["method", "seed", "right alone : reference alone", "McNemar, p", *names]
 
 
@@ -108,7 +113,8 @@ def tests_note(content: Mapping[str, Any]) -> str:
     return (
         f"Each row compares {models} of two methods with the same seed, image by image: McNemar's "
         "mid-p test of the accuracy and DeLong's test of the AUROC. p-values are not corrected, "
-        "and not joined over seeds, because seeds may point in different directions."
+        "and not joined over seeds, because seeds may point in different directions. "
+        f"{class_tables.left_out(content, _TESTED)}".rstrip()
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cxr_tfrecords.pages.class_lists import few
 from trainer.comparison import verdicts
 from trainer.comparison.text import TITLES, change, p_equals, unit, with_interval
 
@@ -47,7 +48,7 @@ def warnings(content: Mapping[str, Any]) -> list[str]:
     lines = []
     rare = content["test"]["rare_classes"]
     if rare:
-        listed = ", ".join(f"{name} ({n} groups)" for name, n in rare.items())
+        listed = few(f"{name} ({n} groups)" for name, n in rare.items())
         lines.append(
             f"Too few test images: {listed}. Figures of such a class are marked with *; they and "
             "means over classes rest on few images, and differences of the class are not tested."

@@ -85,13 +85,14 @@ def _curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions], 
     styles = method_styles(content)
     figure, panels = grid(len(shown), 4, 2.6, 2.8)
     handles: list[Any] = []
+    odds = {method: log_odds(one.log_probabilities) for method, one in predictions.items()}
     for c, axes in zip(shown, panels, strict=True):
         name = content["class_names"][c]
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set_title(label(class_mark(content, name), 24), fontsize=10)
         lines = []
         for method, answers in predictions.items():
-            positive, scores = answers.labels == c, log_odds(answers.log_probabilities)[:, c]
+            positive, scores = answers.labels == c, odds[method][:, c]
             if positive.any() and not positive.all():
                 lines.append(draw(axes, positive, scores, styles[method]))
                 lines[-1].set_label(label(method))

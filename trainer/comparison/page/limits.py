@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cxr_tfrecords.pages.class_lists import few
 from cxr_tfrecords.pages.html import Html, escaped, paragraph, table
 from trainer.comparison.methods import Entry
 from trainer.comparison.page import reporting_items as items
@@ -148,7 +149,7 @@ def _claim(content: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[s
 def _imbalance(content: Mapping[str, Any]) -> str:
     names, entries = content["class_names"], content["entries"]
     natural = content["dataset"]["counts"]["train"]
-    counts = ", ".join(f"{n} {c:,}" for n, c in zip(names, natural, strict=True))
+    counts = few(f"{n} {c:,}" for n, c in zip(names, natural, strict=True))
     handled = ", ".join(name for name in entries)
     return (
         f"Why: the training split holds {counts} (ratio {max(natural) / max(min(natural), 1):.1f} "
@@ -185,7 +186,7 @@ def _preparation(content: Mapping[str, Any]) -> str:
 
 
 def _outcome(content: Mapping[str, Any]) -> str:
-    names = ", ".join(content["class_names"])
+    names = few(content["class_names"])
     return (
         f"Class of the radiograph: {names}. Who assessed it and how: to be filled in by the "
         "authors."
@@ -201,7 +202,7 @@ def _sizes(content: Mapping[str, Any]) -> str:
         counts_of["test"] = content["test"]["counts"]
     return start + " ".join(
         f"{split}: {sum(counts):,} ("
-        + ", ".join(f"{n} {c:,}" for n, c in zip(names, counts, strict=True))
+        + few(f"{n} {c:,}" for n, c in zip(names, counts, strict=True))
         + ")."
         for split, counts in counts_of.items()
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from cxr_tfrecords.pages.figures import draw
 from cxr_tfrecords.pages.html import details, escaped, paragraph, stacked, table
-from trainer.comparison import operating_points
+from trainer.comparison import class_tables, operating_points
 from trainer.comparison.page.curves import (
     MOST_CLASSES,
     MOST_METHODS,
@@ -57,20 +57,28 @@ def probabilities(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _prior_table(content: Mapping[str, Any]) -> Iterator[str]:
-    names, entries = content["class_names"], content["entries"]
+    names, entries = class_tables.shown_names(content), content["entries"]
+    shown = [content["class_names"].index(name) for name in names]
     natural = entries[content["reference"]]["samples"]["natural"]
-    rows = [["training split", *(f"{n / max(sum(natural), 1):.1%}" for n in natural)]]
-    rows += [[n, *(f"{p:.1%}" for p in e["training_priors"])] for n, e in entries.items()]
-    header = ["class shares of training", *(class_mark(content, name) for name in names)]
-    yield table(header, rows)
+    total = max(sum(natural), 1)
+    rows = [["training split", *(f"{natural[c] / total:.1%}" for c in shown)]]
+    for method, entry in entries.items():
+        rows.append([method, *(f"{entry['training_priors'][c]:.1%}" for c in shown)])
+    marked = [class_mark(content, name) for name in names]
+    yield _table_by_class(["class shares of training"], marked, rows)
     yield paragraph(
         "The shares of the training stream times the loss's weight of each class, in the epoch "
         "that was kept, as a mean over seeds. A method whose "
         "shares are not those of the training split needs the correction before its probabilities "
         "are read as risks. Focal loss and LDAM have no such shares; those of their stream are "
-        "shown.",
+        f"shown. {class_tables.left_out(content)}".rstrip(),
         "quiet",
     )
+
+
+def _table_by_class(leads: list[str], names: list[str], rows: list[list[Any]]) -> str:
+    header, rows, texts = class_tables.by_class(leads, names, rows)
+    return table(header, rows, texts=texts)
 
 
 def _reliability(content: Mapping[str, Any]) -> Iterator[str]:
@@ -96,7 +104,7 @@ def _most(names: list[str]) -> int:
 
 
 def _calibration_lines(content: Mapping[str, Any]) -> Iterator[str]:
-    names = content["class_names"]
+    names = class_tables.shown_names(content)
     rows = [
         [
             name,
@@ -116,12 +124,11 @@ def _calibration_lines(content: Mapping[str, Any]) -> Iterator[str]:
         paragraph(
             "Intercept: 0 is ideal; below 0 the class is predicted too often, above 0 too rarely. "
             "Slope: 1 is ideal; below 1 the probabilities are too extreme, above 1 not extreme "
-            "enough. A slope of ≥ 10: scores separate the class nearly perfectly."
+            "enough. A slope of ≥ 10: scores separate the class nearly perfectly. "
+            f"{class_tables.left_out(content)}".rstrip()
         ),
-        table(
-            ["method", "probabilities", "", *(class_mark(content, name) for name in names)],
-            rows,
-            texts=3,
+        _table_by_class(
+            ["method", "probabilities", ""], [class_mark(content, name) for name in names], rows
         ),
     )
 
@@ -158,8 +165,12 @@ def curves(content: Mapping[str, Any], predictions: Mapping[str, Predictions]) -
 
 
 def thresholds(content: Mapping[str, Any]) -> Iterator[str]:
-    yield paragraph(operating_points.explain(content))
-    for number, name in enumerate(operating_points.rarest_first(content)):
+    yield paragraph(
+        f"{operating_points.explain(content)} {class_tables.left_out(content)}".rstrip()
+    )
+    shown = set(class_tables.shown_names(content))
+    rarest = filter(shown.__contains__, operating_points.rarest_first(content))
+    for number, name in enumerate(rarest):
         rows = [[stacked(cell) for cell in row] for row in operating_points.rows(content, name)]
         points = table(operating_points.HEADER, rows)
         if number < _OPEN_CLASSES:

@@ -13,7 +13,7 @@ from typing import Any
 from cxr_tfrecords.pages import class_lists
 from cxr_tfrecords.pages.figures import draw
 from cxr_tfrecords.pages.html import Html, box, details, escaped, paragraph, table
-from trainer.comparison import verdicts
+from trainer.comparison import class_tables, verdicts
 from trainer.comparison.methods import Entry
 from trainer.comparison.page import charts
 from trainer.comparison.text import (
@@ -167,7 +167,7 @@ def recall(content: Mapping[str, Any]) -> Iterator[str]:
         f"{class_mark(content, rarest)} has {support[rarest]:,} test images: one of them is "
         f"{100 / max(support[rarest], 1):.1f} points of its recall."
     )
-    left_out = class_lists.left_out(len(support), "comparison.json", class_lists.DRAWN)
+    left_out = class_tables.left_out(content, class_lists.DRAWN)
     yield paragraph(f"{text} {left_out}")
 
 

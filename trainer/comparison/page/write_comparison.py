@@ -1,4 +1,4 @@
-"""Writes comparison.json, comparison.md and comparison.html, and prints the verdict."""
+"""Writes comparison.json, .md, .html and comparison_classes.csv, and prints the verdict."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from cxr_tfrecords import files
 from cxr_tfrecords.pages.markdown import all_escaped
+from trainer.comparison.class_tables import FILE_NAME, write_classes
 from trainer.comparison.confusion_matrices import Matrices
 from trainer.comparison.markdown_text import markdown
 from trainer.comparison.methods import Entry
@@ -22,7 +23,7 @@ from trainer.comparison.verdict_text import headline, verdict_lines, warnings
 def write_comparison(
     study_dir: str, content: Mapping[str, Any], entries: Sequence[Entry], paper: Matrices | None
 ) -> None:
-    """Writes the three files into a folder, which is made if it is missing.
+    """Writes the four files into a folder, which is made if it is missing.
 
     Args:
       content: what `compare_methods.compare` gives for these entries.
@@ -31,6 +32,7 @@ def write_comparison(
     os.makedirs(study_dir, exist_ok=True)
     plain = json.loads(json.dumps(content))  # turns tuples into lists, as JSON does
     files.write_json(os.path.join(study_dir, "comparison.json"), plain)
+    write_classes(os.path.join(study_dir, FILE_NAME), plain)
     escaped = all_escaped(content)
     path = os.path.join(study_dir, "comparison.md")
     page = markdown(content) + text.markdown(escaped) + recipe_text.markdown(escaped)
