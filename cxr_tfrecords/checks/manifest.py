@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cxr_tfrecords.checks import seal
 from cxr_tfrecords.checks.json_schema import EVERY_KEY, Items, Number, OneOf, find_problem, show
 
 _COUNT = Number(0)
@@ -108,8 +109,7 @@ def dataset_fingerprint(
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """Hex SHA-256 of a manifest without its own `digest`, whatever its layout."""
-    content = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return seal.digest(manifest)
 
 
 def find_manifest_problem(manifest: Any, splits_of_folds: Callable[[int], Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from cxr_tfrecords import files
+from cxr_tfrecords.checks import seal
 from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.dataset_dir import DatasetDir
 from trainer.audit import figures, page, verdict
@@ -75,7 +76,10 @@ def audit_run(
     content["verdict"] = verdict.judge(content)
     with temporary.replacing_folder(output_dir) as folder:
         files.write_json(
-            os.path.join(folder, "shortcuts.json"), content, sort_keys=False, allow_nan=False
+            os.path.join(folder, "shortcuts.json"),
+            seal.sealed(content),
+            sort_keys=False,
+            allow_nan=False,
         )
         files.write_text(os.path.join(folder, "shortcuts.md"), page.render_markdown(content))
         html = page.render(content, shown.example)

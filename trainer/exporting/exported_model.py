@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from cxr_tfrecords import files
+from cxr_tfrecords.checks import seal
 from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
@@ -58,7 +59,7 @@ def export(
                 checked.add(name, folder)
                 yield f"{FORMATS[name].path} written and checked"
             content |= contract.describe_files(run, reading, folder, checked)
-            run_directory.write_json(os.path.join(folder, contract.FILE), content)
+            run_directory.write_json(os.path.join(folder, contract.FILE), seal.sealed(content))
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or first_line(error, 160)
         if "no space left" in str(error).lower():  # at the end of TensorFlow's long message

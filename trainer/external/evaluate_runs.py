@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import files
+from cxr_tfrecords.checks import seal
 from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
@@ -40,7 +41,7 @@ def evaluate_runs(
       output_dir: new or empty; nothing is left in it if anything fails.
 
     Returns:
-      The content of evaluation.json.
+      The content of evaluation.json, without its digest.
 
     Raises:
       UserError: a model was not kept, a shard is damaged, or the subgroup table does not fit.
@@ -56,7 +57,10 @@ def evaluate_runs(
             path = os.path.join(folder, name)
             write_predictions(path, one.predictions["external"], one.run.class_names)
         files.write_json(
-            os.path.join(folder, "evaluation.json"), content, sort_keys=False, allow_nan=False
+            os.path.join(folder, "evaluation.json"),
+            seal.sealed(content),
+            sort_keys=False,
+            allow_nan=False,
         )
         files.write_text(os.path.join(folder, "evaluation.md"), render_markdown(content))
         files.write_text(os.path.join(folder, "evaluation.html"), render(content, answers))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.checks import seal
 from cxr_tfrecords.errors import UserError
 from tests.helpers import make_manifest
 from tests.trainer import fake_run
@@ -198,7 +199,7 @@ def test_folders_of_another_run_are_refused(run_dir, tmp_path):
         ("shortcuts", {"run": "/x/other"}, "is of /x/other"),
         ("deployment", {"model_sha256": "0"}, "was not exported from the model of"),
     ]:
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        (tmp_path / f"{name}.json").write_text(json.dumps(seal.sealed(content)))
         folders = {
             "evaluation": {"evaluations": [str(tmp_path)]},
             "shortcuts": {"shortcuts": str(tmp_path)},
@@ -211,6 +212,6 @@ def test_folders_of_another_run_are_refused(run_dir, tmp_path):
 def test_exported_files_are_used_by_themselves(run_dir, gathered, tmp_path):
     content = {**gathered.deployment, "files": {"keras": {"path": "model.keras"}}}
     assert content["model_sha256"] == same_run.hash_file(f"{run_dir}/model.keras")
-    (tmp_path / "deployment.json").write_text(json.dumps(content))
+    (tmp_path / "deployment.json").write_text(json.dumps(seal.sealed(content)))
     text = write_card.render(facts.gather(run_dir, str(tmp_path)))
     assert 'keras.models.load_model("model.keras")' in text
