@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ _EXTRAS = {"gs": "gcp", "gcs": "gcp", "s3": "aws", "s3a": "aws"}
 # What NumPy raises for a file of arrays that is missing or damaged; MemoryError: a size in it.
 DAMAGED_ARRAYS = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError, tokenize.TokenError),
 )
 
 # Files and folders that operating systems, archives and file servers leave, in lower case. Names

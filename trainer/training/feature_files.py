@@ -1,7 +1,8 @@
 """Features on disk, for other runs with the same images and the same backbone: `--features_dir`.
 
 The name of a file holds a digest of all that its content depends on, down to the rounding of sums.
-So a run trains on it exactly as on features that it computes itself.
+So a run trains on it exactly as on features that it computes itself. A digest of the content stands
+at its end, where NumPy does not look: a file that was damaged or changed is computed again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from typing import BinaryIO
 
 import keras
 import numpy as np
@@ -21,6 +23,7 @@ from trainer.distribution import strategies
 from trainer.settings.config import TrainConfig
 
 _DIGITS = 16  # of the digest in the file's name
+_DIGEST_BYTES = hashlib.sha256().digest_size  # of the digest at its end
 
 
 def path_of(
@@ -75,16 +78,39 @@ def read_or_compute(
     """
     if not path:
         return compute(), False
-    try:
-        features = np.load(path)
-        if features.dtype == np.float32 and features.ndim == 2 and len(features) == rows:
-            return features, True
-    except files.DAMAGED_ARRAYS:
-        pass  # absent or damaged
+    features = _read(path, rows)
+    if features is not None:
+        return features, True
     folder = os.path.dirname(path)
     with files.explained(folder, "features_dir"):
         os.makedirs(folder, exist_ok=True)
     features = compute()
     with files.explained(folder, "features_dir"), files.replacing(path, ".npy") as temporary:
         np.save(temporary, features)
+        with open(temporary, "r+b") as file:
+            file.write(_digest(file, os.path.getsize(temporary)))
     return features, False
+
+
+def _read(path: str, rows: int) -> np.ndarray | None:
+    """None: the file is absent or damaged, or has other features."""
+    try:
+        with open(path, "rb") as file:
+            # Before NumPy: its reader of headers is none for damaged ones.
+            if _digest(file, os.path.getsize(path) - _DIGEST_BYTES) != file.read():
+                return None
+            file.seek(0)
+            features = np.load(file)
+    except files.DAMAGED_ARRAYS:
+        return None
+    right = features.dtype == np.float32 and features.ndim == 2 and len(features) == rows
+    return features if right else None
+
+
+def _digest(file: BinaryIO, length: int) -> bytes:
+    """SHA-256 of the first `length` bytes of a file, which is then read up to there."""
+    digest = hashlib.sha256()
+    while length > 0 and (block := file.read(min(length, 1 << 20))):
+        digest.update(block)
+        length -= len(block)
+    return digest.digest()

@@ -14,7 +14,7 @@ from tests.trainer import toy
 from trainer.evaluation.predictions import read_predictions
 from trainer.models import backbones
 from trainer.settings.config import TrainConfig
-from trainer.training import loop
+from trainer.training import feature_files, loop
 from trainer.training.learner import create_trainer
 from trainer.training.passes import training_batches
 from trainer.training.run import run
@@ -88,6 +88,34 @@ def test_features_on_disk_serve_other_runs_of_the_same_data_and_weights(
     # Another seed gives the random backbone other weights, so these features are not its own.
     assert not train("other", seed=1)[1]
     assert len(list(folder.iterdir())) == 2 * len(COUNTS)
+
+
+def test_features_of_a_damaged_file_are_never_taken(tmp_path):
+    path, rng = str(tmp_path / "features.npy"), np.random.default_rng(0)
+    features = rng.normal(0, 1, (20, 8)).astype(np.float32)
+
+    def read():
+        return feature_files.read_or_compute(path, len(features), lambda: features.copy())
+
+    assert not read()[1]
+    assert read()[1]
+    with open(path, "rb") as file:
+        whole = file.read()
+    for number in range(120):
+        data, place = bytearray(whole), int(rng.integers(len(whole)))
+        if number % 4 == 0:
+            data = data[:place]
+        elif number % 4 == 1:
+            data[place:place] = bytes([int(rng.integers(256))])
+        else:
+            data[place] ^= 1 << int(rng.integers(8))
+        with open(path, "wb") as file:
+            file.write(data)
+        found, was_read = read()
+        np.testing.assert_array_equal(found, features)
+        assert was_read == (bytes(data) == whole), number
+        with open(path, "rb") as file:
+            assert file.read() == whole
 
 
 def test_a_features_dir_that_cannot_be_written_is_named(data, strategy, tmp_path):
