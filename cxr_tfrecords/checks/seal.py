@@ -7,9 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cxr_tfrecords import files
-from cxr_tfrecords.errors import UserError
-
 KEY = "digest"
 
 
@@ -25,24 +22,17 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, KEY: digest(json.loads(json.dumps(content)))}
 
 
-def read_sealed(path: str, remedy: str, writer: str) -> dict[str, Any]:
-    """The content of a file that was written by `sealed`.
+def find_change(content: Any, writer: str) -> str:
+    """What is wrong with the content of a file that was written by `sealed`; empty if nothing is.
 
     Args:
-      remedy: end of the message where there is no such file.
       writer: the command that writes it.
-
-    Raises:
-      UserError: it is missing, damaged, was changed, or is older than the digests.
     """
-    content = files.read_named_json(path, remedy)
     if not isinstance(content, dict) or KEY not in content:
-        raise UserError(
-            f"{path} has another layout than this version writes (no {KEY}): run {writer} again"
-        )
+        return f"has another layout than this version writes (no {KEY}): run {writer} again"
     if content[KEY] != digest(content):
-        raise UserError(
-            f"{path} was changed after {writer} had written it (its {KEY} is of other content): "
-            f"run {writer} again"
+        return (
+            f"was changed after {writer} had written it (its {KEY} is of other content): run "
+            f"{writer} again"
         )
-    return content
+    return ""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import dataset_dir, files
-from cxr_tfrecords.checks import seal
 from cxr_tfrecords.errors import UserError
+from trainer.card.sealed_files import read_sealed
 from trainer.deployment import predictor
 from trainer.deployment.corrected_probabilities import plan_deployment
 from trainer.evaluation.bootstrap import Interval
@@ -99,7 +99,7 @@ def _describe(run: FinishedRun) -> dict[str, Any]:
 
 def _read_export(run: FinishedRun, export: str) -> dict[str, Any]:
     path = os.path.join(export, contract.FILE)
-    content = seal.read_sealed(path, "is this a folder of trainer.export?", "trainer.export")
+    content = read_sealed(path, "is this a folder of trainer.export?", "trainer.export")
     model = same_run.hash_file(os.path.join(run.path, run_files.MODEL))
     if content.get("model_sha256") != model:
         raise UserError(f"--export={export} was not exported from the model of {run.path}")
@@ -132,7 +132,7 @@ def _read_detector(run: FinishedRun, model: str) -> tuple[str, int] | None:
 
 def _read_evaluation(run: FinishedRun, folder: str) -> Elsewhere:
     path = os.path.join(folder, "evaluation.json")
-    content = seal.read_sealed(path, "is this a folder of trainer.evaluate?", "trainer.evaluate")
+    content = read_sealed(path, "is this a folder of trainer.evaluate?", "trainer.evaluate")
     try:
         figures = next((one for one in content["runs"] if _is_of(run, one["runs"][0])), None)
         if figures is None:
@@ -153,7 +153,7 @@ def _read_evaluation(run: FinishedRun, folder: str) -> Elsewhere:
 
 def _read_shortcuts(run: FinishedRun, folder: str) -> list[str]:
     path = os.path.join(folder, "shortcuts.json")
-    content = seal.read_sealed(path, "is this a folder of trainer.shortcuts?", "trainer.shortcuts")
+    content = read_sealed(path, "is this a folder of trainer.shortcuts?", "trainer.shortcuts")
     try:
         if not _is_of(run, content["run"]):
             raise UserError(f"--shortcuts={folder} is of {content['run']}, not of {run.path}")

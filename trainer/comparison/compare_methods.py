@@ -16,8 +16,12 @@ import numpy as np
 
 from cxr_tfrecords.errors import UserError
 from trainer.comparison import decision_curves, operating_points, verdicts
-from trainer.comparison.entry_details import count_folds, describe_entry, newest_run
-from trainer.comparison.image_tests import add_tests
+from trainer.comparison.entry_details import (
+    add_tests,
+    count_folds,
+    describe_entry,
+    newest_run,
+)
 from trainer.comparison.methods import Entry, Scored, score_entry
 from trainer.deployment.corrected_probabilities import VARIANTS, deployment_weights
 from trainer.evaluation import bootstrap

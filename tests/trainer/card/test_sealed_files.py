@@ -9,6 +9,7 @@ from cxr_tfrecords import files
 from cxr_tfrecords.checks import seal
 from cxr_tfrecords.errors import UserError
 from tests.damage import edit_json
+from trainer.card.sealed_files import read_sealed
 
 CONTENT = {
     "runs": [{"metrics": {"mcc": 0.5, "by seed": (1, 2.5)}, "names": ["a|b", "ü", "\udcff"]}],
@@ -18,7 +19,7 @@ CONTENT = {
 
 
 def _read(path):
-    return seal.read_sealed(str(path), "is this its folder?", "trainer.evaluate")
+    return read_sealed(str(path), "is this its folder?", "trainer.evaluate")
 
 
 def test_each_of_400_edits_is_harmless_or_one_line(tmp_path):
