@@ -8,6 +8,7 @@ nothing is decoded twice, and no pixel goes through a shuffle of Beam's.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -27,7 +28,7 @@ from cxr_tfrecords import files, images, near_duplicates, records
 from cxr_tfrecords.concurrency import decoding_process
 from cxr_tfrecords.concurrency.marks import Marks
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
-from cxr_tfrecords.decoding.result import one_large_at_a_time
+from cxr_tfrecords.decoding.result import CostlyError, one_large_at_a_time
 from cxr_tfrecords.reading import Reading
 
 _NO_GROUP = bytes(16)
@@ -110,9 +111,7 @@ def inspect(file: SourceFile, work: Work) -> Inspected:
     }
     try:
         images.check_file_size(file.num_bytes, work.config.max_pixels)
-        data = _read(files.join(work.root, file.filename))
-        row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        decoded = _decode(data, file, work)
+        decoded = _read_and_decode(file.filename, file, work, row)
         height, width = decoded.pixels.shape[:2]
         row |= {"height": height, "width": width, "format": decoded.format, "mode": decoded.mode}
         row |= {"pixel_steps": "; ".join(decoded.steps), "warning": images.warning_of(decoded)}
@@ -173,11 +172,18 @@ def _histogram(rows: np.ndarray) -> np.ndarray:
     return cv2.calcHist([values], [0], None, [256], [0, 256]).ravel().astype(np.int64)
 
 
-def _decode(data: bytes, file: SourceFile, work: Work) -> images.Decoded:
-    """Decodes the bytes of a file or of its mask."""
-    apart = file.filename in work.suspects or decoding_process.is_for_a_process(data)
-    decode = decoding_process.decode if apart else images.decode
-    return decode(data, max_pixels=work.config.max_pixels)
+def _read_and_decode(
+    name: str, file: SourceFile, work: Work, row: dict[str, Any]
+) -> images.Decoded:
+    """Decodes a file or its mask; `row` gets the facts of its bytes."""
+    path, max_pixels = files.join(work.root, name), work.config.max_pixels
+    data = _read(path)
+    row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    if file.filename not in work.suspects and not decoding_process.is_for_a_process(data):
+        with contextlib.suppress(CostlyError):
+            return images.decode(data, max_pixels=max_pixels)
+    del data  # the process reads the file again, so that its bytes are in memory once
+    return decoding_process.decode(path, max_pixels=max_pixels)
 
 
 def _read(path: str) -> bytes:
@@ -192,7 +198,7 @@ def _read_mask(file: SourceFile, work: Work) -> bytes:
     if not file.mask:
         raise images.BadImageError("no mask is named for it (--with_masks)")
     try:
-        decoded = _decode(_read(files.join(work.root, file.mask)), file, work)
+        decoded = _read_and_decode(file.mask, file, work, {})
     except images.BadImageError as error:
         name = "" if work.config.anonymize_names else f" {file.mask}"
         raise images.BadImageError(f"its mask{name}: {error}") from error

@@ -22,12 +22,13 @@ from typing import Any, cast
 import numpy as np
 
 from cxr_tfrecords import images
+from cxr_tfrecords.concurrency.decoding_child import LENGTH, NO_MEMORY
 from cxr_tfrecords.decoding import jpeg, png
-from cxr_tfrecords.errors import first_line
+from cxr_tfrecords.decoding.result import TOO_MUCH_MEMORY
 from cxr_tfrecords.images import BadImageError, Decoded
 
 _LARGE_FILE = 50 << 20  # bytes
-_LENGTH = 8  # bytes of the length before each block
+_MEMORY = 280_000_000  # bytes for one file of a build
 # From a decoded image to what is wanted of it: facts that JSON can hold, and uint8 pixels.
 Then = Callable[[Decoded], tuple[dict[str, Any], np.ndarray]]
 
@@ -45,7 +46,7 @@ class Limits:
         takes.
       wall_s: seconds in all, for a decoder that waits instead of working; the start of a new
         process included.
-      memory: bytes that the process may allocate.
+      memory: bytes that the process may allocate, besides those that it starts with.
       max_pixels: see `images.decode`.
     """
 
@@ -60,15 +61,18 @@ def is_for_a_process(data: bytes) -> bool:
     return len(data) > _LARGE_FILE and not data.startswith((png.SIGNATURE, jpeg.START))
 
 
-def decode(data: bytes, *, max_pixels: int = images.DEFAULT_MAX_PIXELS) -> Decoded:
+def decode(source: bytes | str, *, max_pixels: int = images.DEFAULT_MAX_PIXELS) -> Decoded:
     """As `images.decode`, in a process for this file alone.
+
+    Args:
+      source: the file's bytes, or its path, so that they need not be in both processes.
 
     Raises:
       BadImageError: the file cannot be used, ended the process, or took too long.
     """
-    process = DecodingProcess(whole, Limits(max_pixels=max_pixels))
+    process = DecodingProcess(whole, Limits(memory=_MEMORY, max_pixels=max_pixels))
     try:
-        facts, pixels = process.decode(data)
+        facts, pixels = process.decode(source)
     finally:
         process.end()
     return Decoded(pixels, **{**facts, "steps": tuple(facts["steps"])})
@@ -100,7 +104,7 @@ class DecodingProcess:
         # Not a fork, which would copy the memory and the locks of other threads, nor spawned by
         # multiprocessing, which would run the user's script once more.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cxr_tfrecords.concurrency.decoding_process"],
+            [sys.executable, "-m", "cxr_tfrecords.concurrency.decoding_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries write there about damaged files
@@ -108,8 +112,8 @@ class DecodingProcess:
         )
         self._is_new = True
 
-    def decode(self, data: bytes) -> tuple[dict[str, Any], np.ndarray]:
-        """What `then` gives for a file.
+    def decode(self, source: bytes | str) -> tuple[dict[str, Any], np.ndarray]:
+        """What `then` gives for a file, of which these are the bytes or the path.
 
         Raises:
           BadImageError: the file cannot be used.
@@ -131,7 +135,7 @@ class DecodingProcess:
         watch.daemon = True
         watch.start()
         try:
-            answer, pixels = self._ask(data)
+            answer, pixels = self._ask(source)
         except BaseException:  # Ctrl-C: nobody will read the answer that is on its way
             self._process.kill()
             self._process.wait()
@@ -147,13 +151,16 @@ class DecodingProcess:
             raise BadImageError(answer["reason"])
         raise DecoderEndedError(self._death(waits))
 
-    def _ask(self, data: bytes) -> tuple[dict[str, Any], np.ndarray | None]:
+    def _ask(self, source: bytes | str) -> tuple[dict[str, Any], np.ndarray | None]:
         """Facts and pixels; or a reason; or nothing, where the process has ended."""
         into, out = cast(io.BufferedWriter, self._process.stdin), self._process.stdout
         try:
-            for block in (self._start_with, data) if self._is_new else (data,):
-                into.write(len(block).to_bytes(_LENGTH, "little"))
-                into.write(block)
+            if self._is_new:
+                _write_block(into, b"start", self._start_with)
+            if isinstance(source, str):
+                _write_block(into, b"path", os.fsencode(source))
+            else:
+                _write_block(into, b"bytes", source)
             into.flush()
             self._is_new = False
             answer = json.loads(cast(io.BufferedReader, out).readline())
@@ -169,6 +176,8 @@ class DecodingProcess:
 
     def _death(self, waits: bool) -> str:
         code = self._process.wait()
+        if code == NO_MEMORY:
+            return TOO_MUCH_MEMORY
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if waits or name == "SIGXCPU":
             seconds = self._wall_s if waits else self._cpu_s
@@ -209,7 +218,7 @@ class DecodingProcesses:
         self.closed = False
         self._finalizer = weakref.finalize(self, _end_all, self._all)
 
-    def decode(self, data: bytes) -> tuple[dict[str, Any], np.ndarray]:
+    def decode(self, source: bytes | str) -> tuple[dict[str, Any], np.ndarray]:
         """As `DecodingProcess.decode`; for several threads at once."""
         with self._lock:
             if self.closed:
@@ -219,7 +228,7 @@ class DecodingProcesses:
                 self._idle.append(self._all[-1])
             process = self._idle.pop()
         try:
-            return process.decode(data)
+            return process.decode(source)
         finally:
             with self._lock:
                 self._idle.append(process)
@@ -236,57 +245,6 @@ def _end_all(processes: list[DecodingProcess]) -> None:
         process.end()
 
 
-def main() -> None:
-    """The process: blocks of bytes from standard input, an answer to each to standard output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the process that waits for this
-    output = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may write there about damaged files
-    then, limits = pickle.loads(_read_block() or b"")
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    while (data := _read_block()) is not None:
-        _allow_seconds(limits.cpu_s)
-        answer, pixels = _answer(data, then, limits)
-        data = None
-        output.write(json.dumps(answer).encode() + b"\n")
-        if pixels is not None:
-            output.write(pixels.data)
-        output.flush()
-        pixels = None
-
-
-def _read_block() -> bytes | None:
-    length = sys.stdin.buffer.read(_LENGTH)
-    if len(length) < _LENGTH:
-        return None
-    return sys.stdin.buffer.read(int.from_bytes(length, "little"))
-
-
-def _allow_seconds(seconds: int) -> None:
-    """Lets the process end by SIGXCPU after so many seconds of processor time from now."""
-    if sys.platform != "win32":
-        import resource
-
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 1, hard))
-
-
-def _answer(data: bytes, then: Then, limits: Limits) -> tuple[dict[str, Any], np.ndarray | None]:
-    try:
-        facts, pixels = then(images.decode(data, max_pixels=limits.max_pixels))
-    except BadImageError as error:
-        return {"reason": str(error)}, None
-    except MemoryError:
-        return {"reason": "decoding it needs too much memory"}, None
-    except Exception as error:
-        return {"reason": f"it cannot be decoded ({first_line(error, 100)})"}, None
-    pixels = np.ascontiguousarray(pixels)
-    return {"facts": facts, "shape": pixels.shape}, pixels
-
-
-if __name__ == "__main__":
-    main()
+def _write_block(into: io.BufferedWriter, kind: bytes, block: bytes) -> None:
+    into.write(kind.ljust(LENGTH) + len(block).to_bytes(LENGTH, "little"))
+    into.write(block)

@@ -17,7 +17,15 @@ import numpy as np
 
 from cxr_tfrecords.decoding import dicom_limits as limits
 from cxr_tfrecords.decoding import dicom_values
-from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
+from cxr_tfrecords.decoding.result import (
+    TOO_MUCH_MEMORY,
+    BadImageError,
+    CostlyError,
+    Decoded,
+    apart_if_costly,
+    check_size,
+    short,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -56,8 +64,10 @@ def decode_dicom(data: bytes, max_pixels: int) -> Decoded:
         file = pydicom.dcmread(stream, force=True)
         limits.check_tables(file)
         return _decode(file, max_pixels)
-    except BadImageError:
+    except (BadImageError, CostlyError):
         raise
+    except MemoryError as error:
+        raise BadImageError(TOO_MUCH_MEMORY) from error
     except Exception as error:  # pydicom raises many types for a damaged header
         raise BadImageError(f"damaged DICOM ({short(error)})") from error
 
@@ -143,19 +153,29 @@ def _pixel_data(file: Dataset) -> np.ndarray:
 
     syntax = file.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
-        return pixel_array(file)
+        return pixel_array(file, view_only=True)  # not a copy
     # The decoder is chosen here, because others cannot cope with damaged files: GDCM aborts the
     # whole process on some, and pylibjpeg's run-length decoder panics.
     plugin = "pydicom" if syntax == uid.RLELossless else "pylibjpeg"
     try:
-        available = get_decoder(syntax).available_plugins
+        decoder = get_decoder(syntax)
+        available = decoder.available_plugins
     except NotImplementedError as error:
         raise BadImageError(f"the transfer syntax {syntax.name} is not supported") from error
     if plugin not in available:
         raise BadImageError(f"no decoder for the transfer syntax {syntax.name}: {_DECODERS}")
+    file.PixelData = bytes(file.PixelData)  # pydicom divides nothing else into frames
     limits.check_frame(file, syntax)
+    apart_if_costly(file.Rows * file.Columns)
     try:
-        return pixel_array(file, decoding_plugin=plugin)
+        # One by one, because an array of all frames is a copy of what the decoder makes.
+        frames = decoder.iter_array(file, decoding_plugin=plugin)
+        stored, _ = next(frames)
+        if next(frames, None):
+            raise BadImageError("DICOM of several frames: one image a file is expected")
+        return stored
+    except (BadImageError, MemoryError):
+        raise
     except Exception as error:  # of many types, one for each decoder
         raise BadImageError(
             f"its pixel data do not decode as {syntax.name}{_missing_start(file)}"
@@ -169,6 +189,8 @@ def _missing_start(file: Dataset) -> str:
     syntax = file.file_meta.TransferSyntaxUID
     try:
         frame = encaps.get_frame(file.PixelData, 0, number_of_frames=1)
+    except MemoryError:
+        return f": {TOO_MUCH_MEMORY}"
     except Exception:  # of many types; it is the reason then
         return ": they are not divided into items"
     if not frame:

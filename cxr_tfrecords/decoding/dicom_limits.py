@@ -10,7 +10,7 @@ import io
 import re
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cxr_tfrecords.decoding.result import BadImageError
 
@@ -28,6 +28,7 @@ _JPEG_FRAME = re.compile(
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 _JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800 A.5.1)
 _MOST_READS = 300_000  # pydicom needs one to four for an element or fragment, in all about 3 µs
+_LARGE_READ = 32 << 20  # bytes
 _MOST_TABLE_BYTES = 1 << 20  # a lookup table has up to 131,072
 _TABLE_GROUPS = (0x0008, 0x0010, 0x0028)
 _MOST_TILES = 16_384  # the decoder keeps about 6 kB for each; usual are 1 to 1,000
@@ -38,12 +39,15 @@ _MOST_RUNS = 8_000_000  # of an RLE segment: pydicom needs about a microsecond f
 
 
 class CountedReads(io.BytesIO):
-    """A file in memory which ends the reading of a file of millions of elements or fragments."""
+    """A file in memory which ends the reading of a file of millions of elements or fragments, and
+    gives a large element, such as pixels, without a copy."""
 
-    _reads = 0
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._reads, self._data = 0, memoryview(data)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file.
+        """As of any file, but for a `memoryview` of a large element.
 
         Raises:
           BadImageError: this is a read too many.
@@ -54,7 +58,11 @@ class CountedReads(io.BytesIO):
                 f"DICOM of more than about {_MOST_READS:,} elements or fragments: images have a "
                 "few hundred"
             )
-        return super().read(size)
+        if size is None or size < _LARGE_READ:
+            return super().read(size)
+        start = self.tell()
+        self.seek(min(len(self._data), start + size))
+        return cast(bytes, self._data[start : self.tell()])
 
 
 def check_tables(file: Dataset) -> None:

@@ -48,7 +48,9 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     except Exception as error:  # Pillow raises many types for a damaged header
         raise BadImageError(f"damaged or truncated JPEG ({short(error)})") from error
     # Of a progressive image the decoder also keeps all coefficients, of 2 bytes each.
-    check_size(width, height, max_pixels, (1 if mode == "L" else 3) * (3 if progressive else 1))
+    samples = 1 if mode == "L" else 3
+    kept = len(data) + (0 if orientation == 1 else samples * width * height)  # a copy is turned
+    check_size(width, height, max_pixels, samples * (3 if progressive else 1), kept)
     scans = data.count(b"\xff\xda")
     if scans * width * height > _MOST_SCANS * max_pixels:
         raise BadImageError(

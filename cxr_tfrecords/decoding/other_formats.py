@@ -12,7 +12,13 @@ from cxr_tfrecords.decoding.bands import bands, fill
 from cxr_tfrecords.decoding.depth import depth_of, describe_depth, to_8_bits
 from cxr_tfrecords.decoding.orientation import describe_turn, orientation_of, turn
 from cxr_tfrecords.decoding.other_limits import check_other
-from cxr_tfrecords.decoding.result import BadImageError, Decoded, check_size, short
+from cxr_tfrecords.decoding.result import (
+    TOO_MUCH_MEMORY,
+    BadImageError,
+    Decoded,
+    check_size,
+    short,
+)
 
 FORMATS = ("BMP", "GIF", "TIFF", "WEBP")
 # Pillow's modes that have an equivalent in 8 bits of gray, colour, or colour and alpha.
@@ -54,6 +60,8 @@ def decode_other(data: bytes, max_pixels: int) -> Decoded:
             return _decode(image, kind, mode)
         except BadImageError:
             raise
+        except MemoryError as error:
+            raise BadImageError(TOO_MUCH_MEMORY) from error
         except Exception as error:  # … and for damaged data
             raise BadImageError(f"damaged or truncated {kind} ({short(error)})") from error
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from cxr_tfrecords.decoding.result import BadImageError, check_size
 
 # Of a WebP: RGBA of this frame and the one before, of the result and of Pillow's copies.
-_WEBP_BYTES = 12
+_WEBP_BYTES = 16
 _MOST_TAG_VALUES = 200_000  # a palette of 16 bits has 196,608, an image one for each strip or tile
 _TAG_SLACK = 1 << 16  # for tags that share their bytes
 # TIFF 6.0, section 2: bytes of one value of each type; of those below 3 values are not unpacked.

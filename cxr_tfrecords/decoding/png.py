@@ -42,12 +42,14 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise BadImageError("damaged PNG: it does not begin with its header, the chunk IHDR")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    # OpenCV makes four channels of a palette or gray with alpha, too, and keeps them twice.
-    samples = {0: 1, 2: 6}.get(colour, 8)
+    # OpenCV makes four channels of a palette or gray with alpha, too, and keeps most of them twice.
+    samples = {0: 2 if bits == 16 else 1, 2: 6}.get(colour, 8)
     check_size(width, height, max_pixels, (bits + 7) // 8 * samples)
     if colour not in _MODES:
         raise BadImageError(f"damaged PNG: its header has the colour type {colour}")
     pixels_only, exif, animated = _read_chunks(data)
+    kept = len(data) + (len(pixels_only) if pixels_only is not data else 0)
+    check_size(width, height, max_pixels, (bits + 7) // 8 * samples, kept)
     pixels, steps = _to_gray_or_rgb(_decode(pixels_only))
     if pixels.shape[:2] != (height, width):
         raise BadImageError(f"header says {width} x {height}, decoded {pixels.shape[1::-1]}")
@@ -132,8 +134,7 @@ def _to_gray_or_rgb(raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         depth = depth_of(int(colour.max(initial=0)), 16)
         steps = describe_depth(depth, 16)
     if raw.ndim == 2 or raw.shape[2] == 1:
-        gray = raw.reshape(raw.shape[:2])
-        return (to_8_bits(gray, depth) if gray.dtype == np.uint16 else gray), steps
+        return _gray_to_8_bits(raw.reshape(raw.shape[:2]), depth), steps
     height, width, channels = raw.shape
     pixels = raw.reshape(-1).view(np.uint8)[: height * width * 3].reshape(height, width, 3)
     swapped = cv2.COLOR_BGRA2RGBA if channels == 4 else cv2.COLOR_BGR2RGB
@@ -141,6 +142,16 @@ def _to_gray_or_rgb(raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if raw.dtype == np.uint16:
         colours = (_rgb_to_8_bits(rows, depth) for rows in colours)
     return pixels, (*steps, *fill(pixels, colours))
+
+
+def _gray_to_8_bits(gray: np.ndarray, depth: int) -> np.ndarray:
+    """uint8 [height, width]; they replace those of an image of 16 bits."""
+    if gray.dtype == np.uint8:
+        return gray
+    height, width = gray.shape[0], gray.shape[1]
+    pixels = gray.reshape(-1).view(np.uint8)[: height * width].reshape(height, width)
+    fill(pixels, (to_8_bits(gray[rows], depth) for rows in bands(height, width)))
+    return pixels
 
 
 def _rgb_to_8_bits(rows: np.ndarray, depth: int) -> np.ndarray:

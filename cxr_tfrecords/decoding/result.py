@@ -10,9 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 
 TRANSPARENT = "fully transparent"
+TOO_MUCH_MEMORY = "decoding it needs too much memory"
 # For each of --max_pixels: what 16 bits of gray, or 8 bits of RGB with or without alpha, need.
 BYTES_PER_PIXEL = 4
+_SMALL = 1 << 20  # bytes that may always be kept
 _LARGE = 32 << 20  # bytes of a decoded image: 4,096 x 4,096 pixels of 16 bits
+_COSTLY = 4096 * 4096  # pixels
+# Of a file and what its decoder needs together, for each of --max_pixels.
+_MOST_BYTES = 5.5
 _turn = threading.Lock()
 _thread = threading.local()
 
@@ -23,6 +28,10 @@ class BadImageError(Exception):
     def __init__(self, reason: str) -> None:
         # It may quote text of the file, which can have any length and hold control characters.
         super().__init__("".join(c if c.isprintable() else "?" for c in reason[:300]))
+
+
+class CostlyError(Exception):
+    """A source file that is to be decoded in a process of its own, see `apart_if_costly`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +57,18 @@ class Decoded:
     issuer: str = ""
 
 
-def check_size(width: int, height: int, max_pixels: int, pixel_bytes: int = 1) -> None:
+def check_size(
+    width: int, height: int, max_pixels: int, pixel_bytes: int = 1, file_bytes: int = 0
+) -> None:
     """Refuses a header of too many pixels or bytes, before anything is decoded.
 
     Args:
       pixel_bytes: what a decoder keeps for each pixel, in bytes.
+      file_bytes: what is kept of the file meanwhile.
 
     Raises:
       BadImageError: width × height is 0 or above `max_pixels`, or its bytes are above
-        `BYTES_PER_PIXEL` × `max_pixels`.
+        `BYTES_PER_PIXEL` × `max_pixels`, or with those of the file above `_MOST_BYTES` × it.
     """
     if width <= 0 or height <= 0:
         raise BadImageError(f"its header says {width} x {height} pixels")
@@ -66,6 +78,11 @@ def check_size(width: int, height: int, max_pixels: int, pixel_bytes: int = 1) -
         raise BadImageError(
             f"{width} x {height} pixels of {pixel_bytes} bytes are more than --max_pixels="
             f"{max_pixels} times {BYTES_PER_PIXEL} bytes"
+        )
+    if width * height * pixel_bytes + file_bytes > _MOST_BYTES * max_pixels + _SMALL:
+        raise BadImageError(
+            f"{width} x {height} pixels of {pixel_bytes} bytes, and {file_bytes:,} bytes of the "
+            f"file, are more than --max_pixels={max_pixels} times {_MOST_BYTES} bytes"
         )
     take_turn_if_large(width * height * pixel_bytes)
 
@@ -77,6 +94,18 @@ def take_turn_if_large(num_bytes: int) -> None:
     if waits and num_bytes > _LARGE:
         _turn.acquire()
         _thread.has_turn = True
+
+
+def apart_if_costly(pixels: int) -> None:
+    """In a block of `one_large_at_a_time`: before an image is decoded whose decoder needs much time
+    and memory for each of its pixels, and how much nobody can tell from its header.
+
+    Raises:
+      CostlyError: they are more than 4,096 x 4,096.
+    """
+    if getattr(_thread, "takes_turns", False) and pixels > _COSTLY:
+        take_turn_if_large(pixels * BYTES_PER_PIXEL)
+        raise CostlyError
 
 
 @contextlib.contextmanager
