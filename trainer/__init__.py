@@ -20,5 +20,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module = "trainer.deployment.predictor" if name == "Classifier" else "trainer.api"
+    module = "trainer.api"
+    if name == "Classifier":
+        module = "trainer.deployment.predictor"
+        # With this imported, Classifier.load knows the folders of cascades too.
+        importlib.import_module("trainer.cascades.cascade_classifier")
     return getattr(importlib.import_module(module), name)

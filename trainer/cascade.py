@@ -31,7 +31,7 @@ from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import require_flags, run_main
 from trainer.cascades import description, stage_runs
-from trainer.runs import same_run
+from trainer.runs import run_files, same_run
 from trainer.runs.finished_run import read_run
 from trainer.training import start
 
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
         if not all(map(same_run.has_nothing_to_train, configs.values())):
             # What an earlier evaluation says would not hold for the new models.
             with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(FLAGS.cascade_dir, description.CONTENT))
+                os.remove(os.path.join(FLAGS.cascade_dir, run_files.CASCADE))
         runs = {}
         for number, (name, config) in enumerate(configs.items(), start=1):
             print(f"stage {number} of {len(configs)}: {name}", flush=True)

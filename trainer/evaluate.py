@@ -3,10 +3,11 @@
   python -m trainer.evaluate --model=RUN --data_dir=OTHER --output_dir=DIR \\
       --map_classes='Pneumonia:Viral Pneumonia,Healthy:Normal,Device:'
 
-RUN is a finished run directory of trainer.main or trainer.decouple, OTHER a data set that
-beam_pipelines.build has made of other images with the same --image_size, --channels and --enhance:
-of another hospital, or another split of a published set. Images that are the same pictures as
-training or validation images of the run, or near copies, are left out.
+RUN is a finished run directory of trainer.main or trainer.decouple, or the folder of a cascade of
+trainer.cascade, OTHER a data set that beam_pipelines.build has made of other images with the same
+--image_size, --channels and --enhance: of another hospital, or another split of a published set.
+Images that are the same pictures as training or validation images of the run, or near copies, are
+left out.
 
 DIR gets evaluation.html (and evaluation.md, evaluation.json): metrics there beside those of the
 run's own test split, with intervals and differences; recall and AUROC by class; the confusion
@@ -28,13 +29,19 @@ This is a research tool and not a medical device.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from cxr_tfrecords import files
-from cxr_tfrecords.errors import require_flags, run_main
+from cxr_tfrecords.errors import UserError, require_flags, run_main
+from trainer.cascades.description import is_cascade
 from trainer.comparison.subgroups import membership
 from trainer.evaluation.class_map import parse_class_map
+
+if TYPE_CHECKING:
+    from trainer.cascades.whole_run import WholeRun
 
 FLAGS = flags.FLAGS
 
@@ -83,8 +90,10 @@ def main(argv: list[str]) -> None:
     # Imported here, so that --help answers at once.
     from trainer.external.other_data import open_other, read_runs
 
-    runs = read_runs(FLAGS.model)
-    other = open_other(runs, FLAGS.data_dir, FLAGS.split, class_map)
+    whole = _read_cascade(FLAGS.model)
+    runs = [whole.run] if whole else read_runs(FLAGS.model)
+    parts = [*whole.stages.values()] if whole else []
+    other = open_other(runs, FLAGS.data_dir, FLAGS.split, class_map, parts)
     if table is not None:
         membership.check_images(table, [other.data], other.splits, other.copies)
     from cxr_tfrecords.quiet import quiet_tensorflow
@@ -93,7 +102,14 @@ def main(argv: list[str]) -> None:
     from trainer.external import other_names, text
     from trainer.external.evaluate_runs import evaluate_runs
 
-    content = evaluate_runs(runs, other, FLAGS.output_dir, table=table, resamples=FLAGS.resamples)
+    content = evaluate_runs(
+        runs,
+        other,
+        FLAGS.output_dir,
+        table=table,
+        resamples=FLAGS.resamples,
+        answer=whole.answer if whole else None,
+    )
     for title, figures in text.views(content):
         print(text.verdict(content, title, figures))
         for line in other_names.sentences(figures):
@@ -101,6 +117,22 @@ def main(argv: list[str]) -> None:
     for note in text.notes(content):
         print(f"note: {note}")
     print(f"{os.path.join(FLAGS.output_dir, 'evaluation.html')} has all results")
+
+
+def _read_cascade(paths: Sequence[str]) -> WholeRun | None:
+    """The cascade that --model names; None: it names runs.
+
+    Raises:
+      UserError: a cascade is damaged, or named beside others.
+    """
+    cascades = [path for path in paths if is_cascade(path)]
+    if not cascades:
+        return None
+    if len(paths) > 1:
+        raise UserError(f"--model: {cascades[0]} is a cascade: name it alone")
+    from trainer.cascades.whole_run import read_whole
+
+    return read_whole(cascades[0].rstrip("/"))
 
 
 if __name__ == "__main__":

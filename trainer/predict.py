@@ -3,11 +3,11 @@
   python -m trainer.predict --model=RUN --input=DIR --output=predictions.csv
 
 RUN is a finished run directory of trainer.main or trainer.decouple, or the folder of a cascade of
-trainer.cascade (then without --html and --dicom_sr); --input is a folder with all
-its subfolders (but for lung masks, `masks` beside `images`), one image (PNG, JPEG, DICOM), or a
-.csv list with a column path. Files are read as the build of the training data read them. Files
-that cannot be used are left out; --output with _rejected in its name lists them with their reasons.
-To go on after a stop, run the same command again.
+trainer.cascade; --input is a folder with all its subfolders (but for lung masks, `masks` beside
+`images`), one image (PNG, JPEG, DICOM), or a .csv list with a column path. Files are read as the
+build of the training data read them. Files that cannot be used are left out; --output with
+_rejected in its name lists them with their reasons. To go on after a stop, run the same command
+again.
 
 One row for each image:
 
@@ -49,7 +49,6 @@ from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, run_main
-from trainer.cascades.description import is_cascade
 from trainer.deployment import prediction_flags
 
 if TYPE_CHECKING:
@@ -84,9 +83,6 @@ flags.DEFINE_integer("threads", os.cpu_count() or 1, "Threads that read files.",
 def main(argv: list[str]) -> None:
     del argv
     prediction_flags.check()
-    cascade = is_cascade(FLAGS.model)
-    if cascade and (FLAGS.html or FLAGS.dicom_sr):
-        raise UserError(f"--model={cascade} is a cascade: leave --html and --dicom_sr out")
     for name, path in (("input", FLAGS.input), ("output", FLAGS.output)):
         if not files.is_local(path):
             raise UserError(
@@ -100,15 +96,13 @@ def main(argv: list[str]) -> None:
     from cxr_tfrecords.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    # Imported here, so that --help and a wrong flag answer at once.
+    # Imported here, so that --help and a wrong flag answer at once; the first for cascades.
+    import trainer.cascades.cascade_classifier  # noqa: F401
     from trainer.deployment.predicted_files import count_flagged, predict_files
     from trainer.deployment.prediction_rows import show_result
     from trainer.deployment.several_models import load_models
 
-    load: Callable[..., list[Classifier]] = load_models
-    if cascade:
-        from trainer.cascades.cascade_classifier import load_cascades as load
-    classifiers = load(FLAGS.model, **prediction_flags.model_settings())
+    classifiers = load_models(FLAGS.model, **prediction_flags.model_settings())
     counts, rejected = predict_files(
         classifiers,
         FLAGS.input,

@@ -16,14 +16,13 @@ import numpy as np
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
 from trainer.card.sealed_files import read_sealed
-from trainer.deployment import predictor
 from trainer.deployment.corrected_probabilities import plan_deployment
 from trainer.evaluation.bootstrap import Interval
 from trainer.exporting import contract
 from trainer.external import text as external_text
 from trainer.runs import report_intervals, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
-from trainer.runs.run_data import find_place
+from trainer.runs.run_data import find_place, reading_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +93,7 @@ def gather(
 def _describe(run: FinishedRun) -> dict[str, Any]:
     if not os.path.exists(os.path.join(run.path, run_files.MODEL)):
         raise UserError(f"{run.path} holds no {run_files.MODEL}: a card describes a model")
-    return contract.describe_run(run, plan_deployment(run), predictor.reading_of(run), natural=True)
+    return contract.describe_run(run, plan_deployment(run), reading_of(run), natural=True)
 
 
 def _read_export(run: FinishedRun, export: str) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""A cascade in the place of a model: trainer.predict's answers are then over its leaves."""
+"""A cascade in the place of a model: its answers are over the leaves.
+
+Where this module is imported, `Classifier.load` loads the folder of a cascade too.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_tfrecords.pages.class_lists import few
 from trainer.cascades import description, leaf_answers
 from trainer.cascades.description import Cascade
-from trainer.deployment.corrected_probabilities import Deployment, parse_deploy_prior
-from trainer.deployment.predictor import Answers, Classifier, choose_thresholds
-from trainer.evaluation import conformal
+from trainer.deployment.corrected_probabilities import Deployment
+from trainer.deployment.predictor import Answers, Classifier
+from trainer.deployment.thresholds import COVERAGE, SENSITIVITY, choose_thresholds
+from trainer.evaluation import conformal, out_of_distribution
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions, read_predictions
 from trainer.runs import run_files
@@ -65,19 +68,52 @@ class CascadeClassifier(Classifier):
         plans = {name: one.deployment for name, one in self.stages.items()}
         order = {name: one.class_names for name, one in self.stages.items()}
 
-        def shares(kind: str) -> np.ndarray:
-            with np.errstate(divide="ignore"):  # a share of 0
-                rows = {n: np.log(getattr(plan, kind))[np.newaxis] for n, plan in plans.items()}
-            return np.exp(leaf_answers.multiply(self.cascade, self.class_names, rows, order)[0])
-
+        trained_at, natural, target = (
+            leaf_answers.leaf_shares(self.cascade, self.class_names, order, plans, kind)
+            for kind in ("trained_at", "natural", "target")
+        )
         # Each stage has its own temperature, so that there is none of the whole.
-        self.deployment = Deployment(shares("trained_at"), shares("natural"), shares("target"), 1.0)
+        self.deployment = Deployment(trained_at, natural, target, 1.0)
+
+    @classmethod
+    def is_in(cls, path: str) -> bool:
+        return description.is_cascade(path)
+
+    @classmethod
+    def names_in(cls, path: str) -> tuple[str, ...]:
+        return description.read(path)[1]
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: str | os.PathLike[str],
+        *,
+        deploy_prior: Sequence[float] | None = None,
+        sensitivity: float = SENSITIVITY,
+        coverage: float = COVERAGE,
+        ood_method: str = out_of_distribution.DEFAULT,
+        false_alarms: float = out_of_distribution.FALSE_ALARMS,
+    ) -> CascadeClassifier:
+        """As `Classifier.load`, of the folder of a cascade."""
+        folder = os.fspath(run_dir)
+        return cls(folder, deploy_prior, sensitivity, coverage, ood_method, false_alarms)
 
     @property
     def model_hash(self) -> str:
         """SHA-256 of the hashes of all stages' models."""
         text = "".join(one.model_hash for one in self.stages.values())
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def heat_maps(self, pixels: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+        """As `Classifier.heat_maps`, each of the last stage that leads to the leaf: there it is
+        told from the answers most like it."""
+        rows = []
+        for row, label in enumerate(labels):
+            stage, answer = self.cascade.path(self.class_names[label])[-1]
+            one = self.stages[stage.name]
+            place = one.class_names.index(answer)
+            rows.append(one.heat_maps(pixels[row : row + 1], [place])[0])
+        return np.stack(rows)
 
     def predict_pixels(self, pixels: np.ndarray, batch_size: int | None = None) -> Answers:
         """As `Classifier.predict_pixels`, with the leaves as classes; a logit is the logarithm of a
@@ -101,17 +137,6 @@ class CascadeClassifier(Classifier):
             out_of_distribution=first.out_of_distribution,
             out_of_distribution_score=first.out_of_distribution_score,
         )
-
-
-def load_cascades(
-    paths: Sequence[str], *, deploy_prior: Sequence[str], **settings
-) -> list[Classifier]:
-    """The cascade of a folder, as `several_models.load_models` gives models."""
-    (path,) = paths
-    prior = parse_deploy_prior(deploy_prior, description.read(path)[1])
-    one = CascadeClassifier(path, prior, **settings)
-    print(f"cascade {path}: {few(one.class_names)}", flush=True)
-    return [one]
 
 
 def _predictions(logits: np.ndarray) -> Predictions:

@@ -18,9 +18,8 @@ from collections.abc import Mapping, Sequence
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, expand_argument
 from cxr_tfrecords.pages.class_lists import check_known
+from trainer.runs import run_files
 from trainer.settings.chosen_classes import ClassMap
-
-CONTENT = "cascade.json"  # in the folder of a cascade, the last file of an evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,16 +204,9 @@ def _check_classes(cascade: Cascade, data_classes: Sequence[str]) -> None:
         raise UserError(f"--stage: the names of two stages give one folder ({', '.join(folders)})")
 
 
-def is_cascade(paths: Sequence[str]) -> str:
-    """The path, if the only one is the folder of a finished cascade; empty if none of them is.
-
-    Raises:
-      UserError: a cascade is named beside others.
-    """
-    folders = [path for path in paths if os.path.exists(os.path.join(path, CONTENT))]
-    if folders and len(paths) > 1:
-        raise UserError(f"--model: {folders[0]} is a cascade: name it alone")
-    return folders[0] if folders else ""
+def is_cascade(path: str) -> bool:
+    """Whether a folder is that of a finished cascade."""
+    return os.path.exists(os.path.join(path, run_files.CASCADE))
 
 
 def read(folder: str) -> tuple[Cascade, tuple[str, ...]]:
@@ -223,7 +215,7 @@ def read(folder: str) -> tuple[Cascade, tuple[str, ...]]:
     Raises:
       UserError: there is no readable cascade.json.
     """
-    path = os.path.join(folder, CONTENT)
+    path = os.path.join(folder, run_files.CASCADE)
     content = files.read_named_json(path, f"is {folder} the folder of a finished cascade?")
     try:
         stages = tuple(

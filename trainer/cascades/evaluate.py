@@ -21,7 +21,7 @@ from cxr_tfrecords import csv_rows, files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.cascades import figures, leaf_answers
-from trainer.cascades.description import CONTENT, Cascade
+from trainer.cascades.description import Cascade
 from trainer.cascades.page import render
 from trainer.cascades.picture import write_tree
 from trainer.cascades.stage_answers import answer_all
@@ -42,7 +42,7 @@ class Answered:
         [n, leaves].
       stages: stage -> its own answers, with the labels of the leaves.
       chosen, arrives: of hard routing, see `leaf_answers.route`.
-      shares: that the raw products assume, see `leaf_answers.assumed_shares`.
+      shares: that the raw products assume, see `leaf_answers.leaf_shares`.
     """
 
     leaves: Predictions
@@ -83,7 +83,9 @@ def evaluate(
     _write_routes(os.path.join(folder, "routes_test.csv"), answered["test"], names)
     write_tree(os.path.join(folder, "tree.png"), content)
     files.write_text(os.path.join(folder, "cascade.md"), render(content, runs, flat))
-    files.write_json(os.path.join(folder, CONTENT), content, sort_keys=False, allow_nan=False)
+    files.write_json(
+        os.path.join(folder, run_files.CASCADE), content, sort_keys=False, allow_nan=False
+    )
     return content
 
 
@@ -102,7 +104,7 @@ def answer_splits(
         stages = {name: parts[split] for name, parts in by_stage.items()}
         raw = {name: one.log_probabilities for name, one in stages.items()}
         variants = leaf_answers.leaf_variants(cascade, data.class_names, raw, order, plans)
-        shares = leaf_answers.assumed_shares(cascade, data.class_names, order, plans)
+        shares = leaf_answers.leaf_shares(cascade, data.class_names, order, plans, "trained_at")
         variants["equal_shares"] = correct_priors(
             variants["raw"], shares, np.full(len(shares), 1 / len(shares))
         )

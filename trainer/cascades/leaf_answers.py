@@ -51,15 +51,21 @@ def leaf_variants(
     }
 
 
-def assumed_shares(
+def leaf_shares(
     cascade: Cascade,
     leaves: Sequence[str],
     answers: Mapping[str, Sequence[str]],
     plans: Mapping[str, Deployment],
+    kind: str,
 ) -> np.ndarray:
-    """float64 [leaves], sum 1: the class shares that the raw products assume. Balancing within
-    each stage makes the shares of its answers equal, not those of the leaves."""
-    rows = {name: np.log(plan.trained_at)[np.newaxis] for name, plan in plans.items()}
+    """float64 [leaves], sum 1: class shares of the leaves, from those of each stage's answers.
+
+    Args:
+      kind: `trained_at`, those that the raw products assume (balancing within each stage makes the
+        shares of its answers equal, not those of the leaves); `natural` or `target`.
+    """
+    with np.errstate(divide="ignore"):  # a share of 0
+        rows = {name: np.log(getattr(plan, kind))[np.newaxis] for name, plan in plans.items()}
     return np.exp(multiply(cascade, leaves, rows, answers)[0])
 
 

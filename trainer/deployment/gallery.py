@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cxr_tfrecords import csv_rows, files, images
 from cxr_tfrecords.pages.html import DARK, Thumbnail, document, escaped, figure, paragraph
 from trainer.deployment.predictor import Classifier, read_file
-from trainer.models.grad_cam import GradCam, overlay
+from trainer.models.grad_cam import overlay
 
 _SIDE = 192
 _CSS = """
@@ -112,7 +112,6 @@ def _figures(
 ) -> Iterator[str]:
     """An image's HTML each; `c2` is the mark of the third class."""
     names = classifiers[0].class_names
-    maps = [GradCam(one.model) for one in classifiers]
     for row in tqdm(rows, desc="page", unit="image", disable=None):
         label, pictures = names.index(row["class"]), []
         try:
@@ -120,7 +119,9 @@ def _figures(
         except images.BadImageError:
             pass  # it was removed after it was predicted; the page says that there is no image
         else:
-            heat = np.mean([one.maps(pixels[np.newaxis], [label])[0] for one in maps], axis=0)
+            heat = np.mean(
+                [m.heat_maps(pixels[np.newaxis], [label])[0] for m in classifiers], axis=0
+            )
             title = _shown(row["id"])
             pictures = [
                 Thumbnail.of(title, pixels, _SIDE),

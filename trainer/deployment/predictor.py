@@ -8,25 +8,22 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
-from scipy.special import expit
 
 from cxr_tfrecords import files, images
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.reading import Reading
 from trainer.deployment.colour import check_gray
 from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
 from trainer.deployment.decoders import Decoders
 from trainer.deployment.fitted_detector import open_detector
-from trainer.evaluation import calibration, conformal, out_of_distribution
+from trainer.deployment.thresholds import COVERAGE, SENSITIVITY, choose_thresholds
+from trainer.evaluation import conformal, out_of_distribution
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
 from trainer.models.classifier import features_and_logits_model
+from trainer.models.grad_cam import GradCam
 from trainer.runs import run_directory, run_files, same_run
 from trainer.runs.finished_run import FinishedRun, read_run
-from trainer.runs.run_data import changed_pixel_rules, find_data
-
-SENSITIVITY = 0.95
-COVERAGE = 0.9
+from trainer.runs.run_data import reading_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +94,26 @@ class Classifier:
             lambda x: [tf.cast(output, tf.float32) for output in model(x, training=False)]
         )
         self.detector = open_detector(run, self._compute, ood_method, false_alarms)
+        self._heat_maps: GradCam | None = None
+
+    @classmethod
+    def kind_of(cls, path: str) -> type[Classifier]:
+        """The class that loads a folder: a subclass that knows it, else this one."""
+        return next((kind for kind in cls.__subclasses__() if kind.is_in(path)), cls)
+
+    @classmethod
+    def is_in(cls, path: str) -> bool:
+        """Whether a folder is one that this class loads."""
+        return run_files.is_finished(path)
+
+    @classmethod
+    def names_in(cls, path: str) -> tuple[str, ...]:
+        """The classes of a folder that this class loads, in label order.
+
+        Raises:
+          UserError: see `load`.
+        """
+        return tuple(read_run(path).class_names)
 
     @classmethod
     def load(
@@ -109,7 +126,8 @@ class Classifier:
         ood_method: str = out_of_distribution.DEFAULT,
         false_alarms: float = out_of_distribution.FALSE_ALARMS,
     ) -> Classifier:
-        """Loads the model of a finished run.
+        """Loads the model of a finished run, or the models of a finished cascade, whose classes are
+        those that it leads to.
 
         The first time, the detector of images unlike the training images is fitted on the run's
         data set, with a progress bar, and written into the run directory.
@@ -126,6 +144,16 @@ class Classifier:
           UserError: `run_dir` is not a finished run whose model was kept, the model needs lung
             masks, or nothing tells how its images were read.
         """
+        kind = cls.kind_of(os.fspath(run_dir))
+        if kind is not cls:
+            return kind.load(
+                run_dir,
+                deploy_prior=deploy_prior,
+                sensitivity=sensitivity,
+                coverage=coverage,
+                ood_method=ood_method,
+                false_alarms=false_alarms,
+            )
         run = read_run(os.fspath(run_dir))
         if run.config.mask != "none":
             raise UserError(
@@ -207,6 +235,19 @@ class Classifier:
             out_of_distribution_score=scores,
         )
 
+    def heat_maps(self, pixels: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+        """Where in each image the logit of a class comes from, see `GradCam.maps`.
+
+        Args:
+          pixels: uint8 [n, size, size, channels], made by `read`; labels: n classes.
+
+        Returns:
+          float32 [n, size, size], from 0 to 1.
+        """
+        if self._heat_maps is None:
+            self._heat_maps = GradCam(self.model)
+        return self._heat_maps.maps(pixels, labels)
+
     def _batch_outputs(self, pixels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Features float32 [n, F] and logits float32 [n, classes] of at most `size` images."""
         missing = size - len(pixels)
@@ -229,46 +270,6 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         return files.read_regular(os.fspath(path))
     except OSError as error:
         raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
-
-
-def choose_thresholds(validation: Predictions, sensitivity: float) -> np.ndarray:
-    """float64 [classes], on log-odds of raw probabilities; infinite for a class that validation
-    has no image of."""
-    scores = log_odds(validation.log_probabilities)
-    chosen = [
-        calibration.choose_threshold(validation.labels == c, scores[:, c], sensitivity)
-        for c in range(scores.shape[1])
-    ]
-    return np.array([np.inf if value is None else value for value in chosen])
-
-
-def threshold_probabilities(classifier: Classifier) -> dict[str, float | None]:
-    """Class name -> threshold as a raw probability; None for a class that has none."""
-    return {
-        name: float(expit(value)) if np.isfinite(value) else None
-        for name, value in zip(classifier.class_names, classifier.thresholds, strict=True)
-    }
-
-
-def reading_of(run: FinishedRun) -> Reading:
-    """How the run's images were read; runs of earlier versions ask the data set.
-
-    Prints a warning where this version decodes some files in another way.
-
-    Raises:
-      UserError: nothing tells it, or only a later version can decode as the run's build did.
-    """
-    if warning := changed_pixel_rules(run):
-        print(warning, flush=True)
-    if "reading" in run.dataset:
-        return Reading.from_json(run.dataset["reading"])
-    try:
-        return find_data(run).reading
-    except UserError as error:
-        raise UserError(
-            f"{run.path} does not say how its images were read, and its data set cannot be asked "
-            f"({error}): put it back in its place, or train again"
-        ) from error
 
 
 def _check_array(pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.class_lists import few
 from trainer.deployment.corrected_probabilities import VARIANTS, parse_deploy_prior
 from trainer.deployment.predictor import Answers, Classifier
-from trainer.runs.finished_run import read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,7 @@ def load_models(
     """
     classifiers: list[Classifier] = []
     for path in paths:
-        prior = parse_deploy_prior(deploy_prior, read_run(path).class_names)
+        prior = parse_deploy_prior(deploy_prior, Classifier.kind_of(path).names_in(path))
         one = Classifier.load(
             path,
             deploy_prior=prior,

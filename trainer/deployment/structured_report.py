@@ -27,7 +27,6 @@ from cxr_tfrecords import __version__, csv_rows, files
 from cxr_tfrecords.decoding.dicom import is_dicom
 from cxr_tfrecords.images import BadImageError
 from trainer.deployment.predictor import Classifier, read_file
-from trainer.runs import run_files, same_run
 
 RESEARCH = "For research, not for clinical use. This is not a medical device."
 _NAME = "cxr-balance"
@@ -65,7 +64,7 @@ def write_reports(
     Returns:
       How many were written and why others were not, in words.
     """
-    models = [same_run.hash_file(os.path.join(one.path, run_files.MODEL)) for one in classifiers]
+    models = [one.model_hash for one in classifiers]
     os.makedirs(folder, exist_ok=True)
     # Both say a line or more for each file, or for each unusual value of a header.
     logging.getLogger("highdicom").setLevel(logging.WARNING)

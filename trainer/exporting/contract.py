@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 import cxr_tfrecords
 from cxr_tfrecords.reading import Reading
-from trainer.deployment import corrected_probabilities, predictor
+from trainer.deployment import corrected_probabilities, thresholds
 from trainer.deployment.corrected_probabilities import Deployment
 from trainer.evaluation import conformal
 from trainer.evaluation.metrics import weighted_metrics
@@ -159,20 +158,21 @@ def _versions(formats: Sequence[str]) -> dict[str, str]:
 def _thresholds(run: FinishedRun) -> dict[str, Any]:
     """What validation gives: operating points and thresholds of prediction sets."""
     validation = run.predictions("validation")
-    log_odds = predictor.choose_thresholds(validation, predictor.SENSITIVITY)
-    points = [float(expit(value)) if np.isfinite(value) else None for value in log_odds]
+    points = thresholds.as_probabilities(
+        thresholds.choose_thresholds(validation, thresholds.SENSITIVITY)
+    )
     sets = conformal.choose_thresholds(
-        validation.labels, validation.probabilities, predictor.COVERAGE, validation.groups
+        validation.labels, validation.probabilities, thresholds.COVERAGE, validation.groups
     )
     return {
         "operating_points": {
             "output": "probabilities_raw",
-            "sensitivity": predictor.SENSITIVITY,
+            "sensitivity": thresholds.SENSITIVITY,
             "thresholds": _by_class(run, points),
         },
         "prediction_sets": {
             "output": "probabilities_raw",
-            "coverage": predictor.COVERAGE,
+            "coverage": thresholds.COVERAGE,
             "thresholds": _by_class(run, sets),
         },
     }

@@ -13,14 +13,14 @@ from cxr_tfrecords.checks import seal
 from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
-from trainer.deployment import corrected_probabilities, predictor
+from trainer.deployment import corrected_probabilities
 from trainer.deployment.corrected_probabilities import Deployment
 from trainer.exporting import contract, report
 from trainer.exporting.checked_files import CheckedFiles
 from trainer.exporting.format_table import FORMATS, INT8, check_formats
 from trainer.runs import run_directory
 from trainer.runs.finished_run import FinishedRun, read_run
-from trainer.runs.run_data import find_data
+from trainer.runs.run_data import find_data, reading_of
 
 
 def export(
@@ -45,7 +45,7 @@ def export(
     files.check_output_dir(output_dir)
     run = read_run(run_dir)
     shares = corrected_probabilities.parse_deploy_prior(deploy_prior, run.class_names)
-    reading = predictor.reading_of(run)
+    reading = reading_of(run)
     data = _find_data(run, names)
     plan = corrected_probabilities.plan_deployment(run, shares)
     model = create_deployed(run_directory.load_model(run.path, len(run.class_names)), plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 from trainer.comparison.study_progress import announced
 from trainer.comparison.subgroups.membership import SubgroupTable
-from trainer.deployment.corrected_probabilities import plan_deployment
+from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
 from trainer.evaluation.predictions import Predictions, write_predictions
 from trainer.external.figures import Answers, Places
 from trainer.external.other_data import OtherData
@@ -33,12 +33,14 @@ def evaluate_runs(
     *,
     table: SubgroupTable | None = None,
     resamples: int = 500,
+    answer: Callable[[FinishedRun, OtherData], Answers] | None = None,
 ) -> dict[str, Any]:
     """Writes evaluation.html, evaluation.md, evaluation.json and the predictions of each run.
 
     Args:
       runs: that `open_other` opened the data set for.
       output_dir: new or empty; nothing is left in it if anything fails.
+      answer: what answers for a run, if not its model alone.
 
     Returns:
       The content of evaluation.json, without its digest.
@@ -49,7 +51,7 @@ def evaluate_runs(
     answers = []
     for run in runs:
         print(f"{run.path} on {other.data.path}", flush=True)
-        answers.append(make_answers(run, *predict_other(run, other)))
+        answers.append((answer or answer_alone)(run, other))
     with announced(f"computing intervals from {resamples:,} resamples"):
         content = describe(answers, other, table, resamples)
     with temporary.replacing_folder(output_dir) as folder:
@@ -74,9 +76,20 @@ def prediction_files(runs: Sequence[FinishedRun]) -> list[str]:
     return [f"predictions_{number}.csv" for number in range(1, len(runs) + 1)]
 
 
-def make_answers(run: FinishedRun, external: Predictions, theirs: np.ndarray) -> Answers:
+def answer_alone(run: FinishedRun, other: OtherData) -> Answers:
+    """What a run's model answers."""
+    return make_answers(run, *predict_other(run, other))
+
+
+def make_answers(
+    run: FinishedRun, external: Predictions, theirs: np.ndarray, plan: Deployment | None = None
+) -> Answers:
     """Both predictions, the internal ones of the classes that are there, so that means over classes
-    are over the same ones."""
+    are over the same ones.
+
+    Args:
+      plan: the correction of its probabilities; None: `plan_deployment`.
+    """
     internal = run.predictions("test")
     classes = len(run.class_names)
     held = np.bincount(external.labels, minlength=classes) > 0
@@ -86,7 +99,7 @@ def make_answers(run: FinishedRun, external: Predictions, theirs: np.ndarray) ->
             "leave that class out with --map_classes"
         )
     internal = internal.subset(held[internal.labels])
-    return Answers.make(run, plan_deployment(run), internal, external, theirs)
+    return Answers.make(run, plan or plan_deployment(run), internal, external, theirs)
 
 
 def describe(

@@ -67,13 +67,19 @@ def read_runs(paths: Sequence[str]) -> list[FinishedRun]:
 
 
 def open_other(
-    runs: Sequence[FinishedRun], path: str, split: str, class_map: Mapping[str, str]
+    runs: Sequence[FinishedRun],
+    path: str,
+    split: str,
+    class_map: Mapping[str, str],
+    parts: Sequence[FinishedRun] = (),
 ) -> OtherData:
     """Opens a data set for runs that have the same classes and reading.
 
     Args:
       split: `test`, `train`, `validation` or `all`.
       class_map: class there -> class of the model, see `class_map.parse_class_map`.
+      parts: runs whose models answer together for the first of `runs`: what they were trained on
+        is left out as well.
 
     Raises:
       UserError: it is not a data set, its images were made in another way than the run's, its
@@ -97,7 +103,7 @@ def open_other(
         if not used[c]
     }
     classes = [name for name, is_used in zip(data.class_names, used, strict=True) if is_used]
-    copies, unchecked = find_copies(runs, data, splits, classes)
+    copies, unchecked = find_copies([*runs, *parts], data, splits, classes)
     data = dataclasses.replace(
         data,
         shards=tuple(shard for shard in data.shards if used[shard.label]),

@@ -115,7 +115,25 @@ def read_run(run_dir: str) -> FinishedRun:
       UserError: a file is missing or has the wrong content; the message names it.
     """
     with remote_run.reading(run_dir) as folder:
+        check_no_cascade(folder)
         return _read_run(folder)
+
+
+def check_no_cascade(folder: str) -> None:
+    """Refuses the folder of a cascade where one run is wanted.
+
+    Raises:
+      UserError: with the runs of its stages.
+    """
+    if not os.path.exists(os.path.join(folder, run_files.CASCADE)):
+        return
+    names = sorted(name for name in os.listdir(folder) if name != run_files.CASCADE)
+    stages = [os.path.join(folder, name) for name in names]
+    stages = [path for path in stages if os.path.exists(os.path.join(path, run_files.CONFIG))]
+    raise UserError(
+        f"{folder} is a cascade of trainer.cascade, and this takes one run: name that of a stage "
+        f"({', '.join(stages)})"
+    )
 
 
 def _read_run(run_dir: str) -> FinishedRun:
@@ -155,7 +173,9 @@ def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
     Raises:
       UserError: the run is not finished, its model was deleted, or see `read_run`.
     """
-    if not run_files.is_finished(remote_run.local(run_dir)):
+    folder = remote_run.local(run_dir)
+    check_no_cascade(folder)
+    if not run_files.is_finished(folder):
         raise UserError(
             f"--{flag}={run_dir} is not a finished run whose model was kept: name a run directory "
             "of trainer.main, or run its training again to the end"

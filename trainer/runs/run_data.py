@@ -9,6 +9,7 @@ from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.reading import Reading
 from trainer.runs.finished_run import FinishedRun
 
 
@@ -87,3 +88,24 @@ def changed_pixel_rules(run: FinishedRun) -> str:
         f"these kinds are decoded in another way now:{lines}\n"
         "answers for such files may be wrong: build the data set again and train on it"
     )
+
+
+def reading_of(run: FinishedRun) -> Reading:
+    """How the run's images were read; runs of earlier versions ask the data set.
+
+    Prints a warning where this version decodes some files in another way.
+
+    Raises:
+      UserError: nothing tells it, or only a later version can decode as the run's build did.
+    """
+    if warning := changed_pixel_rules(run):
+        print(warning, flush=True)
+    if "reading" in run.dataset:
+        return Reading.from_json(run.dataset["reading"])
+    try:
+        return find_data(run).reading
+    except UserError as error:
+        raise UserError(
+            f"{run.path} does not say how its images were read, and its data set cannot be asked "
+            f"({error}): put it back in its place, or train again"
+        ) from error

@@ -37,6 +37,8 @@ NETWORK = "network.json"
 OUT_OF_DISTRIBUTION = "out_of_distribution.npz"
 REPORT = "report.md"
 DIVERGED = "diverged.json"
+# In the folder of a cascade, whose stages are runs: the last file of its evaluation.
+CASCADE = "cascade.json"
 # The splits that a run predicts.
 SPLITS = ("validation", "test")
 

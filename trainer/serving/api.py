@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from cxr_tfrecords import images
 from trainer.deployment.decoders import Radiograph
-from trainer.deployment.predictor import Classifier, threshold_probabilities
+from trainer.deployment.predictor import Classifier
+from trainer.deployment.thresholds import as_probabilities
 from trainer.serving.engine import Answer
 
 Shares = dict[str, float]
@@ -100,7 +101,10 @@ def describe_model(classifiers: Sequence[Classifier], sensitivity: float, covera
         channels=first.reading.channels,
         sensitivity=sensitivity,
         coverage=coverage,
-        thresholds=[threshold_probabilities(one) for one in classifiers],
+        thresholds=[
+            dict(zip(one.class_names, as_probabilities(one.thresholds), strict=True))
+            for one in classifiers
+        ],
         trained_at=[_by_class(first.class_names, plan.trained_at) for plan in plans],
         target=[_by_class(first.class_names, plan.target) for plan in plans],
         temperature=[plan.temperature for plan in plans],

@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.deployment.predictor import Answers, Classifier
 from trainer.deployment.several_models import Combined, combine
-from trainer.models.grad_cam import GradCam, overlay
+from trainer.models.grad_cam import overlay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,6 @@ class Engine:
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
         self.classifiers = list(classifiers)
         self.largest_batch = classifiers[0].batch_size
-        self._maps = [GradCam(one.model) for one in classifiers]
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
@@ -130,7 +129,7 @@ class Engine:
         return [one.predict_pixels(pixels, size) for one in self.classifiers]
 
     def _heat_map(self, pixels: np.ndarray, predicted: int) -> np.ndarray:
-        maps = [one.maps(pixels[np.newaxis], [predicted])[0] for one in self._maps]
+        maps = [one.heat_maps(pixels[np.newaxis], [predicted])[0] for one in self.classifiers]
         return overlay(pixels, np.mean(maps, axis=0))
 
 

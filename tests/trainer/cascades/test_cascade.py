@@ -9,23 +9,34 @@ import pytest
 from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
 from tests.trainer import processes
+from trainer import Classifier
 from trainer.cascades import description, stage_runs
 from trainer.evaluation.predictions import read_predictions
+from trainer.models.grad_cam import GradCam
 from trainer.runs.finished_run import read_run
 
 COUNTS = {"train": (16, 16, 24, 12), "validation": (6, 6, 8, 4), "test": (7, 6, 9, 4)}
 
 
-@pytest.mark.slow
-def test_a_cascade_is_trained_evaluated_and_predicts(tmp_path):
-    data = write_dataset(tmp_path / "set", COUNTS)
-    folder = tmp_path / "cascade"
-    stages = ["first: Normal, Sick", "Sick: COVID, Other=Viral Pneumonia+Lung_Opacity --seed=1"]
-    flags = [f"--data_dir={data.path}", "--epochs=1", "--batch_size=8", "--resamples=100"]
-    command = [f"--cascade_dir={folder}", *(f"--stage={stage}" for stage in stages), *flags]
-    done = processes.run("trainer.cascade", *command)
+STAGES = ["first: Normal, Sick", "Sick: COVID, Other=Viral Pneumonia+Lung_Opacity --seed=1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The data set, the folder of a cascade of it, and what the command said."""
+    root = tmp_path_factory.mktemp("cascade")
+    data = write_dataset(root / "set", COUNTS)
+    flags = [f"--data_dir={data.path}", "--epochs=1", "--batch_size=8", "--sampler=oversample"]
+    command = [f"--cascade_dir={root / 'cascade'}", *(f"--stage={stage}" for stage in STAGES)]
+    done = processes.run("trainer.cascade", *command, *flags, "--resamples=100")
     assert done.returncode == 0, done.stderr
-    assert "On 26 test images of 3 classes the cascade has a balanced accuracy of" in done.stdout
+    return data, root / "cascade", done.stdout
+
+
+@pytest.mark.slow
+def test_a_cascade_is_trained_evaluated_and_predicts(trained, tmp_path):
+    data, folder, shown = trained
+    assert "On 26 test images of 3 classes the cascade has a balanced accuracy of" in shown
 
     runs = {name: read_run(str(folder / name)) for name in ("first", "Sick")}
     cascade, names = description.read(str(folder))
@@ -59,16 +70,64 @@ def test_a_cascade_is_trained_evaluated_and_predicts(tmp_path):
     out = tmp_path / "out.csv"
     done = processes.run(
         *("trainer.predict", f"--model={folder}", f"--input={images}", f"--output={out}"),
-        "--ood_method=none",
+        *("--ood_method=none", f"--html={tmp_path / 'page.html'}", "--html_images=2"),
     )
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page.html").read_text().count("Grad-CAM of") == 2
     with open(out, encoding="utf-8") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     for identity, logits in zip(test.ids, test.logits, strict=True):
         row = rows[identity.replace("/", "_")]
-        assert [np.float32(row[f"logit_{name}"]) for name in names] == logits.tolist()
+        found = np.array([row[f"logit_{name}"] for name in names], np.float32)
+        np.testing.assert_allclose(found, logits, rtol=1e-6)  # other batches: the last bit
         assert row["class"] == names[logits.argmax()]
         assert sum(float(row[f"calibrated_{name}"]) for name in names) == pytest.approx(1, abs=1e-5)
+
+    classifier = Classifier.load(folder, ood_method="none")
+    identity, logits = test.ids[0], test.logits[0]
+    path = images / identity.replace("/", "_")
+    answers = classifier.predict([path])
+    assert answers.classes == [names[logits.argmax()]]
+    np.testing.assert_allclose(answers.logits[0], logits, rtol=1e-6)
+    # A leaf of the second stage has the heat map of that stage.
+    pixels = classifier.read(path)[np.newaxis]
+    expected = GradCam.load(str(folder / "Sick" / "model.keras")).maps(pixels, [1])
+    found = classifier.heat_maps(pixels, [names.index("Other")])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(UserError, match=r"cascade is a cascade of .* one run: name .*/first"):
+        read_run(str(folder))
+
+
+@pytest.mark.slow
+def test_a_cascade_is_evaluated_elsewhere(trained, tmp_path):
+    data, folder, _ = trained
+    # Its own test images, as another data set: what it says of them is known.
+    flags = ["--map_classes=Viral Pneumonia:Other,Lung_Opacity:Other", "--resamples=100"]
+    command = [f"--model={folder}", f"--data_dir={data.path}", f"--output_dir={tmp_path / 'out'}"]
+    done = processes.run("trainer.evaluate", *command, *flags)
+    assert done.returncode == 0, done.stderr
+    paths = (folder / "predictions_test.csv", tmp_path / "out" / "predictions.csv")
+    expected, found = (_by_id(read_predictions(str(path))) for path in paths)
+    assert found.keys() == expected.keys()
+    for identity, (label, logits) in expected.items():
+        assert found[identity][0] == label
+        np.testing.assert_allclose(found[identity][1], logits, rtol=1e-5)
+    whole = json.loads((folder / "cascade.json").read_text())
+    (run,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["runs"]
+    for variant in ("raw", "calibrated"):
+        for place in ("internal", "external"):
+            found = run["probabilities"][variant]["log_loss"][place]["estimate"]
+            expected = whole["probabilities"][variant]["log_loss"]["estimate"]
+            assert found == pytest.approx(expected, rel=1e-5), (variant, place)
+    command = [f"--model={folder},{folder}/Sick", f"--output_dir={tmp_path / 'new'}"]
+    done = processes.run("trainer.evaluate", *command, f"--data_dir={data.path}")
+    assert done.returncode != 0
+    assert "is a cascade: name it alone" in done.stderr
+
+
+def _by_id(predictions):
+    rows = zip(predictions.labels, predictions.logits, strict=True)
+    return dict(zip(predictions.ids, rows, strict=True))
 
 
 def _write_test_images(data, folder):

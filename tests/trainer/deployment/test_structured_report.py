@@ -1,6 +1,7 @@
 """DICOM structured reports on predictions, read back as another program would."""
 
 import csv
+import hashlib
 import types
 
 import numpy as np
@@ -41,9 +42,8 @@ def write_source(folder, **files):
 
 
 def write_reports(root, folder="reports", model=b"model"):
-    (root / "run").mkdir(exist_ok=True)
-    (root / "run" / "model.keras").write_bytes(model)
-    run = types.SimpleNamespace(path=str(root / "run"), class_names=NAMES)
+    model_hash = hashlib.sha256(model).hexdigest()
+    run = types.SimpleNamespace(model_hash=model_hash, class_names=NAMES)
     rows, source = str(root / "in" / "rows.csv"), str(root / "in")
     said = structured_report.write_reports(rows, source, str(root / folder), [run])
     return said, sorted((root / folder).iterdir())

@@ -9,9 +9,8 @@ from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 from tests import helpers
 from tests.trainer import fake_run
-from trainer.deployment.predictor import reading_of
 from trainer.runs.finished_run import read_run
-from trainer.runs.run_data import changed_pixel_rules, find_data
+from trainer.runs.run_data import changed_pixel_rules, find_data, reading_of
 
 COUNTS = {"train": (1, 1, 1, 1), "validation": (1, 1, 1, 1), "test": (1, 1, 1, 1)}
 
