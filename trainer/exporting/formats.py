@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from cxr_tfrecords.quiet import quiet_stderr
 from cxr_tfrecords.reading import Reading
-from trainer.exporting import encoded_images
+from trainer.exporting import encoded_images, onnx_file
 from trainer.exporting.format_table import FORMATS, INT8
 
 # uint8 [n, size, size, channels] -> name of an output -> float32 [n, classes].
@@ -57,9 +57,7 @@ def write(
         elif name == "saved_model":
             _write_saved_model(model, path, reading)
         elif name == "onnx":
-            _freeze_normalization(model)
-            # With Keras' corrections of tf2onnx for NumPy 2.
-            model.export(path, format="onnx", verbose=False)
+            onnx_file.write(model, path)
         else:
             _write_litert(model, path, calibration if name == INT8 else None)
 
@@ -75,14 +73,6 @@ def _write_saved_model(model: keras.Model, path: str, reading: Reading | None) -
             encoded_images.SIGNATURE, encoded_images.make_endpoint(model, reading), [files]
         )
     archive.write_out(path, verbose=False)
-
-
-def _freeze_normalization(model: keras.Model) -> None:
-    """Makes constants of the statistics of Normalization layers. As tensors, tf2onnx would turn
-    them into further inputs of the file without a word."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.Normalization):
-            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
 
 
 def _write_litert(model: keras.Model, path: str, calibration: np.ndarray | None) -> None:

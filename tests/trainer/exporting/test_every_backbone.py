@@ -1,5 +1,5 @@
 """Backbones in all formats. As a command, `python -m tests.trainer.exporting.test_every_backbone`
-shows the same for all backbones, or for those that are named."""
+makes the rows of the table in docs/export.md, of all backbones or of those that are named."""
 
 import sys
 import tempfile
@@ -12,14 +12,16 @@ from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.reading import Reading
 from trainer.models.backbone_table import TABLE
 
-SMALL = ["tiny", "alexnet", "resnet18"]  # 45 seconds of processor time
+SMALL = ["tiny", "alexnet", "resnet18"]
 SMALL_HEADS = [*((name, 0) for name in SMALL), ("tiny", 8)]
 PARITY = ["saved_model", "onnx", "litert"]
+IMAGES = 64  # as many as an export checks
 SHARES = np.array([0.1, 0.2, 0.3, 0.4])
 
 
 def try_formats(backbone, rnn_units=0, formats_wanted=(*PARITY, "litert_int8")):
-    """Format -> "ok", or why not; and the largest differences of probabilities."""
+    """Format -> "ok" or why not; and format -> its `Parity`, or of 8 bits its share of images with
+    the same class."""
     import keras
 
     from trainer.deployment.corrected_probabilities import Deployment
@@ -31,28 +33,28 @@ def try_formats(backbone, rnn_units=0, formats_wanted=(*PARITY, "litert_int8")):
         _calibrated(backbone, reading, rnn_units), Deployment(SHARES, SHARES, SHARES[::-1], 1.3)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "IMAGES", 4)
+        patch.setattr(parity, "IMAGES", IMAGES)
         checked = checked_files.CheckedFiles(model, reading, "none", None)
-    found, differences = {}, {}
+    found, measured = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name in formats_wanted:
             try:
                 if name in PARITY:
                     checked.add(name, folder)
-                    differences[name] = checked.parity[name].of_file["probabilities"]
                 else:
                     only_logits = keras.Model(model.input, {"logits": model.output["logits"]})
                     images = sample_images.drawn(reading, 8).images
                     formats.write(name, only_logits, folder, calibration=images)
-                    answers = formats.open_written(name, folder)(images)["logits"]
-                    assert answers.shape == (8, 4), answers.shape
+                    answer = formats.open_written(name, folder)
+                    answers = parity.answers_of(answer, checked.sample.images)["logits"]
+                    assert answers.shape == (IMAGES, 4), answers.shape
                     assert np.isfinite(answers).all()
-                    differences[name] = float(np.ptp(answers))
+                    same = answers.argmax(axis=1) == checked._exact["logits"].argmax(axis=1)
+                    measured[name] = float(same.mean())
                 found[name] = "ok"
             except Exception as error:
                 found[name] = f"{type(error).__name__}: {first_line(error, 300)}"
-        differences["model"] = checked.parity[next(iter(checked.parity))].of_model["probabilities"]
-    return found, differences
+    return found, {**measured, **checked.parity}
 
 
 def _calibrated(backbone, reading, rnn_units):
@@ -83,6 +85,24 @@ def test_a_backbone_answers_the_same_in_every_format(backbone, rnn_units):
     assert set(found.values()) == {"ok"}, found
 
 
+def _row(backbone, found, measured):
+    """A row of the table: the largest difference of a probability from the exact one, of the model
+    itself and of each file; what was refused in brackets."""
+
+    def largest(values):
+        return max(value for output, value in values.items() if output != "logits")
+
+    cells = [f"`{backbone}`", str(max(64, TABLE[backbone].min_px))]
+    cells.append(f"{largest(next(measured[n] for n in PARITY if n in measured).of_model):.1e}")
+    for name, answer in found.items():
+        if name in PARITY and name in measured:
+            cell = f"{largest(measured[name].of_file):.1e}"
+        else:
+            cell = f"{measured[name]:.0%}" if name in measured else "–"
+        cells.append(cell if answer == "ok" else f"({cell})")
+    return f"| {' | '.join(cells)} |"
+
+
 if __name__ == "__main__":
     from cxr_tfrecords.quiet import quiet_tensorflow
 
@@ -90,8 +110,11 @@ if __name__ == "__main__":
     for one in sys.argv[1:] or TABLE:
         started = time.process_time()
         try:
-            found, differences = try_formats(one)
+            found, measured = try_formats(one)
+            print(_row(one, found, measured), flush=True)
         except UserError as error:
-            found, differences = {"all": str(error)}, {}
-        shown = " ".join(f"{name} {value:.1e}" for name, value in differences.items())
-        print(f"{one}: {found} {shown} {time.process_time() - started:.0f} s", flush=True)
+            found = {"all": str(error)}
+        for name, answer in found.items():
+            if answer != "ok":
+                print(f"  {one}, {name}: {answer}", flush=True)
+        print(f"  {time.process_time() - started:.0f} s", file=sys.stderr, flush=True)
