@@ -106,12 +106,12 @@ TARGETS = (
     Target(
         "this-png CPU / floor-png CPU",
         lambda runs: _cpu(runs, "this-png") / _cpu(runs, "floor-png"),
-        1.15,
+        1.2,
     ),
     Target(
         "this-raw CPU / floor-raw CPU",
         lambda runs: _cpu(runs, "this-raw") / _cpu(runs, "floor-raw"),
-        1.15,
+        1.25,
     ),
     Target(
         "floor-png wall / this-png wall",
