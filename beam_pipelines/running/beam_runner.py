@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import sys
@@ -24,11 +23,11 @@ from tqdm import tqdm
 from beam_pipelines.running import lost_workers
 from beam_pipelines.settings.beam_flags import runs_locally
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency import no_proxy
 from cxr_tfrecords.errors import TemporaryError, UserError
 
 _REFRESH_SECONDS = 0.25
 _REMOTE_REFRESH_SECONDS = 5.0  # a listing of an object store costs money
-_NO_PROXY = "no_grpc_proxy"  # gRPC reads this before no_proxy
 _EXTRAS = {"DataflowRunner": "gcp", "DaskRunner": "dask"}
 _REFUSED_OPTIONS = "Pipeline has validations errors:"  # the start of Beam's message
 
@@ -119,21 +118,13 @@ def _local_runner(options: PipelineOptions) -> tuple[Any, PipelineOptions]:
     if options.view_as(DirectOptions).direct_running_mode != "multi_processing":
         return fn_runner.FnApiRunner(), options
     lost_workers.notice_ends()
-    _use_no_proxy_for_this_machine()
+    no_proxy.reach_directly()
     # The same processes as Beam would start, but by a command of ours: see `local_worker`.
     command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.running.local_worker"
     environment = SubprocessSDKEnvironment.from_command_string(command)
     options = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
     options.view_as(DirectOptions).direct_running_mode = "in_memory"  # would replace the command
     return fn_runner.FnApiRunner(default_environment=environment), options
-
-
-def _use_no_proxy_for_this_machine() -> None:
-    """Lets worker processes reach this one where `http_proxy` is set, as in many offices: gRPC
-    would ask the proxy for the way to `localhost`, and both sides would wait for ever."""
-    given = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")
-    own = ("localhost", "127.0.0.1", "::1")
-    os.environ[_NO_PROXY] = ",".join(dict.fromkeys(filter(None, (*given.split(","), *own))))
 
 
 def _run(

@@ -52,14 +52,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def cluster_environments(num_workers: int) -> list[dict[str, str]]:
-    """The environment of each worker of a new cluster on this machine."""
+    """The environment of each worker of a new cluster on this machine, which has a proxy for other
+    addresses, as in many offices."""
     workers = [f"localhost:{port}" for port in free_ports(num_workers)]
     return [
         os.environ
         | {
+            "http_proxy": "http://127.0.0.1:9",  # where nobody answers
             "TF_CONFIG": json.dumps(
                 {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-            )
+            ),
         }
         for index in range(num_workers)
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from cxr_tfrecords.concurrency import no_proxy
 from cxr_tfrecords.errors import UserError
 from trainer.distribution import cluster, tpu_versions
 
@@ -172,6 +174,8 @@ def _multi_worker():
         )
     config, source = described
     os.environ["TF_CONFIG"] = json.dumps(config)
+    addresses = itertools.chain.from_iterable(config["cluster"].values())
+    no_proxy.reach_directly(no_proxy.hosts_of(addresses))
     task = config["task"]
     print(
         f"{task['type']} {task['index']} of {cluster.num_processes(config)} ({source}), at "

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cxr_tfrecords.concurrency import no_proxy
 from cxr_tfrecords.errors import UserError, first_line
 
 # Number of servers that `--data_service=local` starts; two, to test that their order is kept.
@@ -68,6 +69,7 @@ def connect(value: str) -> Services:
                 f"--data_service={value}: no server answers at {address} ({error}): start "
                 f"`python -m trainer.decode_server --port={port}` there"
             ) from error
+    no_proxy.reach_directly(no_proxy.hosts_of(addresses))
     return Services(addresses)
 
 
@@ -116,6 +118,7 @@ def start_server(host: str = "localhost", port: int = 0) -> Server:
       UserError: the port is taken.
     """
     service = tf.data.experimental.service
+    no_proxy.reach_directly([host])
     try:
         dispatcher = service.DispatchServer(service.DispatcherConfig(port=port))
         chosen_port = dispatcher.target.rpartition(":")[2]
