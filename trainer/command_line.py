@@ -88,3 +88,7 @@ def _first_line(module: str) -> str:
     assert spec.origin is not None
     with open(spec.origin, encoding="utf-8") as file:
         return (ast.get_docstring(ast.parse(file.read())) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
