@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -46,12 +47,15 @@ def all_escaped(content: Any) -> Any:
     """A copy of JSON values in which every text is escaped, keys of mappings too, so that names
     which are keys are still found. Keys of our own have nothing to escape."""
     if isinstance(content, str):
-        return escaped(content)
+        return _escaped_once(content)
     if isinstance(content, Mapping):
         return {all_escaped(key): all_escaped(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [all_escaped(value) for value in content]
     return content
+
+
+_escaped_once = functools.lru_cache(1 << 14)(escaped)  # the same few keys come very often
 
 
 def code(text: object) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.pages import class_lists
 from trainer.comparison import decision_curves, operating_points, verdicts
 from trainer.comparison.entry_details import (
     add_tests,
@@ -184,8 +185,16 @@ def _resample(
 ) -> dict[str, np.ndarray]:
     """Metric -> float64 [seeds, 1 + resamples]; a class's are called `recall/COVID`."""
     rows = []
+    # Lines of hundreds of classes would take many minutes: they are not resampled.
+    all_lines = len(class_names) <= class_lists.ROWS
     for test, log_probabilities in zip(scored.predictions, scored.variants[variant], strict=True):
-        rows.append(weighted_metrics(test.labels, log_probabilities, weights).flat(class_names))
+        row = weighted_metrics(test.labels, log_probabilities, weights, lines=all_lines)
+        values = row.flat(class_names)
+        if not all_lines:
+            whole = weighted_metrics(test.labels, log_probabilities, weights[:1]).flat(class_names)
+            for name in _line_names(class_names):
+                values[name][:1] = whole[name]
+        rows.append(values)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -215,7 +224,11 @@ def _add_intervals(
 
 
 def _calibration_names(class_names: Sequence[str]) -> list[str]:
-    kinds = ("calibration_slope", "calibration_intercept", "brier")
+    return [*_line_names(class_names), *(f"brier/{name}" for name in class_names)]
+
+
+def _line_names(class_names: Sequence[str]) -> list[str]:
+    kinds = ("calibration_slope", "calibration_intercept")
     return [f"{kind}/{name}" for kind in kinds for name in class_names]
 
 

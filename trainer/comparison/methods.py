@@ -62,7 +62,7 @@ def group_runs(named_runs: Sequence[tuple[str, FinishedRun]]) -> list[Entry]:
     first: FinishedRun | None = None
     for name, run in named_runs:
         first = first or run
-        if run.dataset["fingerprint"] != first.dataset["fingerprint"]:
+        if any(run.dataset[key] != first.dataset[key] for key in ("fingerprint", "class_names")):
             raise UserError(
                 f"{run.path} and {first.path} were trained on different data sets or classes: "
                 "their figures cannot be paired; leave one out"

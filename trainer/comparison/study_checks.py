@@ -74,7 +74,7 @@ def _differences(study: Study, cell: Cell) -> Iterator[str]:
                 yield from _base_differences(study, cell, decoupled)
                 content = {**content, "config": decoupled["from_config"]}
             yield from same_run.differences(study.config(cell), study.data[cell.fold], content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"{run_files.CONFIG} is damaged ({error})"
 
 

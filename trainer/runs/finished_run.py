@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
 
 
-_HISTORY = ("epoch", "step", "learning_rate", "loss", "validation_loss")  # of each epoch
+# Of each epoch: numbers, and columns that may be undefined where the split lacks a class.
+_HISTORY = ("epoch", "step", "learning_rate", "loss", "validation_loss", "seconds")
+_FIGURES = ("validation_accuracy", "validation_balanced_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,9 +213,8 @@ def _read_history(run_dir: str) -> list[dict[str, float]]:
         raise UserError(f"{path}: {error.strerror}; {_remedy(run_dir)}") from error
     except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}); {_remedy(run_dir)}") from error
-    missing = [
-        name for name in _HISTORY if rows and not math.isfinite(rows[-1].get(name, math.nan))
-    ]
+    missing = [n for n in _HISTORY if any(not math.isfinite(r.get(n, math.nan)) for r in rows)]
+    missing += [n for n in _FIGURES if any(n not in row for row in rows)]
     if missing:
         raise UserError(f"{path} is damaged (no number for {missing[0]}); {_remedy(run_dir)}")
     if not rows:

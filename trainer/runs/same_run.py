@@ -49,7 +49,7 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
             if reason:
                 epochs = content["config"]["epochs"]
                 differing.append(f"--epochs: {epochs} there, {config.epochs} here, and {reason}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): use another --run_dir") from error
     if differing:
         raise UserError(
@@ -116,7 +116,7 @@ def check_decoupled_run(run_dir: str) -> None:
 def _is_decoupled(config_path: str) -> bool:
     try:
         return "decoupled" in files.read_json(config_path)
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return False
 
 
