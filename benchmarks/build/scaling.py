@@ -30,14 +30,6 @@ FLAGS = flags.FLAGS
 _PARTS = 4  # the small build has one of so many parts of the images
 _FAR = (16, 64)
 
-flags.DEFINE_integer("images", 20_000, "Radiographs of the larger build.", lower_bound=1000)
-flags.DEFINE_integer("cores", 2, "Cores of the machine to use.", lower_bound=2)
-flags.DEFINE_integer("rounds", 3, "How often each build runs.", lower_bound=1)
-flags.DEFINE_string("encoding", "png", "What the build stores, png or raw.")
-flags.DEFINE_integer("image_size", 224, "Side of the stored images, in pixels.", lower_bound=1)
-flags.DEFINE_string("work_dir", "data/benchmark", "Where inputs are kept and outputs come and go.")
-flags.DEFINE_string("json", "", "File for the rows.")
-
 
 def serial_share(speed_up: float, cores: int) -> float:
     """The part of the work that is not divided among the cores, by Karp and Flatt; at least 0."""
@@ -133,4 +125,13 @@ def _rows(speeds: dict[tuple[str, int], list[float]]) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("images", 20_000, "Radiographs of the larger build.", lower_bound=1000)
+    flags.DEFINE_integer("cores", 2, "Cores of the machine to use.", lower_bound=2)
+    flags.DEFINE_integer("rounds", 3, "How often each build runs.", lower_bound=1)
+    flags.DEFINE_string("encoding", "png", "What the build stores, png or raw.")
+    flags.DEFINE_integer("image_size", 224, "Side of the stored images, in pixels.", lower_bound=1)
+    flags.DEFINE_string(
+        "work_dir", "data/benchmark", "Where inputs are kept and outputs come and go."
+    )
+    flags.DEFINE_string("json", "", "File for the rows.")
     run_main(main)
