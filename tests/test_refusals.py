@@ -1,8 +1,15 @@
 """What paths alone tell is refused before TensorFlow or Beam are imported, which takes seconds."""
 
+import json
+
+import numpy as np
 import pytest
 
+from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.checks.manifest import manifest_digest
+from cxr_tfrecords.errors import UserError
 from tests import light_processes
+from tests.damage import edit_json
 from tests.helpers import write_dataset
 from tests.trainer.fake_run import write_run
 
@@ -96,3 +103,48 @@ def test_a_wrong_path_is_refused_before_slow_imports(tmp_path, module, flags, me
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "is not installed" not in done.stderr
+
+
+# Each command that opens a data set.
+OPENING = (
+    ("cxr_tfrecords.verify", "data"),
+    ("cxr_tfrecords.stats", "data"),
+    (BUILD, "--append --input_dir=in --output_dir=data"),
+    ("trainer.sampler_preview", "--data_dir=data"),
+    ("trainer.train_segmenter", "--data_dir=data"),
+    (MAIN, "--data_dir=data --run_dir=new"),
+    (COMPARE, "--data_dir=data --study_dir=new"),
+    (CASCADE, "--data_dir=data --cascade_dir=new --stage=a:COVID,Normal"),
+    (EVALUATE, "--model=done --data_dir=data --output_dir=new"),
+    (SHORTCUTS, "--model=done --output_dir=new --data_dir=data"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "flags"), OPENING)
+def test_edited_manifests_are_refused_in_one_line_by_each_command(tmp_path, module, flags):
+    (tmp_path / "in" / "COVID").mkdir(parents=True)
+    (tmp_path / "in" / "COVID" / "a.png").write_text("no image")
+    write_dataset(tmp_path / "data")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "model.keras").touch()
+    write_run(tmp_path / "done", counts=dict.fromkeys(("train", "validation", "test"), [3] * 4))
+    path = tmp_path / "data" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    text = json.dumps({**manifest, "digest": manifest_digest(manifest)})
+    rng, tried = np.random.default_rng(0), 0
+    while tried < 12:
+        words, data = edit_json(text, rng)
+        path.write_bytes(data)
+        try:
+            dataset_dir.read_manifest(str(path.parent))
+            continue  # harmless: the command would go on
+        except UserError as error:
+            expected = str(error).replace(str(path.parent), "data")
+        tried += 1
+        done = light_processes.run(module, *flags.split(" "), cwd=tmp_path)
+        assert done.returncode == 2, (words, done.stderr)
+        lines = done.stderr.strip().splitlines()
+        assert lines[-1] == f"error: {expected}", words
+        assert "Traceback" not in done.stderr, words
+        assert not (tmp_path / "new").exists(), words
