@@ -1,4 +1,4 @@
-"""A disk or a memory that is really too small ends a command in one line, and no file is half."""
+"""A disk that is really too small ends a command in one line, and no file is half."""
 
 import subprocess
 import sys
@@ -38,14 +38,12 @@ def small_disk(tmp_path):
         return folder
 
     yield mount
-    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
 
 
-def _run(module, *flags, limits=""):
-    """limits: options of ulimit."""
-    command = f'ulimit {limits or "-c 0"} && exec "$@"'
+def _run(module, *flags):
     return subprocess.run(
-        ["bash", "-c", command, "bash", sys.executable, "-m", module, *flags],
+        [sys.executable, "-m", module, *flags],
         capture_output=True,
         text=True,
         check=False,
@@ -96,13 +94,3 @@ def test_a_full_disk_ends_an_export_in_one_line(finished, small_disk, kilobytes)
     )
     _assert_one_line(done, f"--output_dir={output}", "no space left")
     assert not output.exists()
-
-
-@pytest.mark.slow
-def test_a_lack_of_memory_ends_a_training_in_one_line(tmp_path):
-    counts = {**COUNTS, "validation": (2, 2, 2, 2), "test": (2, 2, 2, 2)}
-    data = helpers.write_dataset(tmp_path / "large", counts, image_size=512)
-    flags = (f"--data_dir={data.path}", f"--run_dir={tmp_path / 'run'}", "--batch_size=64")
-    # TensorFlow itself takes 3 GB of addresses, and a layer of this batch 1 GB.
-    done = _run("trainer.main", *flags, "--epochs=1", limits="-c 0 -v 4500000")
-    _assert_one_line(done, "out of device memory at --batch_size=64: use a smaller one")
