@@ -12,7 +12,7 @@ A slot is a position in the order of a plan (or in canonical order, for evaluati
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +25,7 @@ from trainer.input.distributed_iterator import untuned
 # Serialized records in the shuffle buffer of a class: at about 30 kB each, 30 MB for each class.
 SHUFFLE_RECORDS = 1024
 _SHARDS_AT_ONCE = 4
+_RECORDS_AT_ONCE = 32  # of a shard
 
 
 def parsed_records(data: DatasetDir, split: str) -> tf.data.Dataset:
@@ -124,20 +125,35 @@ def _class_records(shards: Sequence[Shard], ordinals: np.ndarray, seed: int) -> 
     table = _shard_table(shards)
 
     def read_pass(number: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+        def read_wanted(*shard: tf.Tensor) -> tf.data.Dataset:
+            return _selected(
+                _read_shard(*shard), lambda ordinals: tf.gather(wanted, ordinals) > number
+            )
+
         columns = tuple(tf.gather(column, order) for column in table)
-        read = tf.data.Dataset.from_tensor_slices(columns).interleave(
-            _read_shard, cycle_length=_SHARDS_AT_ONCE, block_length=1
+        return tf.data.Dataset.from_tensor_slices(columns).interleave(
+            read_wanted, cycle_length=_SHARDS_AT_ONCE, block_length=1
         )
-        return read.filter(lambda ordinal, _: tf.gather(wanted, ordinal) > number)
 
     # One buffer over all passes: a shuffle inside `read_pass` would make that function stateful,
     # and deterministic TensorFlow would then decode on a single thread.
     return (
         tf.data.Dataset.from_tensor_slices((np.arange(passes), orders))
         .flat_map(read_pass)
-        .map(lambda _, serialized: serialized)
         .shuffle(SHUFFLE_RECORDS, seed=seed, reshuffle_each_iteration=False)
     )
+
+
+def _selected(numbered: tf.data.Dataset, keep: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+    """Serialized records, of (number, serialized record), whose numbers int64 [n] `keep` marks.
+
+    One call judges many records: a call for each would also be paid for those that are not used.
+    """
+
+    def chosen(numbers: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
+        return tf.gather(serialized, tf.where(keep(numbers))[:, 0])
+
+    return numbered.batch(_RECORDS_AT_ONCE).map(chosen).unbatch()
 
 
 def _slots(serialized: tf.data.Dataset, slots: np.ndarray) -> tf.data.Dataset:
@@ -146,12 +162,11 @@ def _slots(serialized: tf.data.Dataset, slots: np.ndarray) -> tf.data.Dataset:
     first = int(flat[0]) if len(flat) else 0
     selected = np.zeros(int(flat[-1]) + 1 - first if len(flat) else 0, bool)
     selected[flat - first] = True
-    stream = serialized.skip(first)
-    if not selected.all():
-        keep = tf.data.Dataset.from_tensor_slices(selected)
-        stream = tf.data.Dataset.zip(stream, keep).filter(lambda _, kept: kept)
-        stream = stream.map(lambda record, _: record)
-    return stream.take(len(flat))
+    stream = serialized.skip(first).take(len(selected))
+    if selected.all():
+        return stream
+    wanted = tf.constant(selected)
+    return _selected(stream.enumerate(), lambda numbers: tf.gather(wanted, numbers))
 
 
 def _decoded(serialized: tf.data.Dataset, data: DatasetDir, batch_size: int) -> tf.data.Dataset:
