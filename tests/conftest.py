@@ -46,8 +46,13 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def freed_graphs():
-    """Keras keeps every model that was ever made: over a suite that came to 7 GB."""
+    """Keras keeps every model that was ever made: over a suite that came to 7 GB.
+
+    What is left after that, modules for the most part, stays: the next collections pass it over,
+    each of which would take a second.
+    """
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].utils.clear_session()
         gc.collect()
+        gc.freeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pickle
@@ -207,23 +208,31 @@ def test_dask_without_its_packages_names_the_extra(radiographs, tmp_path, monkey
 # The job graph, as it would be submitted
 
 
-@pytest.fixture
-def graphs(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
     """Makes the graphs of both passes over some radiographs: title -> (graph, its items)."""
+    folder, real = tmp_path_factory.mktemp("graphs"), beam_runner.run_pass
+
+    @functools.cache
+    def build(count: int) -> list[tuple]:
+        """Builds them once; what its passes were asked for."""
+        root = write_radiographs(folder / f"in{count}", {"COVID": count, "Normal": count})
+        asked = []
+
+        def noted(title, items, dofn, options, **how):
+            asked.append((title, items, dofn))
+            real(title, items, dofn, options, **how)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(passes, "run_pass", noted)
+            build_here(root, folder / f"out{count}")
+        return asked
 
     def make(count: int, options: list[str]) -> dict[str, tuple]:
-        root = write_radiographs(tmp_path / f"in{count}", {"COVID": count, "Normal": count})
         found = {}
-
-        def noted(title, items, dofn, _options, **how):
+        for title, items, dofn in build(count):
             graph = beam_runner.make_pipeline(title, items, dofn, PipelineOptions(options))
             found[title] = graph.to_runner_api(), items
-            real(title, items, dofn, beam_flags.parse([], []), **how)
-
-        real = beam_runner.run_pass
-        monkeypatch.setattr(passes, "run_pass", noted)
-        build_here(root, tmp_path / f"out{count}")
-        monkeypatch.undo()
         return found
 
     return make

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from tests.trainer import processes
 from trainer.distribution import strategies
 from trainer.evaluation.predictions import compute_metrics, read_predictions
 from trainer.input.split_batches import SplitSource
-from trainer.runs import run_files
+from trainer.models.classifier import create_model
+from trainer.runs import run_directory, run_files
 from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig
 from trainer.training import output_layer, second_stage
@@ -64,13 +66,26 @@ def test_a_directory_that_another_process_writes_is_left_alone(source, data, str
         assert os.listdir(run_dir) == [".lock"]
 
 
+@pytest.fixture(scope="module")
+def decoupled(source, tmp_path_factory):
+    """Method -> its run directory, made at the first call, and the metrics that the call gave."""
+
+    @functools.cache
+    def make(method):
+        run_dir = tmp_path_factory.mktemp(method)
+        before = _snapshot(source)
+        metrics = second_stage.decouple(str(source), str(run_dir), method, epochs=2)
+        assert _snapshot(source) == before
+        return run_dir, metrics
+
+    return make
+
+
 @pytest.mark.parametrize("method", second_stage.METHODS)
 def test_a_decoupled_run_is_a_finished_run_and_its_source_stays_untouched(
-    method, source, data, tmp_path
+    method, source, data, decoupled
 ):
-    before = _snapshot(source)
-    metrics = second_stage.decouple(str(source), str(tmp_path), method, epochs=3)
-    assert _snapshot(source) == before
+    tmp_path, metrics = decoupled(method)
     assert run_files.is_finished(str(tmp_path))
     run = read_run(str(tmp_path))
     assert run.metrics == metrics
@@ -95,9 +110,9 @@ def test_a_decoupled_run_is_a_finished_run_and_its_source_stays_untouched(
 
 @pytest.mark.parametrize("method", second_stage.METHODS)
 def test_saved_model_gives_the_stored_predictions_and_only_its_output_layer_is_new(
-    method, source, data, tmp_path
+    method, source, data, decoupled
 ):
-    second_stage.decouple(str(source), str(tmp_path), method, epochs=2)
+    tmp_path, _ = decoupled(method)
     old, new = (keras.models.load_model(d / "model.keras") for d in (source, tmp_path))
     images = next(SplitSource(data, "test").evaluation(batch_size=27).as_numpy_iterator())[0]
     np.testing.assert_allclose(new(images), _logits(tmp_path).logits, atol=1e-4)
@@ -142,10 +157,10 @@ def test_the_output_layer_learns_from_each_images_own_features(data):
     assert [row["step"] for row in history] == [6, 12, 18, 24, 30]
 
 
-def test_crt_gives_the_same_again(source, tmp_path):
-    for name in ("one", "two"):
-        second_stage.decouple(str(source), str(tmp_path / name), "crt", epochs=2)
-    files = [(tmp_path / name / "predictions_test.csv").read_bytes() for name in ("one", "two")]
+def test_crt_gives_the_same_again(source, decoupled, tmp_path):
+    second_stage.decouple(str(source), str(tmp_path), "crt", epochs=2)
+    folders = (decoupled("crt")[0], tmp_path)
+    files = [(folder / "predictions_test.csv").read_bytes() for folder in folders]
     assert files[0] == files[1]
 
 
@@ -228,13 +243,15 @@ def test_runs_that_cannot_be_decoupled_say_why(source, data, tmp_path):
     assert not os.path.exists(new)
 
 
-def test_cosine_output_layers_are_refused(data, tmp_path):
-    config = TrainConfig(
-        data.path, str(tmp_path / "ldam"), loss="ldam_drw", epochs=1, batch_size=16
-    )
-    experiment.run(config, data, strategies.create_strategy("cpu"))
+def test_cosine_output_layers_are_refused(source, tmp_path):
+    ldam = shutil.copytree(source, tmp_path / "ldam")
+    content = json.loads((ldam / "config.json").read_text())
+    content["config"]["loss"] = "ldam_drw"
+    (ldam / "config.json").write_text(json.dumps(content))
+    model = create_model("tiny", image_size=32, channels=1, num_classes=4, cosine_scale=30.0)
+    run_directory.save_model(str(ldam), model)
     with pytest.raises(UserError, match="--loss=ldam_drw"):
-        second_stage.decouple(config.run_dir, str(tmp_path / "new"), "tau_norm")
+        second_stage.decouple(str(ldam), str(tmp_path / "new"), "tau_norm")
 
 
 def test_taken_directories_are_refused_and_half_made_ones_are_made_anew(source, data, tmp_path):

@@ -1,6 +1,7 @@
 """The report of a finished run says what its files say, and what they do not."""
 
 import dataclasses
+import functools
 import html
 import re
 import shlex
@@ -16,11 +17,12 @@ from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig
 
 
-@pytest.fixture
-def run_dir(tmp_path):
-    return fake_run.write_run(tmp_path)
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return fake_run.write_run(tmp_path_factory.mktemp("run"))
 
 
+@functools.cache
 def _text(run_dir) -> str:
     with open(report.write_report(run_dir), encoding="utf-8") as file:
         return file.read()

@@ -193,6 +193,7 @@ def test_features_that_would_change_are_refused(data, tmp_path, settings, named)
         _config(data, tmp_path, **settings)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_drops_nothing():
     network = backbones.create_backbone("efficientnet_b0", 32, "none")
     images = tf.constant(toy.images_and_labels(4)[0], tf.float32) / 255

@@ -201,6 +201,7 @@ def test_traced_run_says_one_line_and_has_the_same_results(
     assert float(found[5]) == pytest.approx(shares.seconds / count * 1e3, rel=0.01)
 
 
+@pytest.mark.slow
 def test_epoch_of_one_host_loop_has_nothing_to_trace_and_says_so(data, tmp_path, capsys, plain):
     assert _train(_config(data, tmp_path, profile=5, steps_per_loop=STEPS), data) == plain
     (line,) = _lines(capsys.readouterr().out)

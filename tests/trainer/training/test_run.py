@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -117,9 +118,22 @@ def test_progressive_reaches_its_last_mix_and_goes_on_exactly_where_it_was_kille
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
 
-def test_results_lost_after_the_training_are_made_again_without_training(data, strategy, tmp_path):
+@pytest.fixture(scope="module")
+def finished(data, strategy, tmp_path_factory):
+    """The directory of a finished run, not to be changed, and what the call returned."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.runs.report_pictures.write_pictures", lambda run_dir: None)
+        metrics = run(_config(data, run_dir), data, strategy)
+    return run_dir, metrics
+
+
+def test_results_lost_after_the_training_are_made_again_without_training(
+    data, strategy, finished, tmp_path
+):
+    run_dir, metrics = finished
+    shutil.copytree(run_dir, tmp_path, dirs_exist_ok=True)
     config = _config(data, tmp_path)
-    metrics = run(config, data, strategy)
     predictions = (tmp_path / "predictions_test.csv").read_bytes()
     history = (tmp_path / "history.csv").read_bytes()
     for name in ("metrics.json", "report.md", "predictions_test.csv", "model.keras", "history.csv"):
@@ -188,11 +202,10 @@ def test_image_size_of_another_data_set_is_refused(data, strategy, tmp_path):
     assert not os.path.exists(config.run_dir)
 
 
-def test_other_data_in_the_same_run_directory_is_refused(data, strategy, tmp_path):
-    run(_config(data, tmp_path / "run", epochs=1), data, strategy)
+def test_other_data_in_the_same_run_directory_is_refused(data, strategy, finished, tmp_path):
     other = helpers.write_dataset(tmp_path / "other", COUNTS, seed=1)
     with pytest.raises(UserError, match=rf"--data_dir: {data.path}.*{other.path}"):
-        run(_config(other, tmp_path / "run", epochs=1), other, strategy)
+        run(_config(other, finished[0]), other, strategy)
 
 
 def test_damaged_shard_is_named(strategy, tmp_path):
