@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, cast
 
-from cxr_tfrecords.decoding.result import BadImageError
+from cxr_tfrecords.decoding.result import BadImageError, take_turn_if_large
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -102,6 +102,7 @@ def inflated(data: bytes, max_pixels: int) -> bytes:
     plain.write(data[: stream.tell()].replace(_DEFLATED, _PLAIN, 1))
     while not inflate.eof and (block := inflate.unconsumed_tail or stream.read(_BLOCK)):
         plain.write(inflate.decompress(block, _BLOCK))
+        take_turn_if_large(plain.tell())
         if plain.tell() > limit:
             raise BadImageError(
                 f"deflated DICOM that unpacks to more than {limit:,} bytes, 2 for each of "

@@ -47,10 +47,10 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
     check_size(width, height, max_pixels, (bits + 7) // 8 * samples)
     if colour not in _MODES:
         raise BadImageError(f"damaged PNG: its header has the colour type {colour}")
-    pixels_only, exif, animated = _read_chunks(data)
-    kept = len(data) + (len(pixels_only) if pixels_only is not data else 0)
+    chunks, exif, animated = _read_chunks(data)
+    kept = len(data) + (sum(map(len, chunks)) if len(chunks) > 1 else 0)
     check_size(width, height, max_pixels, (bits + 7) // 8 * samples, kept)
-    pixels, steps = _to_gray_or_rgb(_decode(pixels_only))
+    pixels, steps = _to_gray_or_rgb(_decode(b"".join(chunks)))
     if pixels.shape[:2] != (height, width):
         raise BadImageError(f"header says {width} x {height}, decoded {pixels.shape[1::-1]}")
     if animated:
@@ -62,12 +62,15 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
     return Decoded(pixels, "PNG", mode, steps)
 
 
-def _read_chunks(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bool]:
+def _read_chunks(
+    data: bytes,
+) -> tuple[list[bytes | memoryview], list[tuple[bytes, bytes]], bool]:
     """Checks all chunks: a wrong checksum or a missing IEND is damage that decoders may ignore.
 
     Returns:
-      A PNG of the chunks that make the pixels; kind and body of those that may hold an EXIF
-      orientation; whether the file is an animation.
+      The parts of a PNG of the chunks that make the pixels, which is the whole file if it has no
+      others; kind and body of those that may hold an EXIF orientation; whether the file is an
+      animation.
     """
     kept: list[bytes | memoryview] = [SIGNATURE]
     exif: list[tuple[bytes, bytes]] = []
@@ -90,7 +93,7 @@ def _read_chunks(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bool]:
         )
         if may_orient and end - start <= _MAX_EXIF and len(exif) < _MAX_EXIFS:
             exif.append((kind, data[start + 8 : end - 4]))
-    return (b"".join(kept) if others else data), exif, animated
+    return (kept if others else [data]), exif, animated
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -9,16 +9,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cxr_tfrecords.decoding.turns import ALONE, FREE, SHARED, Turns
+
 TRANSPARENT = "fully transparent"
 TOO_MUCH_MEMORY = "decoding it needs too much memory"
 # For each of --max_pixels: what 16 bits of gray, or 8 bits of RGB with or without alpha, need.
 BYTES_PER_PIXEL = 4
 _SMALL = 1 << 20  # bytes that may always be kept
-_LARGE = 32 << 20  # bytes of a decoded image: 4,096 x 4,096 pixels of 16 bits
+_MIDDLE = 4 << 20  # bytes of a decoded image: 2,048 x 2,048 pixels of 8 bits
+_LARGE = 32 << 20  # 4,096 x 4,096 pixels of 16 bits
 _COSTLY = 4096 * 4096  # pixels
 # Of a file and what its decoder needs together, for each of --max_pixels.
 _MOST_BYTES = 5.5
-_turn = threading.Lock()
+_turns = Turns()
 _thread = threading.local()
 
 
@@ -90,10 +93,19 @@ def check_size(
 def take_turn_if_large(num_bytes: int) -> None:
     """In a block of `one_large_at_a_time`: waits before so many bytes of a file or of its pixels
     come into memory, if they are many."""
-    waits = getattr(_thread, "takes_turns", False) and not _thread.has_turn
-    if waits and num_bytes > _LARGE:
-        _turn.acquire()
-        _thread.has_turn = True
+    if not getattr(_thread, "takes_turns", False) or num_bytes <= _MIDDLE:
+        return
+    turn = ALONE if num_bytes > _LARGE else SHARED
+    if turn > _thread.turn:
+        _give_turn_back()  # two that kept theirs would wait for each other
+        _turns.take(turn)
+        _thread.turn = turn
+
+
+def _give_turn_back() -> None:
+    turn, _thread.turn = _thread.turn, FREE
+    if turn != FREE:
+        _turns.give_back(turn)
 
 
 def apart_if_costly(pixels: int) -> None:
@@ -110,17 +122,17 @@ def apart_if_costly(pixels: int) -> None:
 
 @contextlib.contextmanager
 def one_large_at_a_time() -> Iterator[None]:
-    """Within the block a large image is read or decoded only while no other thread has one here.
+    """Within the block a large image is read or decoded only while no other thread has one here, or
+    one of middle size, of which there may be several. The smallest never wait.
 
-    So memory does not grow with threads where all files are large. Others do not wait.
+    So memory does not grow with threads where all files are large.
     """
-    _thread.takes_turns, _thread.has_turn = True, False
+    _thread.takes_turns, _thread.turn = True, FREE
     try:
         yield
     finally:
         _thread.takes_turns = False
-        if _thread.has_turn:
-            _turn.release()
+        _give_turn_back()
 
 
 def short(error: BaseException) -> str:

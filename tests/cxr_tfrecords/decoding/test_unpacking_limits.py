@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 import zlib
 
 import numpy as np
@@ -17,7 +16,7 @@ from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import inspection
 from cxr_tfrecords import images
-from cxr_tfrecords.decoding import dicom_limits, result
+from cxr_tfrecords.decoding import dicom_limits
 from tests.cxr_tfrecords.decoding.files import RAMP, SIGNATURE, as_file, chunk, with_chunks
 from tests.dicom_files import dicom_file
 
@@ -188,35 +187,6 @@ def test_segments_of_a_jpeg_are_counted_before_its_image_data():
     for added in (comment, stray):
         with pytest.raises(images.BadImageError, match="more than 10,000 segments"):
             images.decode(data[:2] + added * 10_001 + data[2:])
-
-
-def test_one_large_image_is_decoded_at_a_time_and_small_ones_meanwhile(monkeypatch):
-    monkeypatch.setattr(result, "_LARGE", 1000)
-    data = as_file(RAMP, "PNG")
-    entered = threading.Event()
-
-    def decode() -> None:
-        with result.one_large_at_a_time():
-            images.decode(data)
-            entered.set()
-
-    with result.one_large_at_a_time():
-        images.decode(data)
-        images.decode(data)  # as a mask of the same image
-        other = threading.Thread(target=decode)
-        other.start()
-        assert not entered.wait(0.2)
-        monkeypatch.setattr(result, "_LARGE", 10_000)
-        small = threading.Thread(target=decode)
-        small.start()
-        small.join()
-        assert entered.is_set()
-    other.join()
-    images.decode(data)
-    with result.one_large_at_a_time():
-        images.check_file_size(20_000, images.DEFAULT_MAX_PIXELS)
-        assert result._turn.locked()
-    assert not result._turn.locked()
 
 
 @pytest.mark.parametrize("signed", [False, True])
