@@ -78,13 +78,13 @@ def append(
             return BuildResult(before, 0, 0, (note,))
         existing = existing.without(changed)
         scratch.make()
-        options, threads = local_cores.spread(options, threads, len(new))
-        inspected, todo = passes.inspect_sources(new, scratch, work, options, threads)
+        first, second, threads = local_cores.spread(options, threads, len(new))
+        inspected, todo = passes.inspect_sources(new, scratch, work, first, threads)
         columns = CombinedRows(existing, inspected)
         notes = (note, *check_protection(has_ids(columns), salt))
         earlier_plan = existing.plan(before)
         plan = plan_build(sources.class_names, columns, config, max_bad_fraction, earlier_plan)
-        entries, written = passes.write_shards(scratch.appended, scratch, inspected, plan, options)
+        entries, written = passes.write_shards(scratch.appended, scratch, inspected, plan, second)
         renamed = _new_names(before, plan)
         old = [{**e, "file": renamed.get(e["file"], e["file"])} for e in before["shards"]]
         manifest = make_manifest(

@@ -69,7 +69,7 @@ def build(
         whole or absent.
     """
     config = dataclasses.replace(config, salt_id="" if salt is None else salt_id(salt))
-    options, threads = local_cores.spread(options, threads, len(sources))
+    first, second, threads = local_cores.spread(options, threads, len(sources))
     tfds_metadata.slugs(sources.class_names)  # refuses names before hours of work, not after
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     named = f"--output_dir={output_dir}"
@@ -81,7 +81,7 @@ def build(
             return BuildResult(earlier, 0, 0)
         _start(scratch, sources, config)
         work = Work(sources.root, sources.class_names, config, salt or "")
-        inspected, todo = passes.inspect_sources(sources, scratch, work, options, threads)
+        inspected, todo = passes.inspect_sources(sources, scratch, work, first, threads)
         if earlier and earlier["sources"]["fingerprint"] != sources_fingerprint(inspected):
             scratch.remove()
             raise UserError(
@@ -93,7 +93,7 @@ def build(
         if overwrite:
             _remove_earlier(output_dir, scratch)
         entries, written = passes.write_shards(
-            output_dir, scratch, inspected, plan, options, earlier
+            output_dir, scratch, inspected, plan, second, earlier
         )
         manifest = make_manifest(plan, inspected, inspected, config, sources, entries)
         path = files.join(output_dir, dataset_dir.SOURCES)

@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from cxr_tfrecords.concurrency import temporary
+from cxr_tfrecords.concurrency.cores import usable_cores
 from cxr_tfrecords.errors import UserError, run_main
 
 FULL_COUNTS = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}
@@ -189,7 +190,7 @@ def write_synthetic(
         # Until a block as large as this one has been freed once, the C library (glibc) gives freed
         # memory back to the system and asks for it again with every array: a quarter of the time.
         np.empty(_LARGE_BLOCK, np.uint8)
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(workers or usable_cores()) as pool:
             for done, _ in enumerate(pool.map(write, tasks), 1):
                 if progress and (done % 16 == 0 or done == len(tasks)):
                     progress(done, len(tasks))

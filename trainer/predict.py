@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from cxr_tfrecords import files
+from cxr_tfrecords.concurrency.cores import usable_cores
 from cxr_tfrecords.errors import UserError, run_main
 from trainer.deployment import prediction_flags
 
@@ -77,7 +78,7 @@ flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=5000,
 )
-flags.DEFINE_integer("threads", os.cpu_count() or 1, "Threads that read files.", lower_bound=1)
+flags.DEFINE_integer("threads", usable_cores(), "Threads that read files.", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:

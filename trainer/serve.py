@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from cxr_tfrecords.concurrency.cores import usable_cores
 from cxr_tfrecords.errors import UserError, require_flags, run_main
 from trainer.deployment import prediction_flags
 
@@ -70,7 +71,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer(
     "decoders",
-    min(os.cpu_count() or 1, 4),
+    min(usable_cores(), 4),
     "Processes that decode files, each of which may use up to 4 GiB of memory.",
     lower_bound=1,
 )

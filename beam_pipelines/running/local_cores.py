@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from beam_pipelines.settings.beam_flags import runs_locally
+from cxr_tfrecords.concurrency.cores import usable_cores
 
 # Threads share one interpreter, which only one of them at a time may use: a few cores are kept busy
-# by threads, many are not. Processes cost some two seconds of processor time each to start, in
-# each of the two passes, which this many files win back (docs/build.md has the measurement).
+# by threads, many are not. Processes cost some two seconds of processor time each to start, in each
+# pass, which this many files win back (docs/build.md has the measurement).
 PROCESSES_FROM_CORES = 4
 PROCESSES_FROM_FILES = 10_000
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which are fewer than the machine's under `taskset`, in a
-    Slurm job or in a container that is bound to some of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+# The second pass copies a file's record in 0.15 ms, so that it wins them back much later.
+PROCESSES_WRITE_FROM_FILES = 100_000
 
 
 def default_threads(options: PipelineOptions) -> int:
@@ -28,8 +21,11 @@ def default_threads(options: PipelineOptions) -> int:
     return usable_cores() if runs_locally(options) else 1
 
 
-def spread(options: PipelineOptions, threads: int, num_files: int) -> tuple[PipelineOptions, int]:
-    """The options and the threads a worker with which a build of so many files uses all cores.
+def spread(
+    options: PipelineOptions, threads: int, num_files: int
+) -> tuple[PipelineOptions, PipelineOptions, int]:
+    """Options of both passes, and the threads a worker, with which a build of so many files uses
+    all cores.
 
     Args:
       threads: as the user wants them; then one process has them, unless Beam's flags say
@@ -40,14 +36,14 @@ def spread(options: PipelineOptions, threads: int, num_files: int) -> tuple[Pipe
     """
     direct = options.view_as(DirectOptions)
     if not runs_locally(options) or threads:
-        return options, threads or 1
+        return options, options, threads or 1
     cores = usable_cores()
     if direct.direct_running_mode != "in_memory" or direct.direct_num_workers != 1:
         # 0 workers are Beam's word for as many as there are cores.
-        return options, max(1, cores // (direct.direct_num_workers or cores))
+        return options, options, max(1, cores // (direct.direct_num_workers or cores))
     if cores < PROCESSES_FROM_CORES or num_files < PROCESSES_FROM_FILES:
-        return options, cores
-    options = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
-    direct = options.view_as(DirectOptions)
+        return options, options, cores
+    processes = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
+    direct = processes.view_as(DirectOptions)
     direct.direct_running_mode, direct.direct_num_workers = "multi_processing", cores
-    return options, 1
+    return processes, options if num_files < PROCESSES_WRITE_FROM_FILES else processes, 1

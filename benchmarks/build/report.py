@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.measure import Measurement
+from cxr_tfrecords.concurrency.cores import usable_cores
 from cxr_tfrecords.pages.markdown import markdown_table
 
 METRICS = ("cpu_ms_per_image", "images_per_s", "peak_pss_mb", "bytes_per_image")
@@ -170,7 +171,7 @@ def machine_facts() -> str:
     versions = [_version(package) for package in _PACKAGES]
     installed = [text for text in map(_version, _TENSORFLOWS) if not text.endswith(" -")]
     return (
-        f"CPU {_cpu_model()}, {_cores()} cores, load {load}\n"
+        f"CPU {_cpu_model()}, {usable_cores()} cores, load {load}\n"
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}\n"
         f"{', '.join(versions + (installed[:1] or ['tensorflow -']))}"
     )
@@ -192,8 +193,3 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
-
-
-def _cores() -> int:
-    """Those that this process may use, not those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,25 +1,29 @@
 """How a build uses the cores of one machine."""
 
-import os
-
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
+from beam_pipelines import append, job
+from beam_pipelines.inputs import sources
 from beam_pipelines.running import local_cores
 from beam_pipelines.settings import beam_flags
+from beam_pipelines.settings.config import BuildConfig
+from beam_pipelines.shards import passes
+from tests.beam_pipelines.radiographs import write_radiographs
 
+CONFIG = BuildConfig(near_distance=-1, image_size=24)
 MANY = local_cores.PROCESSES_FROM_FILES
 PROCESSES = ["--direct_running_mode=multi_processing"]
 
 
-def spread(monkeypatch, cores, *, arguments=(), threads=0, num_files=MANY):
-    """Mode, workers and threads a worker."""
+def spread(monkeypatch, cores, *, arguments=(), threads=0, num_files=MANY, of_pass=0):
+    """Mode and workers of a pass, and threads a worker."""
     monkeypatch.setattr(local_cores, "usable_cores", lambda: cores)
     given = beam_flags.parse(list(arguments), [])
     before = given.get_all_options()
-    options, found = local_cores.spread(given, threads, num_files)
+    *passes, found = local_cores.spread(given, threads, num_files)
     assert given.get_all_options() == before  # they are the caller's
-    direct = options.view_as(DirectOptions)
+    direct = passes[of_pass].view_as(DirectOptions)
     return direct.direct_running_mode, direct.direct_num_workers, found
 
 
@@ -54,20 +58,46 @@ def test_many_cores_get_processes_where_they_pay(monkeypatch, cores, num_files, 
     ],
 )
 def test_what_the_user_says_is_kept(monkeypatch, arguments, threads, expected):
-    assert spread(monkeypatch, 16, arguments=arguments, threads=threads) == expected
+    for number in range(2):
+        found = spread(monkeypatch, 16, arguments=arguments, threads=threads, of_pass=number)
+        assert found == expected
+
+
+def test_the_second_pass_starts_processes_for_more_files_than_the_first(monkeypatch):
+    many = local_cores.PROCESSES_WRITE_FROM_FILES
+    few = spread(monkeypatch, 4, num_files=many - 1, of_pass=1)
+    assert few == ("in_memory", 1, 1)
+    assert spread(monkeypatch, 4, num_files=many, of_pass=1) == ("multi_processing", 4, 1)
+
+
+@pytest.mark.parametrize("is_appended", [False, True])
+def test_each_pass_gets_its_options(monkeypatch, tmp_path, is_appended):
+    given, first, seen = beam_flags.parse([], []), beam_flags.parse([], []), []
+    run_pass = passes.run_pass
+
+    def noted(title, items, work, options, **how):
+        seen.append((title, options))
+        run_pass(title, items, work, options, **how)
+
+    def run(count):
+        folder = write_radiographs(tmp_path / f"in{count}", {"A": count, "B": count})
+        call = sources.find_sources(str(folder)), str(tmp_path / "out"), CONFIG, given
+        if count > 6:
+            append.append(*call, max_bad_fraction=0.5)
+        else:
+            job.build(*call, overwrite=False, resume=True, max_bad_fraction=0.5, page=False)
+
+    if is_appended:
+        run(6)
+    monkeypatch.setattr(local_cores, "spread", lambda *_: (first, given, 1))
+    monkeypatch.setattr(passes, "run_pass", noted)
+    run(9 if is_appended else 6)
+    assert [title for title, _ in seen] == ["Inspect", "Write"]
+    assert seen[0][1] is first
+    assert seen[1][1] is given
 
 
 def test_the_runner_stays_the_local_one(monkeypatch):
     monkeypatch.setattr(local_cores, "usable_cores", lambda: 8)
-    options, _ = local_cores.spread(beam_flags.parse(["--runner=DirectRunner"], []), 0, MANY)
+    options, _, _ = local_cores.spread(beam_flags.parse(["--runner=DirectRunner"], []), 0, MANY)
     assert beam_flags.runs_locally(options)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such call on this system")
-def test_cores_that_are_taken_away_do_not_count():
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert local_cores.usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, before)
