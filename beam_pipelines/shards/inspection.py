@@ -173,12 +173,13 @@ def _histogram(rows: np.ndarray) -> np.ndarray:
 
 
 def _read_and_decode(
-    name: str, file: SourceFile, work: Work, row: dict[str, Any]
+    name: str, file: SourceFile, work: Work, row: dict[str, Any] | None = None
 ) -> images.Decoded:
-    """Decodes a file or its mask; `row` gets the facts of its bytes."""
+    """Decodes a file or its mask; `row`, if given, gets the facts of its bytes."""
     path, max_pixels = files.join(work.root, name), work.config.max_pixels
     data = _read(path)
-    row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    if row is not None:
+        row |= {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     if file.filename not in work.suspects and not decoding_process.is_for_a_process(data):
         with contextlib.suppress(CostlyError):
             return images.decode(data, max_pixels=max_pixels)
@@ -198,7 +199,7 @@ def _read_mask(file: SourceFile, work: Work) -> bytes:
     if not file.mask:
         raise images.BadImageError("no mask is named for it (--with_masks)")
     try:
-        decoded = _read_and_decode(file.mask, file, work, {})
+        decoded = _read_and_decode(file.mask, file, work)
     except images.BadImageError as error:
         name = "" if work.config.anonymize_names else f" {file.mask}"
         raise images.BadImageError(f"its mask{name}: {error}") from error

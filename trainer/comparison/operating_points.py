@@ -142,10 +142,16 @@ def explain(content: Mapping[str, Any]) -> str:
     )
 
 
+def tabled(content: Mapping[str, Any]) -> list[str]:
+    """The classes that tables have, the rarest first."""
+    shown = class_tables.shown_names(content)
+    return [name for name in rarest_first(content) if name in shown]
+
+
 def markdown(content: Mapping[str, Any]) -> str:
     """The classes that tables have, the rarest first."""
-    parts, shown = [explain(content)], set(class_tables.shown_names(content))
-    for name in filter(shown.__contains__, rarest_first(content)):
+    parts = [explain(content)]
+    for name in tabled(content):
         parts += [
             f"{class_mark(content, name)}:",
             markdown_table(list(HEADER), rows(content, name)),

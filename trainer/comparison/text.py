@@ -81,10 +81,9 @@ def class_mark(content: Mapping[str, Any], class_name: str) -> str:
 
 def tests_rows(content: Mapping[str, Any]) -> list[list[str]]:
     """McNemar's and DeLong's tests of each seed, under `tests_header`."""
-    rows = []
+    rows, shown = [], class_tables.shown_names(content, _TESTED)
     for name, one in content["differences"].items():
-        areas = {c: {t["seed"]: t for t in tests} for c, tests in one["delong"].items()}
-        areas = {name: areas[name] for name in class_tables.shown_names(content, _TESTED)}
+        areas = {c: {test["seed"]: test for test in one["delong"][c]} for c in shown}
         for test in one["mcnemar"]:
             row = [name, str(test["seed"]), f"{test['only_a']} : {test['only_b']}"]
             row.append(p_text(test["p_value"]))

@@ -72,7 +72,9 @@ def load_models(
     """
     classifiers: list[Classifier] = []
     for path in paths:
-        prior = parse_deploy_prior(deploy_prior, Classifier.kind_of(path).names_in(path))
+        prior = None
+        if deploy_prior:  # only then is the run read twice, which may lie in a store
+            prior = parse_deploy_prior(deploy_prior, Classifier.kind_of(path).names_in(path))
         one = Classifier.load(
             path,
             deploy_prior=prior,

@@ -168,9 +168,7 @@ def thresholds(content: Mapping[str, Any]) -> Iterator[str]:
     yield paragraph(
         f"{operating_points.explain(content)} {class_tables.left_out(content)}".rstrip()
     )
-    shown = set(class_tables.shown_names(content))
-    rarest = filter(shown.__contains__, operating_points.rarest_first(content))
-    for number, name in enumerate(rarest):
+    for number, name in enumerate(operating_points.tabled(content)):
         rows = [[stacked(cell) for cell in row] for row in operating_points.rows(content, name)]
         points = table(operating_points.HEADER, rows)
         if number < _OPEN_CLASSES:

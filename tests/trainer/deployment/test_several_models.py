@@ -1,0 +1,38 @@
+"""Several models are loaded with what the flags say, and a run is not read more than needed."""
+
+from cxr_tfrecords.reading import Reading
+from trainer.deployment import several_models
+
+SETTINGS = {"sensitivity": 0.9, "coverage": 0.9, "ood_method": "none", "false_alarms": 0.01}
+
+
+class Model:
+    class_names, reading = ("A", "B"), Reading(32, 1)
+
+    def __init__(self, path, deploy_prior):
+        self.path, self.deploy_prior = path, deploy_prior
+
+    @classmethod
+    def kind_of(cls, path):
+        return cls
+
+    @classmethod
+    def names_in(cls, path):
+        cls.asked.append(path)
+        return cls.class_names
+
+    @classmethod
+    def load(cls, path, deploy_prior, **settings):
+        assert settings == SETTINGS
+        return cls(path, deploy_prior)
+
+
+def test_class_names_are_read_ahead_only_for_the_shares_of_a_place(monkeypatch):
+    monkeypatch.setattr(several_models, "Classifier", Model)
+    monkeypatch.setattr(Model, "asked", [], raising=False)
+    loaded = several_models.load_models(["one", "two"], deploy_prior=[], **SETTINGS)
+    assert [model.deploy_prior for model in loaded] == [None, None]
+    assert Model.asked == []
+    (model,) = several_models.load_models(["one"], deploy_prior=["B=0.9", "A=0.1"], **SETTINGS)
+    assert model.deploy_prior == (0.1, 0.9)
+    assert Model.asked == ["one"]
