@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.cascades import description, leaf_answers
 from trainer.cascades.description import Cascade
-from trainer.deployment.corrected_probabilities import Deployment
+from trainer.cascades.staged_deployment import StagedDeployment
 from trainer.deployment.predictor import Answers, Classifier
 from trainer.deployment.thresholds import COVERAGE, SENSITIVITY, choose_thresholds
 from trainer.evaluation import conformal, out_of_distribution
@@ -67,13 +67,7 @@ class CascadeClassifier(Classifier):
         )
         plans = {name: one.deployment for name, one in self.stages.items()}
         order = {name: one.class_names for name, one in self.stages.items()}
-
-        trained_at, natural, target = (
-            leaf_answers.leaf_shares(self.cascade, self.class_names, order, plans, kind)
-            for kind in ("trained_at", "natural", "target")
-        )
-        # Each stage has its own temperature, so that there is none of the whole.
-        self.deployment = Deployment(trained_at, natural, target, 1.0)
+        self.deployment = StagedDeployment.of(self.cascade, self.class_names, order, plans)
 
     @classmethod
     def is_in(cls, path: str) -> bool:

@@ -4,86 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import logsumexp
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError
 from trainer.cascades import description, leaf_answers
 from trainer.cascades.description import Cascade
-from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
+from trainer.cascades.staged_deployment import StagedDeployment
+from trainer.deployment.corrected_probabilities import plan_deployment
 from trainer.evaluation.predictions import Predictions
 from trainer.external.figures import Answers
 from trainer.external.other_data import OtherData
 from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun, read_kept_run
-
-
-@dataclasses.dataclass(frozen=True)
-class StagedDeployment(Deployment):
-    """The correction of a cascade's probabilities: each stage is corrected by its own plan, and the
-    results are multiplied, as trainer.predict does. So there is no temperature of the whole.
-
-    Attributes:
-      leaves: in the order of the probabilities.
-      answers: stage -> the order of its answers; plans: stage -> its correction.
-    """
-
-    cascade: Cascade
-    leaves: Sequence[str]
-    answers: Mapping[str, Sequence[str]]
-    plans: Mapping[str, Deployment]
-
-    @classmethod
-    def of(
-        cls, cascade: Cascade, leaves: Sequence[str], runs: Mapping[str, FinishedRun]
-    ) -> StagedDeployment:
-        """Of the runs of the stages, for the class shares of the training split."""
-        plans = {name: plan_deployment(run) for name, run in runs.items()}
-        answers = {name: run.class_names for name, run in runs.items()}
-        trained_at, natural, target = (
-            leaf_answers.leaf_shares(cascade, leaves, answers, plans, kind)
-            for kind in ("trained_at", "natural", "target")
-        )
-        return cls(trained_at, natural, target, 1.0, cascade, tuple(leaves), answers, plans)
-
-    def variants(self, log_probabilities: np.ndarray) -> dict[str, np.ndarray]:
-        """Each of `VARIANTS` of log-probabilities of the leaves, all float64 [n, leaves]."""
-        by_stage = split(self.cascade, self.leaves, log_probabilities, self.answers)
-        corrected = leaf_answers.leaf_variants(
-            self.cascade, self.leaves, by_stage, self.answers, self.plans
-        )
-        return {**corrected, "raw": log_probabilities}  # unchanged to the last bit
-
-
-def split(
-    cascade: Cascade,
-    leaves: Sequence[str],
-    log_probabilities: np.ndarray,
-    answers: Mapping[str, Sequence[str]],
-) -> dict[str, np.ndarray]:
-    """What the stages said, from their product: the reverse of `leaf_answers.multiply`.
-
-    Args:
-      log_probabilities: float64 [n, leaves]; answers: stage -> their order.
-
-    Returns:
-      Stage -> float64 [n, answers]; rows sum to 1 as probabilities.
-    """
-    result = {}
-    for stage in cascade.stages:
-        sums = [
-            logsumexp(
-                log_probabilities[:, [leaves.index(leaf) for leaf in cascade.leaves_below(answer)]],
-                axis=1,
-            )
-            for answer in answers[stage.name]
-        ]
-        columns = np.stack(sums, axis=1)
-        result[stage.name] = columns - logsumexp(columns, axis=1, keepdims=True)
-    return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,4 +95,6 @@ def read_whole(folder: str) -> WholeRun:
         samples={},
         audit=None,
     )
-    return WholeRun(run, stages, StagedDeployment.of(cascade, leaves, stages), cascade)
+    answers = {name: stage.class_names for name, stage in stages.items()}
+    plans = {name: plan_deployment(stage) for name, stage in stages.items()}
+    return WholeRun(run, stages, StagedDeployment.of(cascade, leaves, answers, plans), cascade)

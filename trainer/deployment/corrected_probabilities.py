@@ -45,6 +45,15 @@ class Deployment:
         """One sentence if validation has no best temperature within the range, or None."""
         return temperature_warning(self.temperature)
 
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperature; of a cascade of models those of its stages."""
+        return (self.temperature,)
+
+    def temperature_warnings(self) -> list[str]:
+        """`temperature_warning` as a list: of a cascade there may be several."""
+        return [warning] if (warning := self.temperature_warning()) else []
+
     def scaling(self) -> dict[str, tuple[float, np.ndarray]]:
         """Variant -> (scale, offset): its probabilities are the softmax of scale * logits + offset.
 

@@ -133,12 +133,12 @@ class Places:
         """What evaluation.json has of a run (`rows` has one number) or of the mean of several.
 
         Returns:
-          runs, seeds, temperatures; dataset: that of the first run; counts: place -> images of each
-          class; groups: place -> how many; metrics: name -> internal, external and difference
-          (external - internal); probabilities: variant -> metric -> internal (not of the last two)
-          and external; lines: metric by class -> the same, of calibrated probabilities; confusion
-          [true][predicted], mean over runs; rare_classes: of each place; shares: see `_shares`;
-          subgroups, if there is a table.
+          runs, seeds, temperatures (of a cascade those of its stages); dataset: that of the first
+          run; counts: place -> images of each class; groups: place -> how many; metrics: name ->
+          internal, external and difference (external - internal); probabilities: variant -> metric
+          -> internal (not of the last two) and external; lines: metric by class -> the same, of
+          calibrated probabilities; confusion [true][predicted], mean over runs; rare_classes: of
+          each place; shares: see `_shares`; subgroups, if there is a table.
         """
         chosen = [self.answers[row] for row in rows]
         values = [self.values[row] for row in rows]
@@ -162,7 +162,7 @@ class Places:
                 for place, p in chosen[0].predictions.items()
             },
             "groups": {place: len(set(p.groups)) for place, p in chosen[0].predictions.items()},
-            "temperatures": [one.plan.temperature for one in chosen],
+            "temperatures": [t for one in chosen for t in one.plan.temperatures],
             "metrics": {m: _compare(m, "raw", values, inference) for m in metrics},
             "probabilities": {
                 variant: {m: _compare(m, variant, values, inference) for m in PROBABILITIES}

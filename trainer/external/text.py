@@ -111,7 +111,7 @@ def notes(content: Mapping[str, Any]) -> Iterator[str]:
     if "test" in (first["dataset"]["balanced_splits"] or ()):
         yield "The internal test split has balanced classes, not their natural shares."
     for figures in content["runs"]:
-        for value in figures["temperatures"]:
+        for value in dict.fromkeys(figures["temperatures"]):
             if warning := temperature_warning(value):
                 yield f"{run_name(figures)}: {warning}"
 

@@ -86,7 +86,7 @@ class Model(BaseModel):
     )
     trained_at: list[Shares] = Field(description="class shares of training, after any balancing")
     target: list[Shares] = Field(description="class shares where the model is used")
-    temperature: list[float]
+    temperature: list[float] = Field(description="1 for a cascade: each stage has its own")
     warnings: list[str]
 
 
@@ -108,7 +108,7 @@ def describe_model(classifiers: Sequence[Classifier], sensitivity: float, covera
         trained_at=[_by_class(first.class_names, plan.trained_at) for plan in plans],
         target=[_by_class(first.class_names, plan.target) for plan in plans],
         temperature=[plan.temperature for plan in plans],
-        warnings=[warning for plan in plans if (warning := plan.temperature_warning())],
+        warnings=[warning for plan in plans for warning in plan.temperature_warnings()],
     )
 
 

@@ -1,11 +1,13 @@
 """The command, from a data set to the page, and trainer.predict with its folder."""
 
+import base64
 import csv
 import json
 
 import numpy as np
 import pytest
 
+from cxr_tfrecords import images
 from cxr_tfrecords.errors import UserError
 from tests.helpers import write_dataset
 from tests.trainer import processes
@@ -64,12 +66,12 @@ def test_a_cascade_is_trained_evaluated_and_predicts(trained, tmp_path):
     flat = read_run(str(folder / "Sick"))
     with pytest.raises(UserError, match=r"does not decide among COVID, Other, Normal .*--map_clas"):
         stage_runs.check_flat(flat, cascade, stage_runs.leaf_data(cascade, data))
-    images = tmp_path / "images"
-    images.mkdir()
-    _write_test_images(data, images)
+    inputs = tmp_path / "images"
+    inputs.mkdir()
+    _write_test_images(data, inputs)
     out = tmp_path / "out.csv"
     done = processes.run(
-        *("trainer.predict", f"--model={folder}", f"--input={images}", f"--output={out}"),
+        *("trainer.predict", f"--model={folder}", f"--input={inputs}", f"--output={out}"),
         *("--ood_method=none", f"--html={tmp_path / 'page.html'}", "--html_images=2"),
     )
     assert done.returncode == 0, done.stderr
@@ -85,7 +87,7 @@ def test_a_cascade_is_trained_evaluated_and_predicts(trained, tmp_path):
 
     classifier = Classifier.load(folder, ood_method="none")
     identity, logits = test.ids[0], test.logits[0]
-    path = images / identity.replace("/", "_")
+    path = inputs / identity.replace("/", "_")
     answers = classifier.predict([path])
     assert answers.classes == [names[logits.argmax()]]
     np.testing.assert_allclose(answers.logits[0], logits, rtol=1e-6)
@@ -123,6 +125,76 @@ def test_a_cascade_is_evaluated_elsewhere(trained, tmp_path):
     done = processes.run("trainer.evaluate", *command, f"--data_dir={data.path}")
     assert done.returncode != 0
     assert "is a cascade: name it alone" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cascade_writes_structured_reports(trained, tmp_path):
+    pytest.importorskip("highdicom", reason="needs the extra dicom_sr")
+    import pydicom
+
+    from tests.dicom_files import dicom_file
+
+    _, folder, _ = trained
+    tags = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.1"}
+    pixels = np.random.default_rng(0).integers(0, 4096, (40, 40)).astype(np.uint16)
+    (tmp_path / "a.dcm").write_bytes(dicom_file(pixels, **tags))
+    rows, reports = tmp_path / "rows.csv", tmp_path / "reports"
+    done = processes.run(
+        *("trainer.predict", f"--model={folder}", f"--input={tmp_path / 'a.dcm'}"),
+        *(f"--output={rows}", f"--dicom_sr={reports}", "--ood_method=none"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 structured reports in" in done.stdout
+    (path,) = reports.iterdir()
+    with open(rows, encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert _measured(pydicom.dcmread(path)) == {
+        f"Probability of {name}": pytest.approx(float(row[f"calibrated_{name}"]), rel=1e-6)
+        for name in ("COVID", "Other", "Normal")
+    }
+
+
+@pytest.mark.slow
+def test_a_cascade_is_served(trained, tmp_path):
+    """Answers, the warnings of its stages, and heat maps as those of the library."""
+    httpx = pytest.importorskip("httpx", reason="the server is asked with httpx")
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    from tests.trainer.test_serve import running
+    from trainer.models.grad_cam import overlay
+
+    data, folder, _ = trained
+    _write_test_images(data, tmp_path)
+    paths = sorted(tmp_path.iterdir())[:4]
+    parts = [("files", (path.name, path.read_bytes())) for path in paths]
+    with running(folder, "--ood_method=none") as address, httpx.Client(base_url=address) as client:
+        model = client.get("/model").json()
+        response = client.post("/predict?image=1&heat_map=1", files=parts, timeout=120)
+    assert response.status_code == 200, response.text
+    assert (model["models"], model["classes"]) == (["cascade"], ["COVID", "Other", "Normal"])
+    assert sum(model["target"][0].values()) == pytest.approx(1)
+    classifier = Classifier.load(folder, ood_method="none")
+    answers = classifier.predict(paths)
+    for row, one in enumerate(response.json()["files"]):
+        assert one["class"] == answers.classes[row]
+        for variant, values in answers.probabilities.items():
+            shares = list(one["probabilities"][variant].values())
+            np.testing.assert_allclose(shares, values[row], atol=1e-5)
+        pixels = images.decode(base64.b64decode(one["image"])).pixels[..., np.newaxis]
+        label = model["classes"].index(one["class"])
+        expected = overlay(pixels, classifier.heat_maps(pixels[np.newaxis], [label])[0])
+        heat = images.decode(base64.b64decode(one["heat_map"])).pixels
+        assert np.abs(heat.astype(int) - expected).max() <= 2
+
+
+def _measured(report):
+    """Meaning -> value of all numbers of a structured report."""
+    found = {}
+    for item in report.get("ContentSequence", []):
+        if item.ValueType == "NUM":
+            name = item.ConceptNameCodeSequence[0].CodeMeaning
+            found[name] = float(item.MeasuredValueSequence[0].NumericValue)
+        found |= _measured(item)
+    return found
 
 
 def _by_id(predictions):

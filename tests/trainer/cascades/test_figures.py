@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trainer.cascades import description, figures, leaf_answers, whole_run
+from trainer.cascades import description, figures, leaf_answers, staged_deployment
 from trainer.deployment.corrected_probabilities import Deployment
 from trainer.evaluation.predictions import Predictions
 
@@ -38,7 +38,7 @@ def test_balancing_within_stages_does_not_balance_the_leaves():
 
 def test_what_the_stages_said_is_found_again_in_their_product():
     product = leaf_answers.multiply(CASCADE, LEAVES, log_probabilities(), ORDER)
-    found = whole_run.split(CASCADE, LEAVES, product, ORDER)
+    found = staged_deployment.split(CASCADE, LEAVES, product, ORDER)
     for name, expected in log_probabilities().items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-12)
     shares = np.array([0.3, 0.7])
@@ -46,10 +46,19 @@ def test_what_the_stages_said_is_found_again_in_their_product():
         "first": Deployment(shares, shares[::-1], shares, 1.5),
         "rest": Deployment(shares, shares, shares[::-1], 0.7),
     }
-    plan = whole_run.StagedDeployment(*[shares] * 3, 1.0, CASCADE, LEAVES, ORDER, plans)
+    plan = staged_deployment.StagedDeployment.of(CASCADE, LEAVES, ORDER, plans)
     expected = leaf_answers.leaf_variants(CASCADE, LEAVES, log_probabilities(), ORDER, plans)
     for variant, values in plan.variants(product).items():
         np.testing.assert_allclose(values, expected[variant], rtol=1e-12)
+
+
+def test_a_temperature_at_its_bound_is_told_with_its_stage():
+    half = np.array([0.5, 0.5])
+    plans = {"first": Deployment(half, half, half, 1.0), "rest": Deployment(half, half, half, 0.1)}
+    plan = staged_deployment.StagedDeployment.of(CASCADE, LEAVES, ORDER, plans)
+    assert plan.temperatures == (1.0, 0.1)
+    (warning,) = plan.temperature_warnings()
+    assert warning.startswith("stage rest: the temperature is at its bound of 0.1")
 
 
 def test_hard_routing_follows_each_stage_where_the_product_may_not():
