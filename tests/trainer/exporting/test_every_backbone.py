@@ -17,7 +17,7 @@ SMALL = ["tiny", "alexnet", "resnet18"]
 SMALL_HEADS = [*((name, 0) for name in SMALL), ("tiny", 8)]
 PARITY = ["saved_model", "onnx", "litert"]
 IMAGES = 64  # as many as an export checks
-# Of networks with more parameters only a few: their exact answers take minutes.
+# Of networks with more parameters only a few: to save minutes.
 LARGE, FEW = 20_000_000, 16
 SHARES = np.array([0.1, 0.2, 0.3, 0.4])
 
