@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from cxr_tfrecords.quiet import quiet_tensorflow
-from tests.object_store import s3, s3_server  # noqa: F401
+from tests.object_store import gcs_server, gs, s3, s3_server, store  # noqa: F401
 
 atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 

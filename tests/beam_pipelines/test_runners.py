@@ -305,7 +305,7 @@ def test_elements_are_file_names_however_many_images_they_stand_for(graphs):
 
 def test_the_graph_is_a_valid_dataflow_job(graphs):
     """With the extra `gcp` the job is made as it would be submitted, without a network."""
-    pytest.importorskip("google.auth", reason="needs the extra `gcp`")
+    pytest.importorskip("apitools", reason="needs the extra `gcp`")
     from apache_beam.runners.dataflow.internal import apiclient
 
     for title, (proto, _) in graphs(10, DATAFLOW).items():

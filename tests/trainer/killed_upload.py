@@ -1,4 +1,4 @@
-"""`trainer.main`, killed while it copies its run to s3://: `python -m … OBJECT FLAGS…`.
+"""`trainer.main`, killed while it copies its run to a store: `python -m … SCHEME OBJECT FLAGS…`.
 
 SIGKILL just before the first object whose name ends in OBJECT is written.
 """
@@ -7,21 +7,23 @@ import os
 import signal
 import sys
 
-import s3fs
+import fsspec
 
 from cxr_tfrecords.errors import run_main
 from cxr_tfrecords.quiet import quiet_tensorflow
 
 
-def kill_before(name: str) -> None:
-    put_file = s3fs.S3FileSystem._put_file
+def kill_before(scheme: str, name: str) -> None:
+    """scheme: of the store's addresses, `s3` or `gs`; name: the end of the object's."""
+    store = fsspec.get_filesystem_class(scheme)
+    put_file = store._put_file
 
     async def deadly(self, source, target, **options):
         if target.endswith(name):
             os.kill(os.getpid(), signal.SIGKILL)
         return await put_file(self, source, target, **options)
 
-    s3fs.S3FileSystem._put_file = deadly
+    store._put_file = deadly
     quiet_tensorflow()
     from trainer import main
 
@@ -29,4 +31,4 @@ def kill_before(name: str) -> None:
 
 
 if __name__ == "__main__":
-    kill_before(sys.argv.pop(1))
+    kill_before(sys.argv.pop(1), sys.argv.pop(1))

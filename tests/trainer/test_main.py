@@ -253,20 +253,21 @@ def test_help_explains_every_choice():
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_is_copied_to_a_store_goes_on_there(finished, data, tmp_path, s3):
-    folder, address = "bucket/runs/first", "s3://bucket/runs/first"
+def test_a_run_killed_while_it_is_copied_to_a_store_goes_on_there(finished, data, tmp_path, store):
+    scheme, fs = store
+    folder, address = "bucket/runs/first", f"{scheme}://bucket/runs/first"
     index = "checkpoints/resume/epoch-2/state.index"
-    killed = _command(data, address, module=("tests.trainer.killed_upload", index))
+    killed = _command(data, address, module=("tests.trainer.killed_upload", scheme, index))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert s3.exists(f"{folder}/checkpoints/best/epoch-1/state.index")
-    assert s3.exists(f"{folder}/checkpoints/resume/epoch-1/state.index")
-    assert s3.exists(f"{folder}/checkpoints/resume/epoch-2/state.data-00000-of-00001")
-    assert not s3.exists(f"{folder}/{index}")
+    assert fs.exists(f"{folder}/checkpoints/best/epoch-1/state.index")
+    assert fs.exists(f"{folder}/checkpoints/resume/epoch-1/state.index")
+    assert fs.exists(f"{folder}/checkpoints/resume/epoch-2/state.data-00000-of-00001")
+    assert not fs.exists(f"{folder}/{index}")
 
     resumed = _command(data, address)
     assert resumed.returncode == 0, resumed.stderr
     assert f"--run_dir={address} is locked by process" in resumed.stdout  # the killed one
     assert "resuming after epoch 1 (16 steps)" in resumed.stdout
-    assert not [path for path in s3.find(folder) if ".lock" in path]
-    s3.get(f"{folder}/", str(tmp_path / "run"), recursive=True)
+    assert not [path for path in fs.find(folder) if ".lock" in path]
+    fs.get(f"{folder}/", str(tmp_path / "run"), recursive=True)
     assert_same_run(tmp_path / "run", finished[0])
