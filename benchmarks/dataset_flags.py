@@ -9,6 +9,7 @@ import sys
 from absl import flags
 
 from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.concurrency.cores import usable_cores
 from cxr_tfrecords.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -29,7 +30,7 @@ def describe(data: dataset_dir.DatasetDir) -> str:
     """What is read, and how busy the machine is that reads it."""
     return (
         f"{data.path}: {data.num_examples('train'):,} training images, {data.image_size} px, "
-        f"{data.encoding}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        f"{data.encoding}; {usable_cores()} cores, load {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from cxr_tfrecords.concurrency.cores import usable_cores
 from cxr_tfrecords.quotas import apportion
 from cxr_tfrecords.synthetic import FULL_COUNTS, render, synthetic_counts, write_synthetic
 
@@ -91,7 +92,7 @@ def _write_distinct(folder: str, images: int) -> None:
         if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise OSError(f"cannot write {path}: is the disk full?")
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for _ in pool.map(write, enumerate(tasks)):
             pass
 
