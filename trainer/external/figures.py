@@ -133,10 +133,11 @@ class Places:
         """What evaluation.json has of a run (`rows` has one number) or of the mean of several.
 
         Returns:
-          runs, seeds, temperatures (of a cascade those of its stages); dataset: that of the first
-          run; counts: place -> images of each class; groups: place -> how many; metrics: name ->
-          internal, external and difference (external - internal); probabilities: variant -> metric
-          -> internal (not of the last two) and external; lines: metric by class -> the same, of
+          runs, seeds, temperatures (of a cascade those of its stages) and temperature_warnings (of
+          those at a bound, with the name of the stage); dataset: that of the first run; counts:
+          place -> images of each class; groups: place -> how many; metrics: name -> internal,
+          external and difference (external - internal); probabilities: variant -> metric ->
+          internal (not of the last two) and external; lines: metric by class -> the same, of
           calibrated probabilities; confusion [true][predicted], mean over runs; rare_classes: of
           each place; shares: see `_shares`; subgroups, if there is a table.
         """
@@ -163,6 +164,9 @@ class Places:
             },
             "groups": {place: len(set(p.groups)) for place, p in chosen[0].predictions.items()},
             "temperatures": [t for one in chosen for t in one.plan.temperatures],
+            "temperature_warnings": [
+                warning for one in chosen for warning in one.plan.temperature_warnings()
+            ],
             "metrics": {m: _compare(m, "raw", values, inference) for m in metrics},
             "probabilities": {
                 variant: {m: _compare(m, variant, values, inference) for m in PROBABILITIES}

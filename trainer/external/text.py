@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.comparison.text import TITLES, change, number, unit, with_interval
-from trainer.deployment.corrected_probabilities import temperature_warning
 from trainer.evaluation.inference import RARE_BELOW
 from trainer.external.figures import BIAS, ESTIMATED, PROBABILITIES, TRUE
 
@@ -111,9 +110,8 @@ def notes(content: Mapping[str, Any]) -> Iterator[str]:
     if "test" in (first["dataset"]["balanced_splits"] or ()):
         yield "The internal test split has balanced classes, not their natural shares."
     for figures in content["runs"]:
-        for value in dict.fromkeys(figures["temperatures"]):
-            if warning := temperature_warning(value):
-                yield f"{run_name(figures)}: {warning}"
+        for warning in figures["temperature_warnings"]:
+            yield f"{run_name(figures)}: {warning}"
 
 
 def external(figures: Mapping[str, Any]) -> Sequence[int]:

@@ -10,7 +10,10 @@ from cxr_tfrecords import tables
 from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 from tests.trainer.fake_run import write_run
+from trainer.cascades import description
+from trainer.cascades.staged_deployment import StagedDeployment
 from trainer.comparison.subgroups.membership import SubgroupTable
+from trainer.deployment.corrected_probabilities import Deployment
 from trainer.evaluation.predictions import Predictions
 from trainer.external import text
 from trainer.external.evaluate_runs import describe, differ_by_seed, make_answers
@@ -203,6 +206,26 @@ def test_notes_name_what_is_left_out(answers):
     verdict = text.verdict(content, title, figures)
     assert verdict.startswith("On the test split of <other>, balanced accuracy is ")
     assert "The interval of the difference is -" in verdict
+
+
+def test_stages_of_a_cascade_whose_temperature_is_at_its_bound_are_named(answers):
+    rest = NAMES[1:]
+    cascade = description.parse(["first: COVID, rest", f"rest: {', '.join(rest)}"], NAMES)
+    half, thirds = np.full(2, 1 / 2), np.full(3, 1 / 3)
+    plan = StagedDeployment.of(
+        cascade,
+        NAMES,
+        {"first": ("COVID", "rest"), "rest": rest},
+        {"first": Deployment(*3 * [half], 0.1), "rest": Deployment(*3 * [thirds], 0.1)},
+    )
+    external = _external()
+    one = make_answers(answers[0].run, external, external.labels, plan)
+    content = describe([one], _other(), None, resamples=100)
+    for shown in ("\n".join(text.notes(content)), render_markdown(content), render(content, [one])):
+        for stage in ("first", "rest"):
+            assert f"seed0: stage {stage}: the temperature is at its bound of 0.1" in shown
+    plain = describe(answers[:1], _other(), None, resamples=100)
+    assert "temperature" not in " ".join(text.notes(plain))
 
 
 def test_only_runs_that_differ_in_their_seed_have_a_mean(answers, tmp_path):
