@@ -68,8 +68,13 @@ def _entry(flag: flags.Flag, width: int) -> str:
         if len(head) > width - 2:
             head, text = f"--{flag.name}=NAME", f"One of {', '.join(choices)}. {text}"
     lines = [head]
+    # Not broken at hyphens: who copies a path would copy the break with it.
     lines += textwrap.wrap(
-        f"{text} (default: {default})", width - 6, initial_indent="    ", subsequent_indent="    "
+        f"{text} (default: {default})",
+        width - 6,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_on_hyphens=False,
     )
     return "\n".join("  " + line for line in lines)
 

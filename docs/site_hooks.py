@@ -113,4 +113,5 @@ def command_page(title: str, text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]#|])", r"\\\1", text)
+    return text.replace("<", "&lt;").replace(">", "&gt;")  # a backslash before them stays visible

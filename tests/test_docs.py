@@ -4,6 +4,8 @@
 """
 
 import ast
+import html
+import importlib.util
 import re
 from pathlib import Path
 
@@ -103,8 +105,21 @@ def test_messages_of_the_errors_page_are_those_of_the_code():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.JoinedStr | ast.Constant)
     )
-    parts = [part for heading in headings for part in heading.split("…") if len(part) > 3]
-    assert [part for part in parts if part not in templates] == []
+    parts = [part.strip() for heading in headings for part in heading.split("…")]
+    assert [part for part in parts if len(part) > 3 and part not in templates] == []
+
+
+def test_a_page_of_a_command_shows_its_help_as_it_is():
+    pytest.importorskip("mkdocs", reason="the extra docs brings it")
+    markdown = pytest.importorskip("markdown", reason="the extra docs brings it")
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site_hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    entry = "--run_dir=TEXT\n      Empty: runs/<backbone>-[x]_y_*z* | #1."
+    page = hooks.command_page("paint", f"Paints.\n\nData\n\n  {entry}\n")
+    text = html.unescape(markdown.markdown(page, extensions=["def_list", "tables"]))
+    assert "<h2>Data</h2>" in text
+    assert "Empty: runs/<backbone>-[x]_y_*z* | #1." in text
 
 
 def _template(node):

@@ -21,6 +21,7 @@ def values(monkeypatch):
     flags.DEFINE_enum("colour", "red", ["red", "blue"], "Of the paint.", **module)
     flags.DEFINE_enum("brush", "b1", [f"b{i}" for i in range(40)], "Of hair.", **module)
     flags.DEFINE_list("layers", [], "Names.", **module)
+    flags.DEFINE_string("file", "pictures/of-" * 3 + "mine", "Where the picture goes.", **module)
     flags.DEFINE_float("width", None, "In metres.", **module)
     flags.DEFINE_alias("tint", "colour", **module)
     flags.DEFINE_integer("elsewhere", 1, "Of another module.", flag_values=values, module_name="b")
@@ -56,6 +57,7 @@ def test_help_has_purpose_groups_values_and_defaults(values):
 def test_long_texts_and_many_choices_are_wrapped(values):
     text = command_help.command_help()
     assert "  --brush=NAME\n      One of b0, b1, " in text
+    assert " pictures/of-pictures/of-pictures/of-mine)" in text, "a path is not broken at a hyphen"
     assert max(map(len, text.splitlines())) <= 65
 
 
