@@ -18,6 +18,7 @@ import xxhash
 from PIL import Image
 
 from cxr_tfrecords.decoding import dicom, jpeg, other_formats, png
+from cxr_tfrecords.decoding.bands import bands
 from cxr_tfrecords.decoding.result import (
     BYTES_PER_PIXEL,
     TRANSPARENT,
@@ -93,8 +94,13 @@ def warning_of(decoded: Decoded) -> str:
     pixels = decoded.pixels
     row, first = pixels[:1].tobytes(), pixels[:1, :1].tobytes()
     # Most images differ in their first row: the others are compared only if it is flat.
-    flat = row == first * pixels.shape[1] and (pixels == pixels[:1, :1]).all()
-    return "all pixels have one value" if flat else ""
+    if row != first * pixels.shape[1]:
+        return ""
+    # In bands: what a comparison gives is as large as the image.
+    for rows in bands(len(pixels), len(row)):
+        if (pixels[rows] != pixels[:1, :1]).any():
+            return ""
+    return "all pixels have one value"
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from cxr_tfrecords.decoding import dicom_limits as limits
 from cxr_tfrecords.decoding import dicom_values
+from cxr_tfrecords.decoding.bands import bands
 from cxr_tfrecords.decoding.result import (
     TOO_MUCH_MEMORY,
     BadImageError,
@@ -153,7 +154,8 @@ def _pixel_data(file: Dataset) -> np.ndarray:
 
     syntax = file.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
-        return pixel_array(file, view_only=True)  # not a copy
+        stored = pixel_array(file, raw=True, view_only=True)  # not a copy
+        return _in_rgb(stored, file.PhotometricInterpretation)
     # The decoder is chosen here, because others cannot cope with damaged files: GDCM aborts the
     # whole process on some, and pylibjpeg's run-length decoder panics.
     plugin = "pydicom" if syntax == uid.RLELossless else "pylibjpeg"
@@ -169,17 +171,29 @@ def _pixel_data(file: Dataset) -> np.ndarray:
     apart_if_costly(file.Rows * file.Columns)
     try:
         # One by one, because an array of all frames is a copy of what the decoder makes.
-        frames = decoder.iter_array(file, decoding_plugin=plugin)
-        stored, _ = next(frames)
+        frames = decoder.iter_array(file, raw=True, decoding_plugin=plugin)
+        stored, properties = next(frames)
         if next(frames, None):
             raise BadImageError("DICOM of several frames: one image a file is expected")
-        return stored
+        return _in_rgb(stored, str(properties["photometric_interpretation"]))
     except (BadImageError, MemoryError):
         raise
     except Exception as error:  # of many types, one for each decoder
         raise BadImageError(
             f"its pixel data do not decode as {syntax.name}{_missing_start(file)}"
         ) from error
+
+
+def _in_rgb(stored: np.ndarray, kind: str) -> np.ndarray:
+    """YBR as RGB, in bands: pydicom's floating point needs 24 bytes a pixel. Others unchanged."""
+    from pydicom.pixels import convert_color_space
+
+    if kind not in ("YBR_FULL", "YBR_FULL_422"):
+        return stored
+    shown = np.empty_like(stored)
+    for rows in bands(len(stored), stored[:1].size):
+        shown[rows] = convert_color_space(stored[rows], "YBR_FULL", "RGB")
+    return shown
 
 
 def _missing_start(file: Dataset) -> str:

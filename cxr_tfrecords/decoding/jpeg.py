@@ -47,10 +47,13 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
         ) from error
     except Exception as error:  # Pillow raises many types for a damaged header
         raise BadImageError(f"damaged or truncated JPEG ({short(error)})") from error
-    # Of a progressive image the decoder also keeps all coefficients, of 2 bytes each.
-    samples = 1 if mode == "L" else 3
-    kept = len(data) + (0 if orientation == 1 else samples * width * height)  # a copy is turned
-    check_size(width, height, max_pixels, samples * (3 if progressive else 1), kept)
+    samples = {"L": 1, "CMYK": 4}.get(mode, 3)
+    shown = min(samples, 3)
+    # Of a progressive image the decoder also keeps all coefficients, of 2 bytes each; CMYK is
+    # decoded as it is stored, and made RGB in a copy.
+    pixel_bytes = shown + samples * (2 * progressive + (mode == "CMYK"))
+    kept = len(data) + (0 if orientation == 1 else shown * width * height)  # a copy is turned
+    check_size(width, height, max_pixels, pixel_bytes, kept)
     scans = data.count(b"\xff\xda")
     if scans * width * height > _MOST_SCANS * max_pixels:
         raise BadImageError(

@@ -163,6 +163,11 @@ def test_scans_of_a_jpeg_count_as_often_as_the_image_is_gone_over():
     colour = as_file(np.dstack([RAMP] * 3), "JPEG", progressive=True)
     with pytest.raises(images.BadImageError, match="pixels of 9 bytes"):
         images.decode(colour, max_pixels=2 * RAMP.size)
+    # Seven of CMYK: as it is stored, and as RGB.
+    cmyk = as_file(np.dstack([RAMP] * 4), "JPEG", mode="CMYK")
+    assert images.decode(cmyk, max_pixels=2 * RAMP.size).pixels.shape == (*RAMP.shape, 3)
+    with pytest.raises(images.BadImageError, match="pixels of 7 bytes"):
+        images.decode(cmyk, max_pixels=RAMP.size)
     with pytest.raises(images.BadImageError, match="fill bytes"):
         images.decode(data[:2] + b"\xff" * 2000 + data[2:])
 
