@@ -176,20 +176,19 @@ def _find_sources(
 
 
 def _synthetic(scale: float) -> str:
-    from tqdm import tqdm
-
+    from cxr_tfrecords.console.progress import progress
     from cxr_tfrecords.synthetic import write_synthetic
 
     folder = f"data/synthetic-radiographs-{scale:g}"
     if not os.path.exists(folder):
         print(f"no --input_dir: making synthetic radiographs in {folder}", flush=True)
-    with tqdm(desc="Synthesize", unit=" images", disable=os.path.exists(folder)) as bar:
+    with progress(None, "Synthesize", " images", shown=not os.path.exists(folder)) as bar:
 
-        def progress(done: int, total: int) -> None:
+        def count(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        write_synthetic(folder, scale=scale, progress=progress)
+        write_synthetic(folder, scale=scale, progress=count)
     return folder
 
 

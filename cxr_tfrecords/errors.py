@@ -11,7 +11,7 @@ from types import FrameType
 
 from absl import app, flags
 
-from cxr_tfrecords import command_help
+from cxr_tfrecords.console import command_help
 
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from cxr_tfrecords.command_help import GROUPS
+from cxr_tfrecords.console.command_help import GROUPS
 from cxr_tfrecords.errors import UserError
 
 flags.disclaim_key_flags()  # flags belong to the module that calls `define_flags`

@@ -22,7 +22,7 @@ from cxr_tfrecords import dataset_dir, files, images, near_duplicates, records, 
 from cxr_tfrecords.errors import UserError, run_main
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from cxr_tfrecords.console.progress import Progress
 
 
 @dataclasses.dataclass
@@ -54,7 +54,8 @@ def verify(path: str, *, near_distance: int | None = None, progress: bool = Fals
     Raises:
       UserError: there is no manifest to compare with.
     """
-    from tqdm import tqdm  # of the extra `build`: its absence is reported by `run_main`
+    # Needs tqdm, of the extra `build`: its absence is reported by `run_main`.
+    from cxr_tfrecords.console.progress import progress as counted
 
     manifest = dataset_dir.read_manifest(path)
     settings = manifest["config"]
@@ -67,7 +68,7 @@ def verify(path: str, *, near_distance: int | None = None, progress: bool = Fals
     for name in sorted(on_disk.keys() - set(listed)):
         report.faults.append(f"{name}: not in {dataset_dir.MANIFEST}")
     total = sum(entry["num_examples"] for entry in manifest["shards"])
-    with tqdm(total=total, desc="Verify", unit=" images", disable=not progress) as bar:
+    with counted(total, "Verify", " images", shown=progress) as bar:
         for entry in manifest["shards"]:
             if entry["file"] not in on_disk:
                 report.faults.append(f"{entry['file']}: missing")
@@ -103,7 +104,7 @@ def _verify_shard(
     manifest: dict[str, Any],
     report: Report,
     seen: _Seen,
-    bar: tqdm,
+    bar: Progress,
 ) -> None:
     digest, count = hashlib.sha256(), 0
     try:

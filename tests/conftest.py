@@ -25,7 +25,7 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="cxr-tests-")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from cxr_tfrecords.quiet import quiet_tensorflow
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from tests.object_store import gcs_server, gs, s3, s3_server, store  # noqa: F401
 
 atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)

@@ -14,7 +14,7 @@ from tests.shared import ROOT
 # one line do not import each other. A package's own name is its top: the entries, which import
 # from all of its rooms.
 ORDER = [
-    "cxr_tfrecords.decoding cxr_tfrecords.checks",
+    "cxr_tfrecords.decoding cxr_tfrecords.checks cxr_tfrecords.console",
     "cxr_tfrecords",
     "cxr_tfrecords.pages cxr_tfrecords.concurrency",
     "cxr_tfrecords.statistics",

@@ -24,7 +24,7 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     del argv
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from trainer.input import decode_service

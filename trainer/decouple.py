@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     require_flags("from_run", "run_dir")
     if FLAGS.tau is not None and FLAGS.method == "crt":
         raise UserError(f"--tau has no meaning with --method={FLAGS.method}: leave it out")
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.

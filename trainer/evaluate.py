@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
     other = open_other(runs, FLAGS.data_dir, FLAGS.split, class_map, parts)
     if table is not None:
         membership.check_images(table, [other.data], other.splits, other.copies)
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from trainer.external import other_names, text

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     require_flags("run_dir", "output_dir")
     check_formats(FLAGS.format)
     files.check_output_dir(FLAGS.output_dir)
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output={FLAGS.output}: {reason}: name another file")
     read_kept_run(FLAGS.run_dir, "run_dir")
     # Imported here, so that --help and a wrong flag answer at once.
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from trainer.card.facts import gather

@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
         _check_page(FLAGS.html)
     if FLAGS.dicom_sr:
         _check_reports(FLAGS.dicom_sr)
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once; the first for cascades.

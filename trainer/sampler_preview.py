@@ -20,8 +20,8 @@ from typing import Any
 from absl import flags
 
 from cxr_tfrecords import dataset_dir
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from cxr_tfrecords.errors import UserError, run_main
-from cxr_tfrecords.quiet import quiet_tensorflow
 from cxr_tfrecords.settings import define_flags, flag_values
 from trainer.balancing.sampler_table import SAMPLERS
 from trainer.epochs import before_split

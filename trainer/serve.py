@@ -131,7 +131,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _serve(listening: socket.socket) -> None:
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once; the first for cascades.

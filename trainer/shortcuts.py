@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
 
     run, data = open_run(FLAGS.model, FLAGS.data_dir)
     source = choose_source(data, FLAGS.split, FLAGS.mask_source, FLAGS.segmenter)
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from trainer.audit import verdict

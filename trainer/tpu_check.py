@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
             f"{error.name} is not installed: pip install -c constraints.txt -e '.[cpu,tpu-check]', "
             "or `make tpu-check`"
         ) from error
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from trainer.tpu import export_step

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output={FLAGS.output}: {reason}: name another folder")
     data = _open(FLAGS.data_dir, "data_dir")
     tested = _open(FLAGS.test_data_dir, "test_data_dir") if FLAGS.test_data_dir else data
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     # Imported here, so that --help and a wrong flag answer at once.

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     options = beam_flags.parse(argv[1:], list(FLAGS))
     if files.exists(FLAGS.output):  # in an object store; `check` has looked on the local disk
         raise UserError(f"--output={FLAGS.output} exists: name another file, or delete it")
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from beam_pipelines.predict import job

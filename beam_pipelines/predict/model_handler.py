@@ -84,7 +84,7 @@ def keep(models: Models, classifiers: Sequence[Classifier]) -> None:
 def _load(models: Models) -> Loaded:
     with _loading:
         if models not in _kept:
-            from cxr_tfrecords.quiet import quiet_tensorflow
+            from cxr_tfrecords.console.quiet import quiet_tensorflow
 
             quiet_tensorflow()
             from beam_pipelines.predict import model_copies

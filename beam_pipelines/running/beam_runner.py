@@ -18,12 +18,12 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
-from tqdm import tqdm
 
 from beam_pipelines.running import lost_workers
 from beam_pipelines.settings.beam_flags import runs_locally
 from cxr_tfrecords import files
 from cxr_tfrecords.concurrency import no_proxy
+from cxr_tfrecords.console.progress import Progress, progress
 from cxr_tfrecords.errors import TemporaryError, UserError
 
 _REFRESH_SECONDS = 0.25
@@ -64,7 +64,7 @@ def run_pass(
         return
     total = initial + sum(weights.values())
     stop = threading.Event()
-    with tqdm(total=total, initial=initial, desc=title, unit=" images", smoothing=0.1) as bar:
+    with progress(total, title, " images", initial=initial) as bar:
         watcher = threading.Thread(
             target=_watch, args=(bar, stop, done_folder, weights, initial), daemon=True
         )
@@ -162,7 +162,7 @@ def _explain_missing(error: Exception, options: PipelineOptions) -> None:
 
 
 def _watch(
-    bar: tqdm, stop: threading.Event, folder: str, weights: Mapping[str, int], initial: int
+    bar: Progress, stop: threading.Event, folder: str, weights: Mapping[str, int], initial: int
 ) -> None:
     finished = False
     seconds = _REFRESH_SECONDS if files.is_local(folder) else _REMOTE_REFRESH_SECONDS

@@ -19,8 +19,8 @@ from absl import flags
 from benchmarks import dataset_flags
 from benchmarks.samplers.report import check_targets, describe, make_rows
 from cxr_tfrecords import files
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from cxr_tfrecords.errors import UserError, run_main
-from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.balancing.sampler_table import SAMPLERS
 
 FLAGS = flags.FLAGS

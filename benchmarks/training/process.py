@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.settings.config import TrainConfig
 
 

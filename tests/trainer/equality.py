@@ -208,7 +208,7 @@ def _train(trainer: Any, config: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     print(json.dumps(_work(json.loads(sys.argv[1]))))

@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from cxr_tfrecords.errors import run_main
-from cxr_tfrecords.quiet import quiet_tensorflow
 
 
 def run_until(step: int, name: str) -> None:

@@ -9,8 +9,8 @@ import sys
 
 import fsspec
 
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from cxr_tfrecords.errors import run_main
-from cxr_tfrecords.quiet import quiet_tensorflow
 
 
 def kill_before(scheme: str, name: str) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 
-from cxr_tfrecords.quiet import quiet_tensorflow
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 
 quiet_tensorflow()
 # Beam logs which of its optional parts are absent; the first message of all would set up logging.

@@ -143,7 +143,7 @@ def _run_toy(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from cxr_tfrecords import dataset_dir

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from cxr_tfrecords.console.progress import progress
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.audit.conditions import WHOLE, conditions_for
@@ -74,7 +74,7 @@ def predict_conditions(
     area = np.zeros(len(ids))
     example: dict[str, np.ndarray] = {}
     size = run.config.batch_size
-    with explained_reads(data), tqdm(total=len(ids), unit="image", disable=None) as bar:
+    with explained_reads(data), progress(len(ids), "images changed", " images") as bar:
         for images, _, index in source.evaluation(batch_size=size):
             rows = index.numpy()[index.numpy() >= 0]
             pixels = images.numpy()[: len(rows)]

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from tqdm import tqdm
 
 from cxr_tfrecords import images
+from cxr_tfrecords.console.progress import progress
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from trainer.input.split_records import read_split
@@ -133,7 +133,7 @@ def train(pixels: np.ndarray, masks: np.ndarray, *, epochs: int, seed: int) -> k
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
     rng = np.random.Generator(np.random.Philox(seed))
-    with tqdm(total=epochs * steps, unit="step", disable=None) as bar:
+    with progress(epochs * steps, "train", " steps") as bar:
         for _ in range(epochs):
             for batch, truth in _batches(pixels, masks, rng, steps):
                 step(tf.constant(batch), tf.constant(truth))

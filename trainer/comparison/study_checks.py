@@ -230,7 +230,7 @@ def _build_in_other_process(
 def _build(configs: Sequence[TrainConfig], data: DatasetDir) -> list[str | tuple[int, int]]:
     """For each run what is wrong with its network, or the numbers of its weights and of those that
     are trained."""
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     from trainer.training.learner import create_network

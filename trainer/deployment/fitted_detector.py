@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from cxr_tfrecords import files
+from cxr_tfrecords.console.progress import progress
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.evaluation.out_of_distribution import DETECTORS, choose_threshold
@@ -181,7 +181,7 @@ def _features(
     parts: list[tuple[np.ndarray, ...]] = []
     with (
         split_batches.explained_reads(data),
-        tqdm(total=len(rows), desc=f"features {split}", unit="image", disable=None) as bar,
+        progress(len(rows), f"features {split}", " images") as bar,
     ):
         for images, labels in shard_reading.evaluation_records(data, split, slots):
             features, logits = outputs(images.numpy())

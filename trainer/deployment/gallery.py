@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from cxr_tfrecords import csv_rows, files, images
+from cxr_tfrecords.console.progress import each
 from cxr_tfrecords.pages.html import DARK, Thumbnail, document, escaped, figure, paragraph
 from trainer.deployment.predictor import Classifier, read_file
 from trainer.models.grad_cam import overlay
@@ -112,7 +112,7 @@ def _figures(
 ) -> Iterator[str]:
     """An image's HTML each; `c2` is the mark of the third class."""
     names = classifiers[0].class_names
-    for row in tqdm(rows, desc="page", unit="image", disable=None):
+    for row in each(rows, "page", " images"):
         label, pictures = names.index(row["class"]), []
         try:
             pixels = classifiers[0].read(read_file(os.path.join(source, row["id"])))

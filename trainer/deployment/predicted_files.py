@@ -7,9 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from cxr_tfrecords import csv_rows, files
+from cxr_tfrecords.console.progress import progress
 from trainer.deployment import prediction_rows
 from trainer.deployment.input_files import find_files
 from trainer.deployment.predictor import Classifier
@@ -50,7 +49,7 @@ def predict_files(
         rejected: dict[str, str] = {}
         with (
             csv_rows.open_csv(part, "a") as file,
-            tqdm(total=len(ids), initial=len(done), unit="image", disable=None) as bar,
+            progress(len(ids), "predict", " images", initial=len(done)) as bar,
         ):
             writer = csv_rows.writer(file)
             for rows in prediction_rows.predict_rows(

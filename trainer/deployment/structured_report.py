@@ -21,9 +21,9 @@ import pydicom
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from tqdm import tqdm
 
 from cxr_tfrecords import __version__, csv_rows, files
+from cxr_tfrecords.console.progress import each
 from cxr_tfrecords.decoding.dicom import is_dicom
 from cxr_tfrecords.images import BadImageError
 from trainer.deployment.predictor import Classifier, read_file
@@ -73,7 +73,7 @@ def write_reports(
     counts: collections.Counter[str] = collections.Counter()
     with csv_rows.open_csv(rows_path) as file:
         rows = list(csv_rows.dict_reader(file))
-    for row in tqdm(rows, unit="report", disable=None):
+    for row in each(rows, "structured reports", ""):
         probabilities = {c: float(row[f"calibrated_{c}"]) for c in classifiers[0].class_names}
         try:
             image = _read_header(os.path.join(source, row["id"]))

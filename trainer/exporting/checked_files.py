@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from cxr_tfrecords.console.quiet import quiet_stderr
 from cxr_tfrecords.dataset_dir import DatasetDir
-from cxr_tfrecords.quiet import quiet_stderr
 from cxr_tfrecords.reading import Reading
 from trainer.exporting import encoded_images, formats, parity, sample_images
 from trainer.exporting.format_table import FORMATS, INT8

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_tfrecords.quiet import quiet_stderr
+from cxr_tfrecords.console.quiet import quiet_stderr
 from cxr_tfrecords.reading import Reading
 from trainer.exporting import encoded_images, onnx_file
 from trainer.exporting.format_table import FORMATS, INT8

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from cxr_tfrecords.console.progress import progress
 from trainer.evaluation.predictions import Predictions, collect, labels_in_order
 from trainer.external.other_data import OtherData
 from trainer.input.split_batches import SplitSource, explained_reads
@@ -31,7 +31,7 @@ def predict_other(run: FinishedRun, other: OtherData) -> tuple[Predictions, np.n
     groups: list[str] = []
     labels, logits = [], []
     total = sum(map(other.data.num_examples, other.splits))
-    with explained_reads(other.data), tqdm(total=total, unit="image", disable=None) as bar:
+    with explained_reads(other.data), progress(total, "predict", " images") as bar:
         for split in other.splits:
             counts = other.data.counts[split]
             if not sum(counts):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from cxr_tfrecords.console.progress import progress
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.input import shard_reading
@@ -30,8 +30,8 @@ def decode_split(
     ids: list[str] = []
     groups: list[str] = []
     parsed = shard_reading.parsed_records(data, split).batch(64).prefetch(2)
-    quiet = None if len(labels) >= _BAR_FROM else True
-    with tqdm(total=len(labels), desc=f"decode {split}", unit="image", disable=quiet) as bar:
+    shown = len(labels) >= _BAR_FROM
+    with progress(len(labels), f"decode {split}", " images", shown=shown) as bar:
         for batch in parsed:
             rows = slice(len(ids), len(ids) + len(batch["id"]))
             images[rows] = batch["image"].numpy()

@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from cxr_tfrecords.errors import UserError
-from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.distribution import cluster, tpu_versions
 from trainer.models import weights_files
 from trainer.runs import initial_run, remote_run, same_run

@@ -122,7 +122,7 @@ def _row(backbone, found, measured, count):
 
 
 if __name__ == "__main__":
-    from cxr_tfrecords.quiet import quiet_tensorflow
+    from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
     for one in sys.argv[1:] or TABLE:

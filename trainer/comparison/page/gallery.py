@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import dataset_dir, images, records, tfrecord
+from cxr_tfrecords.console.quiet import quiet_tensorflow
 from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.pages.html import Thumbnail, box, escaped, figure, paragraph, row
-from cxr_tfrecords.quiet import quiet_tensorflow
 from trainer.comparison.methods import Entry
 from trainer.comparison.text import class_mark, first_run
 from trainer.evaluation.inference import better

@@ -7,7 +7,7 @@ import types
 import pytest
 from absl import flags
 
-from cxr_tfrecords import command_help
+from cxr_tfrecords.console import command_help
 
 
 @pytest.fixture

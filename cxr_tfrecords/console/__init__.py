@@ -1,0 +1,1 @@
+"""What a command shows: its help, how far its work is, and no chatter of libraries."""
