@@ -56,8 +56,8 @@ def export(
     try:
         with temporary.replacing_folder(output_dir) as folder:
             for name in names:
+                yield f"writing and checking {FORMATS[name].path}"
                 checked.add(name, folder)
-                yield f"{FORMATS[name].path} written and checked"
             content |= contract.describe_files(run, reading, folder, checked)
             run_directory.write_json(os.path.join(folder, contract.FILE), seal.sealed(content))
     except (OSError, tf.errors.OpError) as error:

@@ -81,6 +81,8 @@ def exported(run_dir, data, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("exported") / "model")
     names = [name for name in FORMATS if not _lacks_packages(name)]
     lines = list(exported_model.export(run_dir, folder, PLACE.split(","), names))
+    told = [line for line in lines if line.startswith("writing and checking ")]
+    assert told == [f"writing and checking {FORMATS[name].path}" for name in names]
     with open(f"{folder}/deployment.json", encoding="utf-8") as file:
         content = json.load(file)
     pixels = next(SplitSource(data, "test").evaluation(batch_size=27).as_numpy_iterator())[0]
@@ -356,6 +358,29 @@ def test_a_bfloat16_model_in_float32_is_the_float32_model():
     exact = formats.in_precision(brain, "float64")(pixels).numpy()
     assert exact.dtype == np.float64
     assert 0 < np.abs(exact - expected).max() < 1e-5 < np.abs(brain(pixels) - expected).max()
+
+
+def test_a_saved_model_holds_all_it_needs_and_the_network_is_traced_once(tmp_path):
+    """Tracing takes most of the time of an export, minutes for deep networks."""
+    traced = []
+
+    class Traced(keras.layers.Dense):
+        def call(self, inputs):
+            traced.append(inputs)
+            return super().call(inputs)
+
+    image = keras.Input((8, 8, 1), dtype="uint8", name="image")
+    scaled = keras.layers.Normalization(mean=[100.0], variance=[400.0])(image)
+    logits = Traced(2)(keras.layers.Flatten()(scaled))
+    model = keras.Model(image, {"logits": logits})
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
+    expected = model(pixels)["logits"]
+    traced.clear()
+    formats.write("saved_model", model, str(tmp_path))
+    assert len(traced) == 1
+    del model
+    found = formats.open_written("saved_model", str(tmp_path))(pixels)["logits"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.slow
