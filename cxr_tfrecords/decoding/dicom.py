@@ -180,7 +180,7 @@ def _pixel_data(file: Dataset) -> np.ndarray:
         raise
     except Exception as error:  # of many types, one for each decoder
         raise BadImageError(
-            f"its pixel data do not decode as {syntax.name}{_missing_start(file)}"
+            f"its pixel data do not decode as {syntax.name}{_cause(file, error)}"
         ) from error
 
 
@@ -196,10 +196,14 @@ def _in_rgb(stored: np.ndarray, kind: str) -> np.ndarray:
     return shown
 
 
-def _missing_start(file: Dataset) -> str:
-    """`: …` where compressed pixel data do not begin as their transfer syntax must."""
+def _cause(file: Dataset, error: Exception) -> str:
+    """`: …` where compressed pixel data do not begin as their transfer syntax must, or a decoder
+    says that it lacks memory."""
     from pydicom import encaps, uid
 
+    # Of a MemoryError pydicom gives the text, which is empty, behind the decoder's name.
+    if "out of free memory" in str(error).lower() or str(error).rstrip().endswith(":"):
+        return f": {TOO_MUCH_MEMORY}"
     syntax = file.file_meta.TransferSyntaxUID
     try:
         frame = encaps.get_frame(file.PixelData, 0, number_of_frames=1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydicom import uid
 
 from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.settings.config import BuildConfig
@@ -94,3 +95,14 @@ def test_pixels_of_16_bits_become_8_in_their_own_place():
     top = (1 << 14) - 1
     np.testing.assert_array_equal(decoded.pixels, (values.astype(int) * 255 + top // 2) // top)
     assert decoded.steps == ("scaled from 14 of 16 bits",)
+
+
+def test_a_compressed_dicom_that_needs_too_much_memory_says_so():
+    large = {"width": 6400, "height": 6400}
+    runs = hostile.dicom(hostile.run_lengths(6400 * 6400, 2), syntax=uid.RLELossless, **large)
+    process = DecodingProcess(decoding_process.whole, Limits(memory=70_000_000))
+    try:
+        with pytest.raises(images.BadImageError, match=r"RLE Lossless: .* too much memory"):
+            process.decode(runs)
+    finally:
+        process.end()
