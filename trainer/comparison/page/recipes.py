@@ -17,5 +17,11 @@ def recipes(content: Mapping[str, Any]) -> Iterator[str]:
     if rows := text.reported_rows(content):
         yield "<h3>What the authors report</h3>"
         yield table(text.REPORTED_HEADER, rows, texts=2)
+        if counts := text.count_rows(content):
+            yield table(text.COUNT_HEADER, counts, texts=2)
+        if matrices := list(text.matrix_tables(content)):
+            yield paragraph(text.MATRIX_NOTE)
+            for matrix in matrices:
+                yield table(*matrix)
         yield from map(paragraph, text.sources(content))
         yield paragraph(text.REPORTED_NOTE, "quiet")

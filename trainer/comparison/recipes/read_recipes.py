@@ -11,7 +11,7 @@ from __future__ import annotations
 import glob
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords import files
@@ -123,7 +123,9 @@ def read_reported(path: str) -> dict[str, Any]:
 
     Returns:
       `source`: a citation; `metrics`: metric of a comparison (`accuracy`, `recall/COVID`) -> value,
-      0 to 1; `note`: what to know of them. Empty if there is no such part.
+      0 to 1; `note`: what to know of them; `training_images`: class -> images of an epoch after
+      sampling; `confusion_matrix`: true class -> predicted class -> test images. The last three
+      may be empty. Empty if there is no such part.
 
     Raises:
       UserError: reported.json cannot be read.
@@ -138,6 +140,10 @@ def read_reported(path: str) -> dict[str, Any]:
                 "source": str(part["source"]),
                 "metrics": {str(key): float(value) for key, value in part["metrics"].items()},
                 "note": str(part.get("note", "")),
+                "training_images": _counts(part.get("training_images", {})),
+                "confusion_matrix": {
+                    str(key): _counts(row) for key, row in part.get("confusion_matrix", {}).items()
+                },
             }
             if part
             else {}
@@ -147,3 +153,7 @@ def read_reported(path: str) -> dict[str, Any]:
             f"{name}: the part of {recipe_name(path)} must have a source (text) and metrics (name: "
             f"number), see launch/recipes/{REPORTED} ({type(error).__name__}: {error}): correct it"
         ) from error
+
+
+def _counts(values: Mapping[str, Any]) -> dict[str, int]:
+    return {str(key): int(value) for key, value in values.items()}

@@ -48,6 +48,20 @@ def test_reported_figures_belong_to_recipes():
     assert names == {read_recipes.recipe_name(path) for path in PATHS}
 
 
+def test_reported_matrices_agree_with_reported_recall_and_precision():
+    """A number that was copied with a mistake would not. To half a percent, as they are printed;
+    but a precision that is printed as 98% is 98.97% by its matrix (wuisan_c, COVID).
+    """
+    for path in PATHS:
+        one = read_recipes.read_reported(path)
+        matrix = one["confusion_matrix"]
+        for name, row in matrix.items():
+            recall = row[name] / sum(row.values())
+            precision = row[name] / sum(other[name] for other in matrix.values())
+            assert recall == pytest.approx(one["metrics"][f"recall/{name}"], abs=0.0051), path
+            assert precision == pytest.approx(one["metrics"][f"precision/{name}"], abs=0.0098), path
+
+
 def test_given_flags_override_all_recipes_and_the_users_own_file_is_one(tmp_path):
     own = write_recipe(tmp_path, "mine", "# words\n--sampler=weighted\n--noflip\n--classes=A,B C\n")
     extra = ["--epochs=1", "--classes="]
@@ -82,13 +96,19 @@ def test_given_flags_override_all_recipes_and_the_users_own_file_is_one(tmp_path
         (["wuisan_a"], ["--seed=1"], "--seed is set by the comparison, see --study_dir, --seeds"),
         (["bad"], [], "bad.flags: Unknown command line flag 'batchsize'"),
         (["unread"], [], "reported.json: the part of unread must have a source"),
+        (["uncounted"], [], "reported.json: the part of uncounted .* number.*'many'"),
     ],
 )
 def test_recipes_that_cannot_be_compared_are_refused(tmp_path, names, extra, message):
-    files.write_json(str(tmp_path / "reported.json"), {"unread": {"metrics": {"accuracy": "high"}}})
+    reported = {
+        "unread": {"metrics": {"accuracy": "high"}},
+        "uncounted": {"source": "", "metrics": {}, "training_images": {"COVID": "many"}},
+    }
+    files.write_json(str(tmp_path / "reported.json"), reported)
     own = {
         "bad": write_recipe(tmp_path, "bad", "--batchsize=8\n"),
         "unread": write_recipe(tmp_path, "unread", "--batch_size=8\n"),
+        "uncounted": write_recipe(tmp_path, "uncounted", "--batch_size=8\n"),
     }
     with pytest.raises(UserError, match=message):
         read_recipes.parse_recipes([own.get(name, name) for name in names], extra)
@@ -96,7 +116,12 @@ def test_recipes_that_cannot_be_compared_are_refused(tmp_path, names, extra, mes
 
 def test_page_and_text_show_reported_figures_and_what_is_confounded(tmp_path):
     reported = {
-        "none": {"source": "A paper.", "metrics": {"recall/COVID": 0.5075, "recall/Flu": 0.9}}
+        "none": {
+            "source": "A paper.",
+            "metrics": {"recall/COVID": 0.5075, "recall/Flu": 0.9},
+            "training_images": {"COVID": 1000, "Flu": 3000},
+            "confusion_matrix": {"COVID": {"COVID": 30, "Flu": 10}, "Flu": {"COVID": 0, "Flu": 0}},
+        }
     }
     files.write_json(str(tmp_path / "reported.json"), reported)
     names = ("none", "undersample", "oversample")
@@ -118,6 +143,16 @@ def test_page_and_text_show_reported_figures_and_what_is_confounded(tmp_path):
     assert covid[:3] == ["none", "recall, COVID", "50.75%"]
     assert covid[3].startswith(f"{measured:.1%}")
     assert flu == ["none", "recall, Flu", "90%", "–"]
+    entry = content["entries"]["none"]
+    [covid, flu] = text.count_rows(content)
+    planned, total = entry["planned_last"][0], sum(entry["planned_last"])
+    here = f"{planned:,} ({planned / total:.1%})"
+    assert covid == ["none", "COVID", "1,000 (25.0%)", here]
+    assert flu == ["none", "Flu", "3,000 (75.0%)", "–"]
+    [(header, rows)] = text.matrix_tables(content)
+    hits = entry["confusion_matrix"][0][0] / sum(entry["confusion_matrix"][0])
+    assert header == ["none: true class", "COVID", "Flu"]
+    assert rows == [["COVID", f"75.0% / {hits:.1%}", "25.0% / –"], ["Flu", "– / –", "– / –"]]
     for page in (
         render(content, entries, gallery=False),
         markdown(content) + text.markdown(content),
@@ -126,6 +161,8 @@ def test_page_and_text_show_reported_figures_and_what_is_confounded(tmp_path):
         assert "These are confounded" in page
         assert "recall, Flu" in page
         assert "A paper." in page
+        assert "1,000 (25.0%)" in page
+        assert f"75.0% / {hits:.1%}" in page
 
 
 @pytest.mark.slow
