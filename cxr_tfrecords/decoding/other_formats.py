@@ -19,6 +19,7 @@ from cxr_tfrecords.decoding.result import (
     check_size,
     short,
 )
+from cxr_tfrecords.decoding.tiff_jpeg import check_jpeg_parts
 
 FORMATS = ("BMP", "GIF", "TIFF", "WEBP")
 # Pillow's modes that have an equivalent in 8 bits of gray, colour, or colour and alpha.
@@ -30,6 +31,7 @@ _EIGHT_BITS = {
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323
 _WHITE_IS_ZERO = 0
 _FAX = ("group3", "group4", "tiff_ccitt")
+_JPEG, _OLD_JPEG = "jpeg", "tiff_jpeg"
 
 
 def decode_other(data: bytes, max_pixels: int) -> Decoded:
@@ -57,6 +59,8 @@ def decode_other(data: bytes, max_pixels: int) -> Decoded:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_tiff(image, max_pixels)
         try:
+            if kind == "TIFF" and image.info.get("compression") == _JPEG:
+                check_jpeg_parts(data, image.tag_v2, max_pixels)  # type: ignore[attr-defined]
             return _decode(image, kind, mode)
         except BadImageError:
             raise
@@ -115,3 +119,6 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
     if image.info.get("compression") in _FAX:
         # The decoder leaves a damaged row as the memory was, and says nothing.
         raise BadImageError("TIFF of fax compression is not supported: convert it to PNG")
+    if image.info.get("compression") == _OLD_JPEG:
+        # Its parts are not JPEG files that could be checked.
+        raise BadImageError("TIFF of old JPEG compression (6) is not supported: convert it to PNG")
