@@ -24,6 +24,7 @@ LOCAL = ["--runner=DirectRunner"]
 
 def build(root, output, config=CONFIG, beam=(), **options):
     settings = {"overwrite": False, "resume": True, "max_bad_fraction": 0.5, "threads": 1}
+    settings["page"] = False  # drawing it takes longer than these builds: test_statistics.py
     return job.build(
         sources.find_sources(str(root)),
         str(output),

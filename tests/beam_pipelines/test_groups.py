@@ -33,6 +33,7 @@ def radiographs(tmp_path_factory):
 
 def build(found, output, config=CONFIG, **options):
     settings = {"overwrite": False, "resume": True, "max_bad_fraction": 0.0, "threads": 1}
+    settings["page"] = False  # drawing it takes longer than these builds: test_statistics.py
     return job.build(
         found, str(output), config, beam_flags.parse([], []), **{**settings, **options}
     ).manifest
