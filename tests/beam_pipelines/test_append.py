@@ -48,6 +48,12 @@ def add(found, output, config=CONFIG):
     return append.append(found, str(output), config, OPTIONS, max_bad_fraction=0.5)
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Drawing the statistics page takes longer than these builds."""
+    monkeypatch.setattr(stats, "refresh", lambda *_: None)
+
+
 def read_sources(output):
     with open(output / dataset_dir.SOURCES, newline="") as file:
         return {row["filename"]: row for row in csv.DictReader(file)}
@@ -62,6 +68,7 @@ def record_bytes(output):
     }
 
 
+@pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize("method", ["stratified", "hash"])
 def test_old_images_stay_and_new_ones_join(first, tmp_path, method):
     config = dataclasses.replace(CONFIG, split=method)
@@ -121,6 +128,7 @@ def test_damaged_pictures_of_dropped_copies_stop_no_append(first, tmp_path):
     assert verify.verify(str(out)).faults == []
 
 
+@pytest.mark.usefixtures("no_page")
 def test_tfds_reads_what_was_appended(first, tmp_path):
     import tensorflow_datasets as tfds
 
@@ -133,6 +141,7 @@ def test_tfds_reads_what_was_appended(first, tmp_path):
         assert len(list(read)) == data.counts["train"][label]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_known_files_are_passed_over_and_changed_ones_refused(first, tmp_path):
     out = tmp_path / "out"
     bad = first / "COVID" / "images" / "bad.png"
@@ -153,6 +162,7 @@ def test_known_files_are_passed_over_and_changed_ones_refused(first, tmp_path):
     assert digests(out) == before
 
 
+@pytest.mark.usefixtures("no_page")
 def test_copies_and_patients_follow_the_old_image(first, tmp_path):
     out, new = tmp_path / "out", tmp_path / "new" / "COVID" / "images"
     old = sorted(str(p.relative_to(first)) for p in first.rglob("*.png"))
@@ -182,6 +192,7 @@ def test_copies_and_patients_follow_the_old_image(first, tmp_path):
     assert dataset_dir.read_manifest(str(out))["split_proof"]["groups_in_two_splits"] == 0
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_copy_of_a_test_image_goes_to_the_test_split(first, tmp_path):
     out, new = tmp_path / "out", tmp_path / "new" / "COVID" / "images"
     build(find(first), out)
@@ -202,6 +213,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.usefixtures("no_page")
 @pytest.mark.slow
 def test_a_commit_killed_anywhere_is_finished_by_the_next_build(first, tmp_path, monkeypatch):
     # Plots would be drawn a hundred times here.
@@ -243,6 +255,7 @@ def test_a_commit_killed_anywhere_is_finished_by_the_next_build(first, tmp_path,
     assert moments > 30
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_plain_build_finishes_a_killed_commit_before_it_refuses(first, tmp_path, monkeypatch):
     out = tmp_path / "out"
     build(find(first), out)
@@ -256,6 +269,7 @@ def test_a_plain_build_finishes_a_killed_commit_before_it_refuses(first, tmp_pat
     assert verify.verify(str(out)).faults == []
 
 
+@pytest.mark.usefixtures("no_page")
 def test_other_settings_classes_and_balanced_splits_are_refused(first, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"is not a data set .*--output_dir of a build$"):

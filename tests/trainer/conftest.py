@@ -36,14 +36,19 @@ def listening(monkeypatch):
         signal.signal(number, handler)
 
 
-@pytest.fixture(autouse=True)
-def pictures_left_out(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def pictures_left_out():
     """Runs inside the test process leave empty files for their pictures, which take a third of a
-    small run's time. tests/trainer/runs draws them, and so do runs in processes of their own."""
+    small run's time. tests/trainer/runs draws them, and so do runs in processes of their own.
+
+    Of the module, so that it comes before the runs that its tests share.
+    """
 
     def leave_out(run_dir):
         for name in PICTURES:
             with open(os.path.join(run_dir, name), "w", encoding="utf-8"):
                 pass
 
-    monkeypatch.setattr(run, "report_pictures", types.SimpleNamespace(write_pictures=leave_out))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "report_pictures", types.SimpleNamespace(write_pictures=leave_out))
+        yield
