@@ -61,6 +61,7 @@ def test_the_class_is_the_rarest_unless_one_is_named(study):
         fake_study.compare(study[0], benefit_class="normal")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_operating_points_have_the_sensitivity_that_the_user_wants(study):
     paths, content, entries = study
     for name, points in content["entries"]["none"]["operating_points"].items():

@@ -199,6 +199,7 @@ def test_operating_points_are_chosen_on_validation_and_measured_on_test(study, p
     assert shown in markdown(content)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_class_that_validation_lacks_has_no_threshold(tmp_path):
     counts = {**fake_study.COUNTS, "validation": [20, 30, 40, 0]}
     content, entries = fake_study.compare(
@@ -272,6 +273,7 @@ def test_checklists_begin_with_class_imbalance_and_mark_what_authors_fill_in(pag
     assert checklists.count("to be filled in by the authors") >= 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_papers_tables_stand_beside_only_when_given(study, tmp_path, page):
     names = fake_run.CLASSES
     matrix = [[9, 1, 0, 0], [1, 9, 0, 0], [0, 0, 9, 1], [0, 0, 1, 9]]

@@ -141,6 +141,7 @@ def test_figures_are_of_all_images_and_groups(content):
     assert content["differences"]["oversample"]["metrics"]["balanced_accuracy"]["estimate"] > 0.03
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_pages_say_that_folds_were_pooled(content, entries):
     content = json.loads(json.dumps(content))
     content["entries"]["none"]["temperatures"][4] = 0.1

@@ -114,6 +114,7 @@ def test_recipes_that_cannot_be_compared_are_refused(tmp_path, names, extra, mes
         read_recipes.parse_recipes([own.get(name, name) for name in names], extra)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_and_text_show_reported_figures_and_what_is_confounded(tmp_path):
     reported = {
         "none": {

@@ -145,6 +145,7 @@ def test_a_subgroup_without_a_class_has_no_mean_over_classes_and_is_not_compared
     assert first[-3:] == ["–", "–", "–"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_text_and_page_have_a_section_and_the_checklist_says_so(study, tmp_path):
     content, entries = study
     page = render(content, entries, gallery=False)
