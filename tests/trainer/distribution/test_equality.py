@@ -42,6 +42,8 @@ def _trained(data, scratch, strategy, replicas, **settings):
     return equality.train_samplers(data.path, str(scratch), strategy, replicas, **settings)
 
 
+# Some thirty processor seconds, of which three processes' start of TensorFlow is the most.
+@pytest.mark.slow
 def test_two_workers_train_as_one_cpu(data, tmp_path):
     settings = {"samplers": ["weighted"], "smooth": True}
     alone = _trained(data, tmp_path, "cpu", 1, **settings)

@@ -59,7 +59,10 @@ def whole(data, strategy, tmp_path_factory):
 @pytest.mark.parametrize(
     ("moment", "saved", "checkpoint"),
     [
-        ("step 1", r"step 1 \(1 of epoch 1\)", "epoch-0-step-1"),
+        # The bits of a training that goes on from within an epoch: test_checkpoints.py.
+        pytest.param(
+            *("step 1", r"step 1 \(1 of epoch 1\)", "epoch-0-step-1"), marks=pytest.mark.slow
+        ),
         pytest.param(
             *(f"step {STEPS}", r"step 4 \(4 of epoch 1\)", "epoch-0-step-4"), marks=pytest.mark.slow
         ),

@@ -154,7 +154,7 @@ def test_images_that_are_too_small_are_refused_in_one_line(name, px):
     [
         # torchvision's with 1,000 classes, less the 513,000 of its last layer.
         ("resnet18", 11_689_512 - 513_000, (7, 7, 512)),
-        ("resnet34", 21_797_672 - 513_000, (7, 7, 512)),
+        pytest.param("resnet34", 21_797_672 - 513_000, (7, 7, 512), marks=pytest.mark.slow),
         # torchvision's, less its three dense layers.
         ("alexnet", 61_100_840 - (9216 + 1) * 4096 - 4097 * 4096 - 4097 * 1000, (6, 6, 256)),
         # efficientnet-lite-pytorch's, less their last layer.

@@ -50,7 +50,14 @@ def test_variables_of_functions_within_the_step_have_shapes():
     assert exporter.audit("evaluate", per_replica=4).problems() == []
 
 
-@pytest.mark.parametrize("settings", CONFIGS, ids=lambda settings: settings["loss"])
+# A step takes a second or two to trace: those of three unlike configs are looked at every time.
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(one, id=one["loss"], marks=[] if number in (0, 2, 4) else pytest.mark.slow)
+        for number, one in enumerate(CONFIGS)
+    ],
+)
 def test_no_step_holds_what_a_tpu_lacks(settings):
     exporter = _exporter(**settings)
     for step in exporter.steps:
