@@ -77,7 +77,8 @@ def radiographs(tmp_path):
 
 def build(root, output, found=None, **settings):
     how = {"overwrite": False, "resume": True, "max_bad_fraction": 0.5, "threads": 1}
-    how |= {"salt": None, "page": False, **settings}  # as the command builds images that name nobody
+    # As the command builds images that name nobody, with --nostats.
+    how |= {"salt": None, "page": False, **settings}
     found = found or sources.find_sources(str(root))
     return job.build(found, str(output), CONFIG, beam_flags.parse([], []), **how)
 
