@@ -42,7 +42,7 @@ def _trained(data, scratch, strategy, replicas, **settings):
     return equality.train_samplers(data.path, str(scratch), strategy, replicas, **settings)
 
 
-# Some thirty processor seconds, of which three processes' start of TensorFlow is the most.
+# Three processes that load TensorFlow; the slow cases of the other strategies are of the same kind.
 @pytest.mark.slow
 def test_two_workers_train_as_one_cpu(data, tmp_path):
     settings = {"samplers": ["weighted"], "smooth": True}
