@@ -139,7 +139,7 @@ def check_frame(file: Dataset, syntax: UID) -> None:
             )
     else:
         _check_boxes(frame)
-        _check_tiles(frame)
+        _check_codestream(file, frame)
         from openjpeg.utils import get_parameters
 
         try:
@@ -171,13 +171,19 @@ def _check_boxes(frame: bytes) -> None:
         position += length
 
 
-def _check_tiles(frame: bytes) -> None:
+def _check_codestream(file: Dataset, frame: bytes) -> None:
+    """Reads the size of JPEG 2000 from its bytes (ISO/IEC 15444-1, A.5.1): where something else in
+    its header is damaged, OpenJPEG tells no size, and yet takes memory for it."""
     start = -1
-    while (start := frame.find(_JPEG_2000_SIZE, start + 1)) >= 0 and start + 32 <= len(frame):
-        width, height, _, _, tile_width, tile_height = struct.unpack_from(">6I", frame, start + 8)
+    while (start := frame.find(_JPEG_2000_SIZE, start + 1)) >= 0 and start + 42 <= len(frame):
+        width, height, left, top, tile_width, tile_height = struct.unpack_from(
+            ">6I", frame, start + 8
+        )
         tiles = -(-width // max(1, tile_width)) * -(-height // max(1, tile_height))
         if tiles > _MOST_TILES:
             raise BadImageError(f"JPEG 2000 of {tiles:,} tiles: more than {_MOST_TILES:,}")
+        samples = int.from_bytes(frame[start + 40 : start + 42], "big")
+        _compare(file, max(width - left, 0), max(height - top, 1), samples)
 
 
 def _check_rle(frame: bytes, pixels: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import threading
 from collections.abc import Iterator
 
@@ -136,5 +137,9 @@ def one_large_at_a_time() -> Iterator[None]:
 
 
 def short(error: BaseException) -> str:
-    """The first line of an error's message, at most 100 characters; its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+    """The first line of an error's message, at most 100 characters; its type if it has none.
+
+    Without addresses of memory (`<memory at 0x7f…>`), which differ each time.
+    """
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(error).strip())
+    return (text.splitlines() or [type(error).__name__])[0][:100]

@@ -17,6 +17,7 @@ from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import inspection
 from cxr_tfrecords import images
 from cxr_tfrecords.decoding import dicom_limits
+from cxr_tfrecords.decoding.result import short
 from tests.cxr_tfrecords.decoding.files import RAMP, SIGNATURE, as_file, chunk, with_chunks
 from tests.dicom_files import dicom_file
 
@@ -79,8 +80,10 @@ def run_lengths(size: int) -> bytes:
         (uid.JPEGLosslessSV1, jpeg_frame(b"\xff\xc3")),
         (uid.JPEGLSLossless, jpeg_frame(b"\xff\xf7")),
         (uid.JPEG2000Lossless, jpeg_2000(20_000)),
+        # Without coding parameters (COD) OpenJPEG tells no size.
+        (uid.JPEG2000Lossless, jpeg_2000(20_000).replace(b"\xff\x52", b"\xff\x30", 1)),
     ],
-    ids=["JPEG", "lossless JPEG", "JPEG-LS", "JPEG 2000"],
+    ids=["JPEG", "lossless JPEG", "JPEG-LS", "JPEG 2000", "JPEG 2000 without parameters"],
 )
 def test_a_compressed_dicom_is_refused_by_the_size_in_its_own_image(syntax, frame):
     with pytest.raises(images.BadImageError, match="64 x 64, its compressed image 20000 x 20000"):
@@ -217,3 +220,9 @@ def test_a_file_of_many_gigabytes_is_not_read():
     row, record, _ = inspection.inspect(SourceFile("A/x.png", 0, num_bytes=40 << 30), work)
     assert row["reason"].startswith("file of 42,949,672,960 bytes: more than 4 for each of")
     assert not record
+
+
+def test_a_reason_has_no_address_of_memory():
+    """It would be another one each time."""
+    error = ValueError(f"an even multiple of bytes, not {memoryview(b'abc')}")
+    assert short(error) == "an even multiple of bytes, not <memory>"
