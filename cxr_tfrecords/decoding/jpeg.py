@@ -21,7 +21,7 @@ _FILL_BYTES = b"\xff" * 1000  # Pillow reads them one by one
 _MOST_SEGMENTS = 10_000  # before the image data; Pillow reads them one by one, too
 # A decoder goes over the whole image at each scan, however little the scan holds. Encoders write
 # about 10 scans into a progressive image.
-_MOST_SCANS = 16  # at --max_pixels; more in a smaller image
+MOST_SCANS = 16  # at --max_pixels; more in a smaller image
 
 
 def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
@@ -55,9 +55,9 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     kept = len(data) + (0 if orientation == 1 else shown * width * height)  # a copy is turned
     check_size(width, height, max_pixels, pixel_bytes, kept)
     scans = data.count(b"\xff\xda")
-    if scans * width * height > _MOST_SCANS * max_pixels:
+    if scans * width * height > MOST_SCANS * max_pixels:
         raise BadImageError(
-            f"JPEG of {scans} scans of {width} x {height} pixels: more than {_MOST_SCANS} scans of "
+            f"JPEG of {scans} scans of {width} x {height} pixels: more than {MOST_SCANS} scans of "
             f"--max_pixels={max_pixels}"
         )
     stray: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 
 import simplejpeg
 
+from cxr_tfrecords.decoding.jpeg import MOST_SCANS
 from cxr_tfrecords.decoding.result import BadImageError, check_size, short
 
 # Tags of TIFF 6.0, and of TIFF Technical Note 2.
@@ -27,13 +28,19 @@ def check_jpeg_parts(data: bytes, tags: Mapping[int, Any], max_pixels: int) -> N
       BadImageError: one is damaged or smaller than the tags say, or they overlap.
       KeyError, ValueError: a tag is missing, or has a wrong number of values.
     """
-    pixels = num_bytes = 0
+    pixels = num_bytes = scanned = 0
     for number, (part, height, width) in enumerate(_parts(data, tags)):
         try:
             found_height, found_width, space, _ = simplejpeg.decode_jpeg_header(part)
             pixels, num_bytes = pixels + found_height * found_width, num_bytes + len(part)
             if pixels > 4 * max_pixels or num_bytes > 2 * len(data) + _MOST_TABLES:
                 raise BadImageError("TIFF whose JPEG parts overlap, or are larger than the picture")
+            scanned += part.count(b"\xff\xda") * found_height * found_width
+            if scanned > MOST_SCANS * max_pixels:
+                raise BadImageError(
+                    f"TIFF of JPEG parts with more than {MOST_SCANS} scans of "
+                    f"--max_pixels={max_pixels}"
+                )
             check_size(found_width, found_height, max_pixels)
             if found_height < height or found_width < width:
                 raise ValueError(f"{found_width} x {found_height} pixels, not {width} x {height}")

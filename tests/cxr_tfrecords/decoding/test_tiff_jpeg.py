@@ -61,6 +61,17 @@ def test_parts_that_overlap_are_not_decoded_each(monkeypatch):
         tiff_jpeg.check_jpeg_parts(data, tags, 10**6)
 
 
+def test_scans_of_the_parts_are_counted():
+    jpeg = as_file(RAMP, "JPEG", progressive=True)
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    height, width = RAMP.shape
+    tags = {256: width, 257: height, 273: [0], 279: [len(jpeg)]}
+    tiff_jpeg.check_jpeg_parts(jpeg, tags, RAMP.size)
+    many = jpeg[:-2] + scan * 12 + jpeg[-2:]
+    with pytest.raises(images.BadImageError, match="more than 16 scans"):
+        tiff_jpeg.check_jpeg_parts(many, {**tags, 279: [len(many)]}, RAMP.size)
+
+
 def test_old_jpeg_compression_is_refused():
     data = bytearray(tiff())
     with Image.open(io.BytesIO(bytes(data))) as image:
