@@ -26,6 +26,7 @@ pip install 'cxr-balance[labels]'.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 
 from absl import flags
@@ -55,6 +56,8 @@ def main(argv: list[str]) -> None:
     files.check_output_dir(output)
     if importlib.util.find_spec("cleanlab") is None:
         raise UserError("trainer.label_doubts needs a package: pip install 'cxr-balance[labels]'")
+    # Which cleanlab imports where it is installed; it tells the versions of TensorFlow and JAX.
+    logging.getLogger("datasets").setLevel(logging.WARNING)
     # Imported here, so that --help and a wrong flag answer at once.
     from cxr_tfrecords import dataset_dir
     from cxr_tfrecords.statistics.sources import read_sources
