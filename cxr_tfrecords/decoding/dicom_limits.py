@@ -140,14 +140,6 @@ def check_frame(file: Dataset, syntax: UID) -> None:
     else:
         _check_boxes(frame)
         _check_codestream(file, frame)
-        from openjpeg.utils import get_parameters
-
-        try:
-            found = get_parameters(frame)
-        except Exception:
-            return
-        names = "columns", "rows", "samples_per_pixel"
-        _compare(file, *(int(found[name]) for name in names))
 
 
 def _compare(file: Dataset, width: int, height: int, samples: int) -> None:
