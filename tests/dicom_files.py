@@ -6,8 +6,9 @@ import io
 from typing import Any
 
 import numpy as np
+from pydicom import dcmread, encaps
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 
 def dicom_file(
@@ -51,6 +52,19 @@ def dicom_file(
             delattr(file, name)
         else:
             setattr(file, name, value)
+    buffer = io.BytesIO()
+    file.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def compressed_file(plain: bytes, frame: bytes, syntax: str, **tags: Any) -> bytes:
+    """A DICOM file with a compressed image in the place of its pixels, and other tags."""
+    file = dcmread(io.BytesIO(plain))
+    file.file_meta.TransferSyntaxUID = UID(syntax)
+    file.PixelData = encaps.encapsulate([frame])
+    file["PixelData"].VR, file["PixelData"].is_undefined_length = "OB", True
+    for name, value in tags.items():
+        setattr(file, name, value)
     buffer = io.BytesIO()
     file.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

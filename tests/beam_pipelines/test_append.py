@@ -213,7 +213,6 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.usefixtures("no_page")
 @pytest.mark.slow
 def test_a_commit_killed_anywhere_is_finished_by_the_next_build(first, tmp_path, monkeypatch):
     # Plots would be drawn a hundred times here.

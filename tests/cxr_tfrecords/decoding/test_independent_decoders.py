@@ -4,13 +4,12 @@ import io
 
 import cv2
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
-from pydicom import encaps, uid
+from pydicom import uid
 
 from cxr_tfrecords import images
-from tests.dicom_files import dicom_file
+from tests.dicom_files import compressed_file, dicom_file
 
 SIDE = 48
 
@@ -28,16 +27,8 @@ def picture(channels=1, bits=8):
 def with_frame(frame, syntax, kind, bits=8, samples=1):
     """A DICOM file of SIDE x SIDE pixels that holds a compressed image."""
     plain = dicom_file(picture(bits=bits), bits=bits, kind=kind)
-    file = pydicom.dcmread(io.BytesIO(plain))
-    file.file_meta.TransferSyntaxUID = syntax
-    file.SamplesPerPixel = samples
-    if samples == 3:
-        file.PlanarConfiguration = 0
-    file.PixelData = encaps.encapsulate([frame])
-    file["PixelData"].VR, file["PixelData"].is_undefined_length = "OB", True
-    buffer = io.BytesIO()
-    file.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+    colour = {"PlanarConfiguration": 0} if samples == 3 else {}
+    return compressed_file(plain, frame, syntax, SamplesPerPixel=samples, **colour)
 
 
 def decoded(data):

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from openjpeg.utils import encode_array
-from pydicom import encaps, uid
+from pydicom import uid
 
 from beam_pipelines.inputs.sources import SourceFile
 from beam_pipelines.settings.config import BuildConfig
@@ -19,7 +19,7 @@ from cxr_tfrecords import images
 from cxr_tfrecords.decoding import dicom_limits
 from cxr_tfrecords.decoding.result import short
 from tests.cxr_tfrecords.decoding.files import RAMP, SIGNATURE, as_file, chunk, with_chunks
-from tests.dicom_files import dicom_file
+from tests.dicom_files import compressed_file, dicom_file
 
 SMALL = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 
@@ -43,13 +43,7 @@ def zeros(count: int) -> bytes:
 
 
 def compressed(frame: bytes, syntax: str) -> bytes:
-    file = pydicom.dcmread(io.BytesIO(dicom_file(SMALL)))
-    file.file_meta.TransferSyntaxUID = uid.UID(syntax)
-    file.PixelData = encaps.encapsulate([frame])
-    file["PixelData"].VR, file["PixelData"].is_undefined_length = "OB", True
-    buffer = io.BytesIO()
-    file.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+    return compressed_file(dicom_file(SMALL), frame, syntax)
 
 
 def jpeg_frame(marker: bytes) -> bytes:
