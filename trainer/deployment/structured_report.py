@@ -7,7 +7,6 @@ that it is for research.
 
 from __future__ import annotations
 
-import collections
 import datetime
 import io
 import logging
@@ -44,7 +43,8 @@ _TAKEN_OVER = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
 )
-_NOT_DICOM = "not a DICOM file"
+_IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+_MOST_REASONS = 5  # that are shown; a folder of damaged files may have one for each
 
 
 def write_reports(
@@ -70,28 +70,38 @@ def write_reports(
     logging.getLogger("highdicom").setLevel(logging.WARNING)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom")
-    counts: collections.Counter[str] = collections.Counter()
+    without: dict[str, list[str]] = {}  # reason -> ids
     with csv_rows.open_csv(rows_path) as file:
         rows = list(csv_rows.dict_reader(file))
     for row in each(rows, "structured reports", ""):
         probabilities = {c: float(row[f"calibrated_{c}"]) for c in classifiers[0].class_names}
         try:
             image = _read_header(os.path.join(source, row["id"]))
-            report = create_report(image, row["class"], probabilities, models) if image else None
-        except BadImageError as error:  # it went after it was predicted
-            counts[f"it is {error} ({row['id']})"] += 1
+            report = create_report(image, row["class"], probabilities, models)
+        except BadImageError as error:
+            without.setdefault(str(error), []).append(row["id"])
             continue
         except (AttributeError, TypeError, ValueError) as error:  # a header that breaks the rules
-            counts[f"their header breaks DICOM's rules ({row['id']}: {error})"] += 1
+            reason = f"the header breaks DICOM's rules ({error})"
+            without.setdefault(reason, []).append(row["id"])
             continue
-        counts["" if report else _NOT_DICOM] += 1
-        if report:
-            path = os.path.join(folder, f"{report.SOPInstanceUID}.dcm")
-            with files.replacing(path) as temporary:
-                report.save_as(temporary, enforce_file_format=True)
-    written = counts.pop("", 0)
-    lines = [f"{count:,} images got none: {reason}" for reason, count in counts.items()]
-    return "\n".join([f"{written:,} structured reports in {folder}", *lines])
+        path = os.path.join(folder, f"{report.SOPInstanceUID}.dcm")
+        with files.replacing(path) as temporary:
+            report.save_as(temporary, enforce_file_format=True)
+    return _describe(len(rows) - sum(map(len, without.values())), folder, without)
+
+
+def _describe(written: int, folder: str, without: Mapping[str, Sequence[str]]) -> str:
+    """What was written, and each reason why an image has no report, the commonest first."""
+    lines = [f"{written:,} structured report{'s' * (written != 1)} in {folder}"]
+    reasons = sorted(without.items(), key=lambda item: -len(item[1]))
+    for reason, ids in reasons[:_MOST_REASONS]:
+        example = ids[0].encode(errors="backslashreplace").decode()
+        images = f"{len(ids):,} images got none" if len(ids) > 1 else "1 image got none"
+        lines.append(f"{images}: {reason}; {'the first' if len(ids) > 1 else 'it'} is {example}")
+    if rest := [ids for _, ids in reasons[_MOST_REASONS:]]:
+        lines.append(f"{sum(map(len, rest)):,} others got none, for {len(rest):,} other reasons")
+    return "\n".join(lines)
 
 
 def create_report(
@@ -106,9 +116,11 @@ def create_report(
       models: SHA-256 of each model's file.
 
     Raises:
-      AttributeError, TypeError, ValueError: the header lacks an identifier, or a value in it breaks
-        DICOM's rules.
+      BadImageError: the header lacks an identifier.
+      AttributeError, TypeError, ValueError: a value in it breaks DICOM's rules.
     """
+    if absent := [name for name in _IDENTIFIERS if not image.get(name)]:
+        raise BadImageError(f"the header has no {', '.join(absent)}")
     for name in _TAKEN_OVER:
         if name not in image:
             setattr(image, name, "")
@@ -161,22 +173,22 @@ def create_report(
         content_date=day,
         content_time=time,
     )
-    # Optional, and the moment of this call.
+    # Optional, and the moment of this call. highdicom's own item is the last one; one before it is
+    # of the device that made the image, with the time of that, if the header has it.
     del report.InstanceCreationDate, report.InstanceCreationTime
-    for item in report.ContributingEquipmentSequence:
-        del item.ContributionDateTime
+    del report.ContributingEquipmentSequence[-1].ContributionDateTime
     return report
 
 
-def _read_header(path: str) -> Dataset | None:
-    """A DICOM file's header, without pixels; None for another kind of file.
+def _read_header(path: str) -> Dataset:
+    """A DICOM file's header, without pixels.
 
     Raises:
-      BadImageError: it cannot be read.
+      BadImageError: it cannot be read, or is another kind of file.
     """
     data = read_file(path)
     if not is_dicom(data):
-        return None
+        raise BadImageError("not a DICOM file")
     if data[:4] == b"DICM":
         data = bytes(128) + data
     return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)

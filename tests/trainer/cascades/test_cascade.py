@@ -144,7 +144,7 @@ def test_a_cascade_writes_structured_reports(trained, tmp_path):
         *(f"--output={rows}", f"--dicom_sr={reports}", "--ood_method=none"),
     )
     assert done.returncode == 0, done.stderr
-    assert "1 structured reports in" in done.stdout
+    assert "1 structured report in" in done.stdout
     (path,) = reports.iterdir()
     with open(rows, encoding="utf-8") as file:
         (row,) = csv.DictReader(file)

@@ -57,7 +57,7 @@ def image(**tags):
 def test_a_report_says_what_the_row_says_of_its_image(tmp_path):
     write_source(tmp_path / "in", a=image())
     said, (path,) = write_reports(tmp_path)
-    assert said.startswith("1 structured reports in ")
+    assert said.startswith("1 structured report in ")
     report = highdicom.sr.srread(path)
     assert report.SOPClassUID == pydicom.uid.ComprehensiveSRStorage
     assert (report.PatientID, report.PatientName) == ("P7", "Müller^Änne")
@@ -102,10 +102,45 @@ def test_files_without_a_report_are_counted_with_the_reason(tmp_path):
     said, paths = write_reports(tmp_path)
     first, *rest = said.splitlines()
     assert first.startswith("2 structured reports")
-    assert rest[0] == "2 images got none: not a DICOM file"
-    assert "1 images got none: their header breaks DICOM's rules (c: " in rest[1]
-    assert "StudyInstanceUID" in rest[1]
+    assert rest == [
+        "2 images got none: not a DICOM file; the first is b",
+        "1 image got none: the header has no StudyInstanceUID; it is c",
+    ]
     assert len(paths) == 2
+
+
+def test_many_reasons_are_not_a_line_each(tmp_path):
+    """The value of a wrong header is in its reason, so each file may have one of its own."""
+    wrong = {f"f{i}": image(StudyDate=f"2021x{i}") for i in range(9)}
+    write_source(tmp_path / "in", a=image(), **wrong)
+    first, *rest = write_reports(tmp_path)[0].splitlines()
+    assert first.startswith("1 structured report in ")
+    assert len(rest) == 6
+    assert rest[-1] == "4 others got none, for 4 other reasons"
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {},
+        {"AcquisitionDate": "20210304", "AcquisitionTime": "1015"},
+        {"AcquisitionDateTime": "2021"},
+    ],
+    ids=["no_time", "date_and_time", "moment"],
+)
+def test_images_of_real_devices_name_them_and_get_a_report(times, tmp_path):
+    """highdicom adds the device to the report as soon as a header names its manufacturer."""
+    device = {"Manufacturer": "ACME", "ManufacturerModelName": "Ray 2", "StationName": "ROOM1"}
+    write_source(tmp_path / "in", a=image(**device, **times))
+    said, (path,) = write_reports(tmp_path)
+    assert said.startswith("1 structured report in ")
+    named, software = pydicom.dcmread(path).ContributingEquipmentSequence
+    assert (named.Manufacturer, named.get("ContributionDateTime")) == (
+        "ACME",
+        times.get("AcquisitionDateTime"),
+    )
+    assert "ContributionDateTime" not in software
+    assert write_reports(tmp_path, "again")[1][0].read_bytes() == path.read_bytes()
 
 
 def test_a_class_without_a_certain_concept_gets_a_code_of_this_project():
