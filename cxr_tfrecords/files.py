@@ -138,9 +138,12 @@ def read_regular(path: str) -> bytes:
         wait for ever.
     """
     if is_local(path):
-        kind = stat.S_IFMT(os.stat(path).st_mode)
+        status = os.stat(path)
+        kind = stat.S_IFMT(status.st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR):  # opening a folder has its own message
             raise OSError(errno.EINVAL, "a pipe, device or socket", path)
+        if kind == stat.S_IFREG and not status.st_size:
+            return b""  # not opened: files of /proc say so too, and reading /proc/kmsg waits
         with open(path, "rb", buffering=0) as file:  # a buffer would only add system calls
             return file.read()
     return read_bytes(path)

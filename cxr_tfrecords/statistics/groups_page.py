@@ -6,14 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cxr_tfrecords.pages.html import Thumbnail, figure, heading, paragraph, row, table
-
-# Why an image is in its group: words of the column `tied_by` of sources.csv.
-_GROUP_REASONS = {
-    "": "alone in its group",
-    "pixels": "identical pixels",
-    "near": "near-duplicate",
-    "group": "same patient or given group",
-}
+from cxr_tfrecords.statistics.sources import GROUP_REASONS
 
 
 def leaks(given: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> Iterable[str]:
@@ -73,5 +66,5 @@ def _groups(
 
 def _member(one: Mapping[str, str], thumbnail: Thumbnail | None) -> str:
     state = one["split"] or f"not written: {one['reason']}"
-    reasons = ", ".join(_GROUP_REASONS[reason] for reason in one["tied_by"].split("+"))
+    reasons = ", ".join(GROUP_REASONS[reason] for reason in one["tied_by"].split("+"))
     return figure(thumbnail, [one["filename"], one["class"], state, reasons])

@@ -23,6 +23,13 @@ _CATEGORIES = ("class", "split", "format", "mode", "tied_by", "reason")  # few d
 _TEXTS = ("shard", "filename", "group")
 _NUMBERS = ("num_bytes", "height", "width")  # empty for rejected files
 
+# Why an image is in its group: the words of the column `tied_by`, joined by "+".
+GROUP_REASONS = {
+    "": "alone in its group",
+    "pixels": "identical pixels",
+    "near": "near-duplicate",
+    "group": "same patient or given group",
+}
 _SIZES_LISTED = 20
 _POINTS = 300
 _GROUPS_SHOWN = 12
@@ -106,7 +113,14 @@ def read_sources(path: str, manifest: Mapping[str, Any]) -> SourceTable:
             f"{file_name} does not list the images that {dataset_dir.MANIFEST} counts: run the "
             "interrupted build or --append again, or build again with --overwrite"
         )
-    return SourceTable(table, names, labels, written)
+    sources = SourceTable(table, names, labels, written)
+    words = {word for value in sources.codes("tied_by")[1] for word in value.split("+")}
+    if unknown := words - GROUP_REASONS.keys():
+        raise UserError(
+            f"{file_name} was changed: tied_by has {min(unknown)[:50]!r}, not one of "
+            f"{', '.join(filter(None, GROUP_REASONS))}: build again with --overwrite"
+        )
+    return sources
 
 
 def _positions(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:

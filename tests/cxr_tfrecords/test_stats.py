@@ -234,6 +234,10 @@ def test_only_what_is_shown_is_read(out, monkeypatch):
         assert count <= whole["num_examples"]
 
 
+def replacing(old, new):
+    return lambda file: file.write_text(file.read_text().replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -244,10 +248,8 @@ def test_only_what_is_shown_is_read(out, monkeypatch):
             lambda file: file.write_text("\n".join(file.read_text().split("\n")[:-3]) + "\n"),
             "does not list the images that manifest.json counts",
         ),
-        (
-            lambda file: file.write_text(file.read_text().replace("tied_by", "tied")),
-            "cannot be read .*tied_by",
-        ),
+        (replacing("tied_by", "tied"), "cannot be read .*tied_by"),
+        (replacing(",pixels", ",pixel"), "changed: tied_by has 'pixel.*', not one of pixels, near"),
     ],
 )
 def test_a_damaged_source_list_is_one_line(out, damage, message):
