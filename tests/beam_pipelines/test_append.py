@@ -69,7 +69,7 @@ def record_bytes(output):
 
 
 @pytest.mark.usefixtures("no_page")
-@pytest.mark.parametrize("method", ["stratified", "hash"])
+@pytest.mark.parametrize("method", ["stratified", pytest.param("hash", marks=pytest.mark.slow)])
 def test_old_images_stay_and_new_ones_join(first, tmp_path, method):
     config = dataclasses.replace(CONFIG, split=method)
     out = tmp_path / "out"
@@ -97,6 +97,7 @@ def test_old_images_stay_and_new_ones_join(first, tmp_path, method):
         assert {n: r["split"] for n, r in again.items()} == {n: r["split"] for n, r in rows.items()}
 
 
+@pytest.mark.slow
 def test_the_page_shows_dropped_copies_of_before_and_now(first, tmp_path):
     config = dataclasses.replace(CONFIG, dedup="drop")
     out, copies = tmp_path / "out", ("COVID/images/COVID-41.png", "COVID/images/COVID-43.png")
@@ -115,6 +116,7 @@ def test_the_page_shows_dropped_copies_of_before_and_now(first, tmp_path):
     assert made.page == page  # the data set alone is enough to make it again
 
 
+@pytest.mark.slow
 def test_damaged_pictures_of_dropped_copies_stop_no_append(first, tmp_path):
     config = dataclasses.replace(CONFIG, dedup="drop")
     out, name = tmp_path / "out", "COVID/images/COVID-41.png"

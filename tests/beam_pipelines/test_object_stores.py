@@ -66,6 +66,7 @@ def test_a_build_on_s3_leaves_the_bytes_of_a_local_one(s3, radiographs, tmp_path
     assert after == before
 
 
+@pytest.mark.slow
 def test_what_was_built_on_s3_is_loaded_and_verified_there(s3, radiographs, tmp_path):
     import tensorflow_datasets as tfds
 

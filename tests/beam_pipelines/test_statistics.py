@@ -65,6 +65,7 @@ def test_a_full_disk_stops_before_the_manifest(tmp_path, monkeypatch):
     assert {stats.PAGE, dataset_dir.MANIFEST} <= files.names(str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_workers_start_without_what_only_the_page_needs():
     heavy = ("sklearn", "matplotlib", "tensorflow")
     code = (

@@ -108,6 +108,7 @@ def test_the_page_is_whole_and_the_same_each_time(out):
     assert str(out.parent) not in page + first[0].decode()
 
 
+@pytest.mark.slow
 def test_an_append_and_a_rebuild_replace_the_page(tmp_path):
     root = write_radiographs(tmp_path / "in", CLASSES)
     build(root, tmp_path / "out")
@@ -165,6 +166,7 @@ def plain_features(rows, seed):
     return features, generator.integers(0, 3, rows)
 
 
+@pytest.mark.slow
 def test_luck_is_no_shortcut():
     verdicts = []
     for seed in range(25):

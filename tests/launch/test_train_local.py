@@ -92,6 +92,7 @@ def test_the_chiefs_failure_is_the_scripts(shell):
     assert done.returncode == 9
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_end_is_killed(shell):
     behaviour = "if [[ $index == 0 ]]; then exit 1; fi; trap '' TERM; while :; do pause 1; done"
     done = shell.train(*NEEDED, behaviour=behaviour)

@@ -111,6 +111,7 @@ def test_another_failure_ends_with_vertexs_reason(vertex, status):
     assert created(vertex) == 1
 
 
+@pytest.mark.slow
 def test_endless_preemption_ends(vertex):
     done = vertex.train(*NEEDED, "--max_restarts=1", behaviour=failing(75, 9))
     assert done.returncode == 75

@@ -42,6 +42,7 @@ def test_train_raises_mistakes(tmp_path):
         trainer.train(trainer.TrainConfig(data_dir="data", strategy="multi_worker"))
 
 
+@pytest.mark.slow
 def test_compare_runs_gives_what_the_command_writes(tmp_path):
     paths = sorted(fake_study.write_study(tmp_path))  # as the command sorts them
     table = tmp_path / "table.csv"

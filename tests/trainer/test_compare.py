@@ -145,6 +145,7 @@ def test_the_better_the_worse_and_the_same_are_told_apart(content):
             assert one["p_value"] is None or one["p_holm"] >= one["p_value"]
 
 
+@pytest.mark.slow
 def test_a_wide_margin_makes_equivalent_what_is_shown_to_be_small(tmp_path):
     entries = read_entries(write_study(tmp_path, {"none": 0, "focal": 0}))
     content = compare_methods.compare(entries, reference="none", margin=0.2, resamples=60)
@@ -187,6 +188,7 @@ def test_images_in_groups_are_not_tested_one_by_one(tmp_path):
     assert "hold several images" in markdown(content)
 
 
+@pytest.mark.slow
 def test_corrected_probabilities_are_scored_at_the_shares_of_the_deployment(tmp_path):
     entries = read_entries(write_study(tmp_path, {"none": 0, "focal": 0}, seeds=(0, 1)))
     prior = (0.7, 0.1, 0.1, 0.1)

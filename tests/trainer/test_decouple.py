@@ -157,6 +157,7 @@ def test_the_output_layer_learns_from_each_images_own_features(data):
     assert [row["step"] for row in history] == [6, 12, 18, 24, 30]
 
 
+@pytest.mark.slow
 def test_crt_gives_the_same_again(source, decoupled, tmp_path):
     second_stage.decouple(str(source), str(tmp_path), "crt", epochs=2)
     folders = (decoupled("crt")[0], tmp_path)

@@ -112,6 +112,7 @@ def test_a_failed_worker_is_one_line_and_the_next_start_goes_on_to_the_same_file
     assert "1 file could not be used, " in printed
 
 
+@pytest.mark.slow
 def test_rows_of_other_models_are_not_taken_over(made, tmp_path, monkeypatch):
     output = tmp_path / "out.csv"
     with monkeypatch.context() as patch:
@@ -123,6 +124,7 @@ def test_rows_of_other_models_are_not_taken_over(made, tmp_path, monkeypatch):
     assert read(output) == made.expected(made.runs[1:], tmp_path / "expected.csv")
 
 
+@pytest.mark.slow
 def test_a_folder_in_an_object_store_gives_the_same_rows(made, tmp_path):
     import fsspec
 

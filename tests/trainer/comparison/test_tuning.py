@@ -193,6 +193,7 @@ def command(study, data, *flags):
     )
 
 
+@pytest.mark.slow
 def test_the_comparison_says_what_was_tuned(tmp_path, data):
     study = make_study(tmp_path / "study", data)
     tries = finish_tries(study, {"none": (0.6, 0.7), "focal": (0.8, 0.5)})

@@ -129,6 +129,7 @@ def test_thresholds_have_the_wanted_sensitivity_on_validation(trained):
     assert (everything.thresholds >= one.thresholds).all()
 
 
+@pytest.mark.slow
 def test_sets_have_the_wanted_coverage_on_validation(trained):
     validation = read_predictions(f"{trained.run_dir}/predictions_validation.csv")
     one = Classifier.load(trained.run_dir, coverage=0.7)

@@ -8,6 +8,7 @@ from cxr_tfrecords.errors import TemporaryError
 from trainer.distribution import lost_workers
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_for_ever_is_ended_and_says_where(capfd):
     ended = threading.Event()
     codes = []

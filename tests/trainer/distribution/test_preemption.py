@@ -56,16 +56,13 @@ def whole(data, strategy, tmp_path_factory):
     return _results(run_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "saved", "checkpoint"),
     [
         # The bits of a training that goes on from within an epoch: test_checkpoints.py.
-        pytest.param(
-            *("step 1", r"step 1 \(1 of epoch 1\)", "epoch-0-step-1"), marks=pytest.mark.slow
-        ),
-        pytest.param(
-            *(f"step {STEPS}", r"step 4 \(4 of epoch 1\)", "epoch-0-step-4"), marks=pytest.mark.slow
-        ),
+        ("step 1", r"step 1 \(1 of epoch 1\)", "epoch-0-step-1"),
+        (f"step {STEPS}", r"step 4 \(4 of epoch 1\)", "epoch-0-step-4"),
         ("a batch of validation", r"step 4 \(4 of epoch 1\)", "epoch-0-step-4"),
     ],
 )

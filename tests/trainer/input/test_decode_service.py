@@ -59,7 +59,10 @@ def _assert_same(left, right):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("sampler", "start_step"), [("oversample", 1), ("rejection", 0)])
+@pytest.mark.parametrize(
+    ("sampler", "start_step"),
+    [("oversample", 1), pytest.param("rejection", 0, marks=pytest.mark.slow)],
+)
 def test_two_servers_deliver_the_batches_of_one_process(sampler, start_step, source, addresses):
     assert decode_service.connect(",".join(addresses)).addresses == addresses
     settings = {"batch_size": 8, "start_step": start_step}
@@ -82,6 +85,7 @@ def test_hosts_of_a_cluster_each_get_their_part_mixed(source, addresses):
         )
 
 
+@pytest.mark.slow
 def test_local_rehearses_on_servers_of_this_process(source):
     services = decode_service.connect("local")
     assert len(services.addresses) == 2

@@ -11,6 +11,7 @@ def _create_tiny(**settings):
     return create_model("tiny", image_size=32, channels=1, num_classes=toy.NUM_CLASSES, **settings)
 
 
+@pytest.mark.slow
 def test_adapted_evaluation_agrees_with_training_mode_where_shipped_momentum_does_not(strategy):
     adapted = toy.train_toy(strategy, momentum=0.999, policy="adapt")
     shipped = toy.train_toy(strategy, momentum=0.999, policy="train")

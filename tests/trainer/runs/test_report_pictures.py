@@ -18,6 +18,7 @@ def _texts(figure) -> list[str]:
     return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
 
 
+@pytest.mark.slow
 def test_writes_pictures_of_a_readable_size_and_for_the_same_run_the_same_bytes(tmp_path):
     first = report_pictures.write_pictures(fake_run.write_run(tmp_path / "a", run_dir="r"))
     second = report_pictures.write_pictures(fake_run.write_run(tmp_path / "b", run_dir="r"))

@@ -44,6 +44,7 @@ def _exporter(num_replicas: int = 4, **settings) -> export_step.Exporter:
     return export_step.Exporter(TrainConfig("", **settings), data, num_replicas)
 
 
+@pytest.mark.slow
 def test_variables_of_functions_within_the_step_have_shapes():
     # Keras hands grouped convolutions, as ConvNeXt's, to a function of their own.
     exporter = _exporter(backbone="convnext_tiny", weights="none")

@@ -268,9 +268,10 @@ def test_post_hoc_adjustment_refuses_priors_that_do_not_fit(priors):
         ({"sampler": "none", "loss": "class_weighted"}, None),
         ({"sampler": "oversample", "loss": "focal"}, None),
         ({"sampler": "oversample", "mixup_alpha": 0.2}, None),
-        (
+        pytest.param(
             {"sampler": "oversample", "loss": "logit_adjusted"},
             "--sampler=oversample.*--loss=logit_adjusted",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"sampler": "progressive", "epochs": 2, "loss": "balanced_softmax"},

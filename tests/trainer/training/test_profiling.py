@@ -71,6 +71,7 @@ def _measure(size, change, logdir):
     return trace_file.measure_shares(str(logdir))
 
 
+@pytest.mark.slow
 def test_slow_reading_is_named_and_its_own_operations_are_not_computing(tmp_path):
     def slow(image):
         time.sleep(0.1)
@@ -85,6 +86,7 @@ def test_slow_reading_is_named_and_its_own_operations_are_not_computing(tmp_path
     assert shares.input > 0.5
 
 
+@pytest.mark.slow
 def test_images_at_hand_leave_computing(tmp_path):
     shares = _measure(96, lambda batches: batches.prefetch(8), tmp_path)
     assert shares.bound == "compute"

@@ -53,10 +53,8 @@ def test_a_run_learns_and_two_devices_learn_the_same(data, strategy, tmp_path):
     np.testing.assert_allclose(*logits, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [*(pytest.param(n, marks=pytest.mark.slow) for n in ("undersample", "weighted")), "rejection"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["undersample", "weighted", "rejection"])
 def test_every_sampler_and_streaming_run_to_the_end(data, strategy, tmp_path, sampler):
     shares = tuple(zip(data.class_names, (1.0, 1.0, 2.0, 1.0), strict=True))
     config = _config(
@@ -175,7 +173,7 @@ def test_loss_that_is_not_finite_names_the_step_and_leaves_the_directory_usable(
 @pytest.mark.parametrize(
     "learning_rate",
     # Either the loss of step 2 is NaN or infinite, or only the weights after it are.
-    [3e38, 1e15],
+    [3e38, pytest.param(1e15, marks=pytest.mark.slow)],
 )
 def test_images_of_a_step_that_is_not_finite_are_named_and_the_good_checkpoint_stays(
     data, strategy, tmp_path, learning_rate

@@ -202,6 +202,7 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path):
     assert read_subgroups("", []) is None
 
 
+@pytest.mark.slow
 def test_the_command_shows_subgroups(tmp_path):
     paths = fake_study.write_study(tmp_path, seeds=(0,), counts=COUNTS)
     table = write_table(tmp_path / "t.csv", rows(), ("name", "Sex", "Site"))
