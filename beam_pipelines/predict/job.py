@@ -64,7 +64,7 @@ def predict(
             for number, one in enumerate(run_dirs)
         ]
         classifiers = load_models(local, **settings)
-        folder, ids = find_files(source)
+        folder, ids = find_files(source, output)
         # Workers may have another current folder.
         folder, scratch = _absolute(folder), _absolute(f"{output}.parts")
         with locks.held(scratch, f"--output={output}"):
@@ -107,11 +107,10 @@ def _send(classifiers: Sequence[Classifier], folder: str, settings: dict[str, An
 def _start(scratch: str, classifiers: Sequence[Classifier], folder: str, ids: list[str]) -> None:
     """Makes the scratch folder; rows in it that are of other models, settings or files go."""
     path = files.join(scratch, "settings.json")
-    digest = hashlib.sha256("\n".join(ids).encode(errors="surrogateescape")).hexdigest()
     settings = {
         **prediction_rows.row_settings(classifiers),
         "input": folder,
-        "ids": digest,
+        "ids": prediction_rows.hash_ids(ids),
     }
     if not files.exists(path) or files.read_json(path) != settings:
         for name in ("chunks", "rows"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from absl import flags
 
-_HELP_FLAGS = ("--help", "-help", "--helpshort", "-helpshort", "-?", "--?")
+_HELP_FLAGS = ("-h", "--help", "-help", "--helpshort", "-helpshort", "-?", "--?")
 _WIDEST = 100
 # Flag -> the heading that it stands under; `settings.define_flags` fills it.
 GROUPS: dict[str, str] = {}

@@ -13,7 +13,7 @@ from cxr_tfrecords.errors import UserError
 _PATH_COLUMNS = ("path", "filename", "file")
 
 
-def find_files(source: str) -> tuple[str, list[str]]:
+def find_files(source: str, output: str = "") -> tuple[str, list[str]]:
     """The folder that ids are relative to, and the ids: paths with `/`, sorted in a folder, in the
     order of a list.
 
@@ -21,6 +21,8 @@ def find_files(source: str) -> tuple[str, list[str]]:
       source: an image; a folder, searched with all its subfolders but for lung masks (`masks`
         beside `images`); or a list, a .csv file with a column `path` whose paths are relative to
         the list's folder.
+      output: what the command writes, which may be below a folder `source`: it and the files beside
+        it whose names begin with its own and a point are no images to predict.
 
     Raises:
       UserError: nothing is there, or the list has no such column.
@@ -29,7 +31,7 @@ def find_files(source: str) -> tuple[str, list[str]]:
         is_folder, is_file = _kind(source)
         if is_folder:
             walked = sorted(_walk(source) if files.is_local(source) else _walk_remote(source))
-            names = _without_masks(walked)
+            names = _without_output(source, _without_masks(walked), output)
             if not names:
                 raise UserError(
                     f"--input={source}: the folder holds no file: name a folder of images"
@@ -83,6 +85,15 @@ def _without_masks(names: list[str]) -> list[str]:
         )
     starts = tuple(masks)
     return [name for name in names if not name.startswith(starts)]
+
+
+def _without_output(folder: str, names: list[str], output: str) -> list[str]:
+    """Leaves out what an earlier, stopped start of the same command has written."""
+    if not output:
+        return names
+    start = os.path.relpath(output, folder) if files.is_local(folder + output) else output
+    start = start.removeprefix(f"{folder.rstrip('/')}/")
+    return [name for name in names if name != start and not name.startswith(f"{start}.")]
 
 
 def _read_list(path: str) -> list[str]:

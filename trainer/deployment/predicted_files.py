@@ -25,7 +25,8 @@ def predict_files(
     """Predicts the files of `source` into the CSV file `output`.
 
     Rows are written to `output`.part first. If the same command is run again after it was stopped,
-    files whose row is there are not read again.
+    files whose row is there are not read again. With other files than then, all are: an answer's
+    last bits depend on its place in a batch, and rows of files that went would stay.
 
     Args:
       classifiers: one, or several whose probabilities are averaged.
@@ -40,11 +41,15 @@ def predict_files(
     Raises:
       UserError: no file is there, or `output` cannot be written.
     """
-    folder, ids = find_files(source)
+    folder, ids = find_files(source, output)
     columns = prediction_rows.header(classifiers)
     part = f"{output}.part"
     with files.explained(output, "output"):
-        settings = {"input": os.path.abspath(source), **prediction_rows.row_settings(classifiers)}
+        settings = {
+            "input": os.path.abspath(source),
+            "ids": prediction_rows.hash_ids(ids),
+            **prediction_rows.row_settings(classifiers),
+        }
         done = _resume(part, columns, settings)
         rejected: dict[str, str] = {}
         with (

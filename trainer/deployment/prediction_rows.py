@@ -6,6 +6,7 @@ files are the same.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -56,6 +57,11 @@ def row_settings(classifiers: Sequence[Classifier]) -> dict[str, Any]:
             for one in classifiers
         ],
     }
+
+
+def hash_ids(ids: Iterable[str]) -> str:
+    """SHA-256 of ids in their order, by which a stopped command sees that its files changed."""
+    return hashlib.sha256("\n".join(ids).encode(errors="surrogateescape")).hexdigest()
 
 
 def predict_rows(

@@ -270,6 +270,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         return files.read_regular(os.fspath(path))
     except OSError as error:
         raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
+    except UserError as error:  # an address that no package here can open
+        raise images.BadImageError(f"unreadable ({error})") from error
 
 
 def _check_array(pixels: np.ndarray) -> np.ndarray:

@@ -68,7 +68,8 @@ def load_models(
       sensitivity, coverage, ood_method, false_alarms: see `Classifier.load`.
 
     Raises:
-      UserError: a model cannot be used, or has other classes or another reading than the first.
+      UserError: a model cannot be used, has other classes or another reading than the first, or is
+        one of the others again, so that their agreement would tell nothing.
     """
     classifiers: list[Classifier] = []
     for path in paths:
@@ -89,6 +90,9 @@ def load_models(
                 f"--model: {path} has other classes, or reads images in another way, than "
                 f"{first.path}: give models that were trained on the same data set"
             )
+        twin = next((other for other in classifiers if other.model_hash == one.model_hash), None)
+        if twin:
+            raise UserError(f"--model: {path} is the same model as {twin.path}: name it once")
         print(
             f"model {path}: {few(one.class_names)}; {one.reading.image_size} px, "
             f"{'gray' if one.reading.channels == 1 else 'RGB'}",

@@ -222,7 +222,7 @@ def describe_training(run: FinishedRun) -> str:
     return (
         f"{epochs} epoch{'s' * (epochs > 1)} ({ended}), {int(last['step']):,} steps of "
         f"{config.batch_size}, "
-        f"{sum(row['seconds'] for row in run.history) / 60:.1f} minutes with validation; "
+        f"{_describe_time(sum(row['seconds'] for row in run.history))} with validation; "
         f"{config.optimizer}, learning rate {rate}. "
         f"Weights are those of epoch {int(run.best['epoch'])}, the best by "
         f"{config.monitor.replace('_', ' ')} ({run.best[config.monitor]:.4f}). "
@@ -230,6 +230,10 @@ def describe_training(run: FinishedRun) -> str:
         f"validation is scored by plain cross-entropy.{_describe_decoupling(run)} "
         f"Versions: {versions}. {initial_run.describe_source(config, run.class_names)}".rstrip()
     )
+
+
+def _describe_time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
 
 
 def _describe_decoupling(run: FinishedRun) -> str:

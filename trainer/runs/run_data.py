@@ -23,6 +23,11 @@ def find_data(run: FinishedRun, data_dir: str = "") -> DatasetDir:
       UserError: it is not there any more, or another one lies in its place.
     """
     path = data_dir or find_place(run)
+    if not data_dir and not files.exists(path):
+        raise UserError(
+            f"{path}, the data set of {run.path}, is not there any more: put it or a link to it "
+            "there, or give its new place as --data_dir if the command has that flag"
+        )
     data = run.config.shown(dataset_dir.load(path, run.config.fold))
     if data.fingerprint != run.dataset["fingerprint"]:
         remedy = "name that one with --data_dir" if data_dir else "put that one back in its place"

@@ -45,7 +45,7 @@ def start_run(
     content: dict[str, Any] = {
         "config": config.to_json() | {"run_dir": remote_run.address_of(config.run_dir)},
         "versions": {
-            "cxr-tfrecords": cxr_tfrecords.__version__,
+            "cxr-balance": cxr_tfrecords.__version__,
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,

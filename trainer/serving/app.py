@@ -146,6 +146,19 @@ def _static(file: str, kind: str) -> Any:
     return page
 
 
+def _is_of_another_site(request: Request) -> bool:
+    """Whether a browser says that a page of another site sends a request.
+
+    Old browsers, and all of them where a page has neither TLS nor a loopback address, leave
+    Sec-Fetch-Site out but send Origin. Behind a proxy the host is not that of the page, so where
+    both are there, Origin is not looked at.
+    """
+    if (site := request.headers.get("sec-fetch-site")) is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != request.headers.get("host")
+
+
 class _SecurityHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -175,7 +188,7 @@ class _Service:
     async def predict(self, request: Request, heat_map: bool, image: bool) -> Predictions:
         # A browser says where a request comes from: a page of another site can send files here,
         # although it cannot read the answer.
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        if _is_of_another_site(request):
             raise HTTPException(403, "requests of pages of other sites are not answered")
         with self._admitted():
             try:

@@ -65,6 +65,7 @@ def test_long_texts_and_many_choices_are_wrapped(values):
     ("arguments", "wanted"),
     [
         (["--help"], True),
+        (["-h"], True),
         (["--data_dir=x", "-?"], True),
         (["--helpfull"], False),
         (["--", "--help"], False),

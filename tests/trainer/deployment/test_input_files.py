@@ -40,6 +40,13 @@ def test_what_systems_leave_is_passed_over(make):
     assert find_files(folder) == (folder, ["a.png"])
 
 
+def test_what_the_command_itself_has_written_is_no_image(make):
+    own = ["p.csv.part", "p.csv.part.json", "p.csv.parts/rows/1.csv", "p.csv"]
+    folder = make("p.png", "sub/p.csv.part", *own)
+    assert find_files(folder, f"{folder}/p.csv") == (folder, ["p.png", "sub/p.csv.part"])
+    assert find_files(folder, "elsewhere.csv")[1] == sorted(["p.png", "sub/p.csv.part", *own])
+
+
 def test_a_list_without_rows_is_refused(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("path\n")

@@ -277,6 +277,34 @@ def test_rows_are_handed_on_before_the_file_has_its_name(trained, classifier, tm
     assert output.exists()
 
 
+def test_a_list_that_was_changed_after_the_stop_is_predicted_anew(trained, classifier, tmp_path):
+    listed, output = tmp_path / "list.csv", tmp_path / "out.csv"
+    paths = [
+        os.path.join(trained.folder, name) for name in ("COVID/test-0.png", "COVID/test-1.png")
+    ]
+
+    def stop(rows, folder):
+        raise KeyboardInterrupt
+
+    listed.write_text("\n".join(["path", *paths]))
+    with pytest.raises(KeyboardInterrupt):
+        predict_files([classifier], str(listed), str(output), threads=1, finish=stop)
+    listed.write_text(f"path\n{paths[1]}\n")
+    predict_files([classifier], str(listed), str(output), threads=1)
+    assert list(_rows(output)) == paths[1:], "the row of the file that is no longer listed is gone"
+
+
+def test_an_address_in_a_list_is_set_aside_with_the_reason(trained, classifier, tmp_path):
+    listed = tmp_path / "list.csv"
+    path = os.path.join(trained.folder, "COVID/test-0.png")
+    listed.write_text(f"path\nhttp://example.org/a.png\n{path}\n")
+    counts, rejected = predict_files(
+        [classifier], str(listed), str(tmp_path / "out.csv"), threads=1
+    )
+    assert sum(counts.values()) == 1
+    assert "no file system is known" in rejected["http://example.org/a.png"]
+
+
 def test_rows_of_another_command_are_not_taken_over(trained, classifier, tmp_path):
     output = str(tmp_path / "out.csv")
     part = tmp_path / "out.csv.part"

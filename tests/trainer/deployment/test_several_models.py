@@ -1,5 +1,8 @@
 """Several models are loaded with what the flags say, and a run is not read more than needed."""
 
+import pytest
+
+from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from trainer.deployment import several_models
 
@@ -11,6 +14,7 @@ class Model:
 
     def __init__(self, path, deploy_prior):
         self.path, self.deploy_prior = path, deploy_prior
+        self.model_hash = path.removesuffix("-copy")
 
     @classmethod
     def kind_of(cls, path):
@@ -36,3 +40,9 @@ def test_class_names_are_read_ahead_only_for_the_shares_of_a_place(monkeypatch):
     (model,) = several_models.load_models(["one"], deploy_prior=["B=0.9", "A=0.1"], **SETTINGS)
     assert model.deploy_prior == (0.1, 0.9)
     assert Model.asked == ["one"]
+
+
+def test_a_model_that_is_named_twice_is_refused_since_it_agrees_with_itself(monkeypatch):
+    monkeypatch.setattr(several_models, "Classifier", Model)
+    with pytest.raises(UserError, match="one-copy is the same model as one: name it once"):
+        several_models.load_models(["one", "two", "one-copy"], deploy_prior=[], **SETTINGS)

@@ -35,7 +35,7 @@ def test_a_data_set_is_found_where_it_was_or_where_the_flag_leads(make_run, tmp_
     assert find_data(run).path == run.dataset["path"]
     os.makedirs(tmp_path / "moved" / "data")
     os.rename(run.dataset["path"], tmp_path / "moved" / run.config.data_dir)
-    with pytest.raises(UserError, match=r"/data does not exist"):
+    with pytest.raises(UserError, match=r"/data, the data set of .*, is not there any more"):
         find_data(run)
     assert find_data(run, str(tmp_path / "moved" / run.config.data_dir))
     monkeypatch.chdir(tmp_path / "moved")  # --data_dir was relative

@@ -215,6 +215,13 @@ def test_only_known_hosts_and_pages_of_this_site_are_answered(make_client):
     assert client.get("/health", headers={"Host": "127.0.0.1:8000"}).status_code == 200
     response = client.post("/predict", headers={"Sec-Fetch-Site": "cross-site"})
     assert response.status_code == 403
+    # An old browser, or one at an address without TLS, says only where the page is from.
+    for origin, status in (("http://evil.example", 403), ("null", 403), ("http://localhost", 415)):
+        headers = {"Origin": origin, "Host": "localhost"}
+        assert client.post("/predict", headers=headers).status_code == status, origin
+    # Behind a proxy with TLS the page has another host than the request.
+    headers = {"Origin": "https://cxr.example", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/predict", headers=headers).status_code == 415
     assert (
         "access-control-allow-origin" not in client.get("/", headers={"Origin": "http://x"}).headers
     )
