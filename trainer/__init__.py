@@ -23,6 +23,7 @@ def __getattr__(name: str) -> Any:
     module = "trainer.api"
     if name == "Classifier":
         module = "trainer.deployment.predictor"
-        # With this imported, Classifier.load knows the folders of cascades too.
+        # With these imported, Classifier.load knows cascades and exported models too.
         importlib.import_module("trainer.cascades.cascade_classifier")
+        importlib.import_module("trainer.exporting.exported_classifier")
     return getattr(importlib.import_module(module), name)

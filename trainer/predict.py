@@ -2,12 +2,13 @@
 
   python -m trainer.predict --model=RUN --input=DIR --output=predictions.csv
 
-RUN is a finished run directory of trainer.main or trainer.decouple, or the folder of a cascade of
-trainer.cascade; --input is a folder with all its subfolders (but for lung masks, `masks` beside
-`images`), one image (PNG, JPEG, DICOM), or a .csv list with a column path. Files are read as the
-build of the training data read them. Files that cannot be used are left out; --output with
-_rejected in its name lists them with their reasons. To go on after a stop, run the same command
-again.
+RUN is a finished run directory of trainer.main or trainer.decouple, the folder of a cascade of
+trainer.cascade, or that of an exported model of trainer.export, which needs nothing of its run but
+flags no image as unlike the training images. --input is a folder with all its subfolders (but for
+lung masks, `masks` beside `images`), one image (PNG, JPEG, DICOM), or a .csv list with a column
+path. Files are read as the build of the training data read them. Files that cannot be used are left
+out; --output with _rejected in its name lists them with their reasons. To go on after a stop, run
+the same command again.
 
 One row for each image:
 
@@ -97,8 +98,10 @@ def main(argv: list[str]) -> None:
     from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    # Imported here, so that --help and a wrong flag answer at once; the first for cascades.
-    import trainer.cascades.cascade_classifier  # noqa: F401
+    # Imported here, so that --help and a wrong flag answer at once; the first two for folders
+    # that are no run.
+    import trainer.cascades.cascade_classifier
+    import trainer.exporting.exported_classifier  # noqa: F401
     from trainer.deployment.predicted_files import count_flagged, predict_files
     from trainer.deployment.prediction_rows import show_result
     from trainer.deployment.several_models import load_models

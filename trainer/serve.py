@@ -5,7 +5,8 @@
 and open the address that it prints: drop radiographs (PNG, JPEG, DICOM, …) on the page, and see
 for each the class, calibrated probabilities, the classes that cannot be excluded, warnings and a
 heat map. RUN is a finished run directory of trainer.main or trainer.decouple, or the folder of a
-cascade of trainer.cascade; --model=RUN1,RUN2 answers with the mean of several. For programs:
+cascade of trainer.cascade or of an exported model of trainer.export; --model=RUN1,RUN2 answers with
+the mean of several. For programs:
 
   curl -F files=@chest.dcm http://127.0.0.1:8000/predict
 
@@ -134,8 +135,10 @@ def _serve(listening: socket.socket) -> None:
     from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()
-    # Imported here, so that --help and a wrong flag answer at once; the first for cascades.
-    import trainer.cascades.cascade_classifier  # noqa: F401
+    # Imported here, so that --help and a wrong flag answer at once; the first two for folders
+    # that are no run.
+    import trainer.cascades.cascade_classifier
+    import trainer.exporting.exported_classifier  # noqa: F401
     from trainer.deployment.several_models import load_models
 
     classifiers = load_models(FLAGS.model, **prediction_flags.model_settings())

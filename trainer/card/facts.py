@@ -15,7 +15,7 @@ import numpy as np
 
 from cxr_tfrecords import dataset_dir, files
 from cxr_tfrecords.errors import UserError
-from trainer.card.sealed_files import read_sealed
+from cxr_tfrecords.sealed_files import read_sealed
 from trainer.deployment.corrected_probabilities import plan_deployment
 from trainer.evaluation.bootstrap import Interval
 from trainer.exporting import contract

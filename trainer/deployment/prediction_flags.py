@@ -27,7 +27,9 @@ def define() -> None:
 
 def define_models() -> None:
     """Defines the flags of a command that loads models, as those of the module that calls it."""
-    flags.DEFINE_list("model", [], "Finished run directory, or several with commas.")
+    flags.DEFINE_list(
+        "model", [], "Finished run directory, exported model or cascade, or several with commas."
+    )
     flags.DEFINE_list(
         "deploy_prior",
         [],

@@ -24,7 +24,7 @@ from trainer.exporting.format_table import FORMATS
 from trainer.runs import remote_run, run_data, run_files, same_run
 from trainer.runs.finished_run import FinishedRun
 
-FILE = "deployment.json"
+FILE = run_files.EXPORTED
 VERSION = 1
 # Output of the exported model -> one of `corrected_probabilities.VARIANTS`.
 OUTPUTS = {

@@ -117,16 +117,21 @@ def read_run(run_dir: str) -> FinishedRun:
       UserError: a file is missing or has the wrong content; the message names it.
     """
     with remote_run.reading(run_dir) as folder:
-        check_no_cascade(folder)
+        check_one_run(folder)
         return _read_run(folder)
 
 
-def check_no_cascade(folder: str) -> None:
-    """Refuses the folder of a cascade where one run is wanted.
+def check_one_run(folder: str) -> None:
+    """Refuses a cascade, and an exported model, where one run is wanted.
 
     Raises:
-      UserError: with the runs of its stages.
+      UserError: it names the runs of the stages.
     """
+    if os.path.exists(os.path.join(folder, run_files.EXPORTED)):
+        raise UserError(
+            f"{folder} is an exported model of trainer.export, which trainer.predict and "
+            "trainer.serve take, and this takes a run: name the one that it was exported from"
+        )
     if not os.path.exists(os.path.join(folder, run_files.CASCADE)):
         return
     names = sorted(name for name in os.listdir(folder) if name != run_files.CASCADE)
@@ -176,7 +181,7 @@ def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
       UserError: the run is not finished, its model was deleted, or see `read_run`.
     """
     folder = remote_run.local(run_dir)
-    check_no_cascade(folder)
+    check_one_run(folder)
     if not run_files.is_finished(folder):
         raise UserError(
             f"--{flag}={run_dir} is not a finished run whose model was kept: name a run directory "

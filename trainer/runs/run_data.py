@@ -75,13 +75,18 @@ def changed_pixel_rules(run: FinishedRun) -> str:
     Raises:
       UserError: the data set was built by a later version than this one.
     """
-    version = pixel_rules(run)
+    return changed_rules(pixel_rules(run), run.path)
+
+
+def changed_rules(version: int | None, path: str) -> str:
+    """As `changed_pixel_rules`, of the model at a path, whose images were decoded by the rules of a
+    version."""
     if version is None:
         return ""
     changes = rules.changes_since(version)
     if version > rules.VERSION:
         raise UserError(
-            f"{run.path} needs a later version of this software, because its images were decoded "
+            f"{path} needs a later version of this software, because its images were decoded "
             f"by rules that this one does not have ({changes[0]}): install the version that built "
             "its data set"
         )
@@ -89,7 +94,7 @@ def changed_pixel_rules(run: FinishedRun) -> str:
         return ""
     lines = "".join(f"\n  {line}" for line in changes)
     return (
-        f"warning: {run.path} was trained on images that an earlier version decoded, and files of "
+        f"warning: {path} was trained on images that an earlier version decoded, and files of "
         f"these kinds are decoded in another way now:{lines}\n"
         "answers for such files may be wrong: build the data set again and train on it"
     )

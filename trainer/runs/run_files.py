@@ -39,6 +39,8 @@ REPORT = "report.md"
 DIVERGED = "diverged.json"
 # In the folder of a cascade, whose stages are runs: the last file of its evaluation.
 CASCADE = "cascade.json"
+# In a folder of trainer.export, which is no run.
+EXPORTED = "deployment.json"
 # The splits that a run predicts.
 SPLITS = ("validation", "test")
 

@@ -8,8 +8,8 @@ import pytest
 from cxr_tfrecords import files
 from cxr_tfrecords.checks import seal
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.sealed_files import read_sealed
 from tests.damage import edit_json
-from trainer.card.sealed_files import read_sealed
 
 CONTENT = {
     "runs": [{"metrics": {"mcc": 0.5, "by seed": (1, 2.5)}, "names": ["a|b", "ü", "\udcff"]}],
