@@ -24,6 +24,8 @@ _EXTRA_MODULES = (
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a user's share of it
 
+_MOST_OF_A_LINE = 1000  # characters of a message, which may quote what a damaged file holds
+
 # Text flags that are not paths, and whose value may well begin with "~".
 _NOT_PATHS = ("label_separator",)
 
@@ -69,6 +71,15 @@ def require_flags(*names: str) -> None:
 def first_line(error: BaseException, length: int | None = None) -> str:
     """The first line of an error's message, cut to `length` characters; its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
+
+
+def _shortened(message: str) -> str:
+    """The message, with the middle of each very long line left out: the remedy is at its end."""
+    half = _MOST_OF_A_LINE // 2
+    return "\n".join(
+        line if len(line) <= _MOST_OF_A_LINE else f"{line[:half]} … {line[-half:]}"
+        for line in message.split("\n")
+    )
 
 
 def _end_on_signals(state: str) -> None:
@@ -168,7 +179,7 @@ def run_main(
                 raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")
             return main(argv) or 0
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(_shortened(f"error: {error}"), file=sys.stderr)
             return error.exit_code
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]

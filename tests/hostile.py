@@ -1,6 +1,6 @@
 """Files that cost a decoder much: the largest that a build accepts of each kind, and bombs.
 
-python -m tests.hostile FOLDER      writes them, 2.5 GB
+python -m tests.hostile FOLDER      writes 54 files, 2.3 GB
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 
 from cxr_tfrecords import files
@@ -64,7 +65,11 @@ def list_entries(folder: str) -> Iterator[Entry]:
     for name in names:
         path = os.path.join(folder, name)
         if not _is_text(name):
-            raise UserError(f"--input_dir: the name of {path!r} is not UTF-8 text: rename it")
+            coding = sys.getfilesystemencoding()
+            remedy = "rename it"
+            if coding != "utf-8":  # as with PYTHONUTF8=0 in the locale C: the name may be right
+                remedy = f"Python takes names for {coding} here, set PYTHONUTF8=1"
+            raise UserError(f"--input_dir: the name of {path!r} is not UTF-8 text: {remedy}")
         try:
             status = os.stat(path)
         except OSError as error:

@@ -28,7 +28,7 @@ from cxr_tfrecords.decoding.result import TOO_MUCH_MEMORY
 from cxr_tfrecords.images import BadImageError, Decoded
 
 _LARGE_FILE = 50 << 20  # bytes
-_MEMORY = 280_000_000  # bytes for one file of a build
+_MEMORY = 265_000_000  # bytes for one file of a build
 # From a decoded image to what is wanted of it: facts that JSON can hold, and uint8 pixels.
 Then = Callable[[Decoded], tuple[dict[str, Any], np.ndarray]]
 

@@ -21,7 +21,7 @@ _MIDDLE = 4 << 20  # bytes of a decoded image: 2,048 x 2,048 pixels of 8 bits
 _LARGE = 32 << 20  # 4,096 x 4,096 pixels of 16 bits
 _COSTLY = 4096 * 4096  # pixels
 # Of a file and what its decoder needs together, for each of --max_pixels.
-_MOST_BYTES = 5.5
+_MOST_BYTES = 4.5
 _turns = Turns()
 _thread = threading.local()
 

@@ -89,6 +89,14 @@ def test_a_png_counts_the_bytes_of_its_file_too():
         images.decode(hostile.with_text(data, 1000, 2000), max_pixels=360_000)
 
 
+def test_an_image_and_its_file_have_four_and_a_half_bytes_for_each_of_max_pixels():
+    """So a build with the worst of files stays below 600 MB, as docs/faults.md says."""
+    result.check_size(8000, 8000, 64_000_000, 2, 160_000_000)
+    with pytest.raises(images.BadImageError, match="160,000,000 bytes of the file, are more than"):
+        result.check_size(8000, 8000, 64_000_000, 3, 160_000_000)
+    assert decoding_process._MEMORY <= 265_000_000
+
+
 def test_pixels_of_16_bits_become_8_in_their_own_place():
     values = np.random.default_rng(0).integers(0, 1 << 14, (1300, 900)).astype(np.uint16)
     decoded = images.decode(as_file(values, "PNG"))

@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -142,3 +144,13 @@ def test_pipes_sockets_devices_and_endless_links_are_never_opened(tmp_path, monk
     for name in ("A/pipe.png", "B/device.png", "B/socket.png"):
         row, _, _ = inspection.inspect(sources.SourceFile(name, 0), work)
         assert row["reason"] == "unreadable (a pipe, device or socket)"
+
+
+def test_a_name_that_only_this_locale_cannot_read_is_not_called_wrong(tmp_path):
+    (tmp_path / "ä.png").touch()
+    code = f"from beam_pipelines.folders.listing import *\nprint(*list_entries({str(tmp_path)!r}))"
+    settings = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False
+    )
+    assert "Python takes names for ascii here, set PYTHONUTF8=1" in done.stderr

@@ -32,6 +32,17 @@ def test_an_argument_is_refused_where_none_is_taken(settings, code, said):
     assert (done.returncode, done.stderr) == (code, said)
 
 
+def test_a_message_that_quotes_much_of_a_file_keeps_its_beginning_and_its_end():
+    main = "from cxr_tfrecords.errors import UserError\ndef main(argv):\n    raise UserError(TEXT)"
+    text = "'run is damaged (' + '0.5' * 99_999 + '): train again\\nsecond line'"
+    done = _run(main.replace("TEXT", text), "run_main(main)")
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: run is damaged (0.50")
+    assert first.endswith("0.5): train again")
+    assert len(first) < 1010
+    assert (done.returncode, second) == (2, "second line")
+
+
 def test_a_full_disk_is_one_line_in_every_command():
     main = "import errno\ndef main(argv):\n    raise OSError(errno.ENOSPC, 'No space left', 'out')"
     done = _run(main, "run_main(main)")
