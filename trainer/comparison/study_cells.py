@@ -47,7 +47,9 @@ class Study:
     values: Mapping[Cell, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def run_dir(self, cell: Cell) -> str:
-        return os.path.join(self.folder, "runs" if cell.draw is None else "tuning", cell.name)
+        return os.path.join(
+            self.folder, run_files.STUDY_RUNS if cell.draw is None else "tuning", cell.name
+        )
 
     def log(self, cell: Cell) -> str:
         """The file that gets the output of the cell's run."""

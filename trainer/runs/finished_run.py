@@ -11,7 +11,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from cxr_tfrecords import csv_rows, files
+from cxr_tfrecords import csv_rows, dataset_dir, files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages import class_lists
 from trainer.runs import remote_run, run_files
@@ -122,25 +122,36 @@ def read_run(run_dir: str) -> FinishedRun:
 
 
 def check_one_run(folder: str) -> None:
-    """Refuses a cascade, and an exported model, where one run is wanted.
+    """Refuses what other commands have written where one run is wanted.
 
     Raises:
-      UserError: it names the runs of the stages.
+      UserError: what the folder is, and what to name instead.
     """
-    if os.path.exists(os.path.join(folder, run_files.EXPORTED)):
+    inside = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    if run_files.CASCADE in inside:
+        stages = ", ".join(_runs_in(folder))
+        raise UserError(
+            f"{folder} is a cascade of trainer.cascade, and this takes one run: name that of a "
+            f"stage ({stages})"
+        )
+    if run_files.CONFIG in inside:
+        return
+    if run_files.EXPORTED in inside:
         raise UserError(
             f"{folder} is an exported model of trainer.export, which trainer.predict and "
             "trainer.serve take, and this takes a run: name the one that it was exported from"
         )
-    if not os.path.exists(os.path.join(folder, run_files.CASCADE)):
-        return
-    names = sorted(name for name in os.listdir(folder) if name != run_files.CASCADE)
-    stages = [os.path.join(folder, name) for name in names]
-    stages = [path for path in stages if os.path.exists(os.path.join(path, run_files.CONFIG))]
-    raise UserError(
-        f"{folder} is a cascade of trainer.cascade, and this takes one run: name that of a stage "
-        f"({', '.join(stages)})"
-    )
+    if dataset_dir.MANIFEST in inside:
+        raise UserError(f"{folder} is a data set: name a run that was trained on it")
+    if runs := _runs_in(os.path.join(folder, run_files.STUDY_RUNS)):
+        raise UserError(f"{folder} is a study: name one of its runs, as {runs[0]}")
+
+
+def _runs_in(folder: str) -> list[str]:
+    """The paths of the runs right below a folder, sorted; none if it is no folder."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    paths = [os.path.join(folder, name) for name in names]
+    return [path for path in paths if os.path.exists(os.path.join(path, run_files.CONFIG))]
 
 
 def _read_run(run_dir: str) -> FinishedRun:

@@ -41,6 +41,8 @@ DIVERGED = "diverged.json"
 CASCADE = "cascade.json"
 # In a folder of trainer.export, which is no run.
 EXPORTED = "deployment.json"
+# In the folder of a study: its runs.
+STUDY_RUNS = "runs"
 # The splits that a run predicts.
 SPLITS = ("validation", "test")
 
