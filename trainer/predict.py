@@ -75,7 +75,7 @@ flags.DEFINE_integer(
     "html_images",
     200,
     "Most images on that page: those unlike the training images first, then those with not exactly "
-    "one class in their set, then the least sure. An image takes about 25 kB and 0.1 s.",
+    "one class in their set, then the least sure. An image takes about 25 kB and 0.03 s.",
     lower_bound=1,
     upper_bound=5000,
 )
