@@ -209,7 +209,7 @@ def list_shards(path: str, manifest: Mapping[str, Any]) -> list[Shard]:
             state = "is missing" if size is None else f"has {size} bytes"
             raise UserError(
                 f"shard {shard_path} {state}, expected {entry['num_bytes']} bytes: run the build "
-                "again to repair it"
+                "again to repair it, or this command if the data set grew meanwhile (--append)"
             )
         label = manifest["class_names"].index(entry["class"])
         written = entry["num_examples"], entry["num_bytes"], entry["digest"]

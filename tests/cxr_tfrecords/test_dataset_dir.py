@@ -84,7 +84,7 @@ def test_a_record_of_a_length_beyond_its_file_takes_no_memory(tmp_path, length):
 def test_a_damaged_directory_is_named(tmp_path, damage):
     data = write_dataset(tmp_path / "set")
     shard, manifest = data.shards[0].path, tmp_path / "set" / "manifest.json"
-    expected = shard
+    expected = f"shard {shard} "
     if damage == "missing":
         os.remove(shard)
     elif damage == "truncated":
@@ -95,8 +95,9 @@ def test_a_damaged_directory_is_named(tmp_path, damage):
     else:
         manifest.write_text("{")
         expected = "manifest.json is damaged"
-    with pytest.raises(UserError, match=re.escape(expected)):
+    with pytest.raises(UserError, match=re.escape(expected)) as caught:
         dataset_dir.load(data.path)
+    assert ("or this command if the data set grew" in str(caught.value)) == ("shard" in expected)
 
 
 FOLDS = {"fold0": (3, 4), "fold1": (3, 5), "fold2": (4, 4), "fold3": (3, 4)}
