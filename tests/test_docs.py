@@ -109,6 +109,19 @@ def test_messages_of_the_errors_page_are_those_of_the_code():
     assert [part for part in parts if len(part) > 3 and part not in templates] == []
 
 
+def test_comparisons_that_are_shown_have_two_methods():
+    """Those that are too dear to be run by tests, and those of help texts."""
+    paths = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "trainer").glob("*.py")]
+    methods = []
+    for path in paths:
+        text = re.sub(r"\\\\?\n", " ", path.read_text(encoding="utf-8"))
+        methods += re.findall(
+            r"^ *python -m trainer\.compare .*--methods=(\S+)", text, re.MULTILINE
+        )
+    assert len(methods) > 3
+    assert all("," in one for one in methods), methods
+
+
 def test_a_page_of_a_command_shows_its_help_as_it_is():
     pytest.importorskip("mkdocs", reason="the extra docs brings it")
     markdown = pytest.importorskip("markdown", reason="the extra docs brings it")

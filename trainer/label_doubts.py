@@ -1,7 +1,8 @@
 """Lists images whose label the predictions of cross-validation contradict.
 
   python -m beam_pipelines.build --runner=DirectRunner --input_dir=DIR --output_dir=DATA --folds=5
-  python -m trainer.compare --data_dir=DATA --study_dir=STUDY --folds --methods=none --seeds=0,1,2
+  python -m trainer.compare --data_dir=DATA --study_dir=STUDY --folds --methods=none,weighted \\
+      --seeds=0,1,2
   python -m trainer.label_doubts --runs='STUDY/runs/*none-fold*' --output_dir=DOUBTS
 
 Every image is judged by the runs that tested on its fold, so by models that were not trained on

@@ -33,8 +33,9 @@ figure.several div { display: flex; gap: 4px; }
 _EXPLAINED = (
     "Left: the image as the model gets it. Right: Grad-CAM (Selvaraju et al. 2017) of the "
     "predicted class, bright where the last feature map raises its logit. It shows which parts of "
-    "the image the model uses, and not why. Percentages are calibrated probabilities. This is a "
-    "research tool and not a medical device."
+    "the image the model uses, and not why. Percentages are calibrated probabilities; the class is "
+    "that of the largest raw one, so after balancing another class may have a higher percentage. "
+    "This is a research tool and not a medical device."
 )
 _ORDER = (
     "First come images that are unlike the training images, then those where not exactly one class "
@@ -135,7 +136,9 @@ def _captions(row: dict[str, str], names: Sequence[str]) -> list[str]:
     by_class = {name: float(row[f"calibrated_{name}"]) for name in names}
     others = sorted(set(names) - {row["class"]}, key=lambda name: -by_class[name])[:2]
     lines = [f"{name} {by_class[name]:.1%}" for name in (row["class"], *others)]
-    lines = [f"class: {lines[0]}", f"then {', '.join(lines[1:])}"]
+    lines = [f"class: {lines[0]}", f"others: {', '.join(lines[1:])}"]
+    if by_class[others[0]] > by_class[row["class"]]:
+        lines.append(f"at the class shares of use {others[0]} is the most probable")
     if (remaining := _set(row, names)) != [row["class"]]:
         lines.append(f"cannot be excluded: {', '.join(remaining) or 'none of the classes fits'}")
     if "disagreement" in row:

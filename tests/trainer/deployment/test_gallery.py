@@ -119,3 +119,12 @@ def test_a_page_that_exists_is_refused(tmp_path):
         predict.FLAGS.html = f"{tmp_path}/nowhere/page.html"
         with pytest.raises(UserError, match=r"there is no folder .*nowhere: make it first"):
             predict.main([])
+
+
+def test_a_class_that_is_not_the_most_probable_one_is_explained():
+    """After balancing, the raw probabilities may have another order than those of use."""
+    balanced = row("a.png", 0, 0.9, [0]) | {"class": "Normal"}
+    assert "at the class shares of use COVID is the most probable" in gallery._captions(
+        balanced, CLASSES
+    )
+    assert not any("most probable" in line for line in gallery._captions(ROWS[1], CLASSES))
