@@ -15,8 +15,10 @@ from trainer.exporting.sample_images import Sample
 IMAGES = 64
 TOLERANCE = 1e-5
 # The trained model is itself rounded to float32: a deep network's probabilities are up to some
-# 1e-5 from exact ones, in TensorFlow as in other programs, which add in another order.
-_TIMES_OWN_ROUNDING = 2.0
+# 1e-5 from exact ones. Other programs add in another order: where nothing was wrong, the largest of
+# their few differences was up to 5 times that of the model (docs/export.md). A bias that is wrong
+# by a thousandth is still found.
+_TIMES_OWN_ROUNDING = 8.0
 _BATCH = 8
 
 

@@ -314,8 +314,9 @@ def test_a_file_with_other_weights_is_refused(run_dir, tmp_path, monkeypatch):
         ([0.7, 0.3], [0.7, 0.3], True),
         ([0.7 + 9e-6, 0.3], [0.7, 0.3], True),
         ([0.7 + 1.1e-5, 0.3], [0.7, 0.3], False),
-        ([0.7 + 1.9e-3, 0.3], [0.7 + 1e-3, 0.3], True),  # as far as float32 takes the model itself
-        ([0.7 + 2.1e-3, 0.3], [0.7 + 1e-3, 0.3], False),
+        # Eight times as far as float32 takes the model itself.
+        ([0.7 + 7.9e-4, 0.3], [0.7 + 1e-4, 0.3], True),
+        ([0.7 + 8.1e-4, 0.3], [0.7 + 1e-4, 0.3], False),
         ([0.4, 0.6], [0.6, 0.4], False),  # another class
         ([np.nan, 0.3], [0.7, 0.3], False),
     ],
