@@ -47,6 +47,7 @@ def append(
     max_bad_fraction: float,
     threads: int = 0,
     salt: str | None = "",
+    page: bool = True,
 ) -> BuildResult:
     """Adds the files that a finished data set does not hold yet.
 
@@ -56,6 +57,7 @@ def append(
     Args:
       sources: labels are those of the data set, see `sources.find_sources`.
       config: that of the data set.
+      page: whether to make the statistics page; without, an earlier one is removed.
 
     Raises:
       UserError: there is no finished data set, it was built with other settings, a file of
@@ -93,7 +95,7 @@ def append(
         path = commit.staged_sources(scratch)
         write_sources(path, plan, inspected, existing, renamed, sort=config.anonymize_names)
         write_left_out(output_dir, scratch.root, manifest, inspected)
-        commit.commit(output_dir, scratch, manifest, renamed)
+        commit.commit(output_dir, scratch, manifest, renamed, page=page)
         return BuildResult(manifest, todo, written, notes)
 
 

@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
         "max_bad_fraction": call.max_bad_fraction,
         "threads": call.worker_threads,
         "salt": kept,
+        "page": call.stats,
     }
     if call.append:
         result = append.append(sources, output_dir, config, options, **common)
@@ -77,7 +78,6 @@ def main(argv: list[str]) -> None:
             options,
             overwrite=call.overwrite,
             resume=call.resume,
-            page=call.stats,
             **common,
         )
     print(summary.describe_build(result, output_dir, time.monotonic() - started))

@@ -21,14 +21,21 @@ def staged_sources(scratch: Scratch) -> str:
 
 
 def commit(
-    output_dir: str, scratch: Scratch, manifest: dict[str, Any], renamed: Mapping[str, str]
+    output_dir: str,
+    scratch: Scratch,
+    manifest: dict[str, Any],
+    renamed: Mapping[str, str],
+    *,
+    page: bool = True,
 ) -> None:
     """Puts the shards in `scratch.appended` and a new manifest into the directory.
 
     Args:
       renamed: old name -> new name of the shards that are there.
+      page: see `manifest.write_metadata`.
     """
-    files.write_json(scratch.commit, {"manifest": manifest, "renamed": dict(renamed)})
+    decided = {"manifest": manifest, "renamed": dict(renamed), "page": page}
+    files.write_json(scratch.commit, decided)
     finish_interrupted(output_dir, scratch)
 
 
@@ -48,5 +55,5 @@ def finish_interrupted(output_dir: str, scratch: Scratch) -> None:
             files.rename(source, files.join(output_dir, entry["file"]))
     if files.exists(staged_sources(scratch)):
         files.rename(staged_sources(scratch), files.join(output_dir, dataset_dir.SOURCES))
-    write_metadata(output_dir, decided["manifest"])
+    write_metadata(output_dir, decided["manifest"], page=decided.get("page", True))
     scratch.remove()

@@ -44,8 +44,8 @@ def find(root):
     return sources.find_sources(str(root), known_classes=tuple(sorted(CLASSES)))
 
 
-def add(found, output, config=CONFIG):
-    return append.append(found, str(output), config, OPTIONS, max_bad_fraction=0.5)
+def add(found, output, config=CONFIG, **how):
+    return append.append(found, str(output), config, OPTIONS, max_bad_fraction=0.5, **how)
 
 
 @pytest.fixture
@@ -135,7 +135,9 @@ def test_tfds_reads_what_was_appended(first, tmp_path):
     import tensorflow_datasets as tfds
 
     build(find(first), tmp_path / "out")
-    add(find(tmp_path / "all"), tmp_path / "out")
+    (tmp_path / "out" / stats.PAGE).write_text("of fewer images")
+    add(find(tmp_path / "all"), tmp_path / "out", page=False)
+    assert not (tmp_path / "out" / stats.PAGE).exists()
     data = dataset_dir.load(str(tmp_path / "out"))
     builder = tfds.builder_from_directory(data.path)
     for label, slug in enumerate(data.class_slugs):
