@@ -17,7 +17,7 @@ from trainer.exporting import contract
 from trainer.external import text as external_text
 
 _OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc_macro", "auprc_macro")
-_BY_CLASS = ("recall", "specificity", "precision", "f1", "auroc")
+_BY_CLASS = ("recall", "specificity", "precision", "f1", "auroc", "auprc")
 
 
 def results(facts: Facts) -> Iterator[str]:
@@ -40,7 +40,7 @@ def results(facts: Facts) -> Iterator[str]:
         ]
         for name, values in test["per_class"].items()
     ]
-    header = ["class", "images", "recall", "specificity", "precision", "F1", "AUROC"]
+    header = ["class", "images", "recall", "specificity", "precision", "F1", "AUROC", "AUPRC"]
     yield plain_table(header, rows)
     if facts.rare:
         yield f"\\* fewer than {RARE_BELOW} groups of test images: too few to say much."

@@ -14,8 +14,17 @@ from trainer.evaluation.predictions import Predictions
 from trainer.evaluation.shares import grouped_share
 from trainer.runs.finished_run import FinishedRun
 
-OVERALL = ("accuracy", "balanced_accuracy", "auroc_macro", "log_loss")
-BY_CLASS = ("recall", "precision", "specificity", "f1", "auroc")
+OVERALL = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "mcc",
+    "auroc_macro",
+    "auprc_macro",
+    "brier",
+    "log_loss",
+)
+BY_CLASS = ("recall", "precision", "specificity", "f1", "auroc", "auprc")
 _RESAMPLES = 500
 
 

@@ -100,7 +100,13 @@ def test_front_matter_holds_the_metrics_to_the_last_bit(card, gathered):
 
 def test_figures_of_the_test_split_are_those_of_the_metrics(card, gathered):
     results, test = _section(card, "Results on the test split"), gathered.run.metrics["test"]
-    for title, metric in [("accuracy", "accuracy"), ("AUROC (macro)", "auroc_macro")]:
+    for title, metric in [
+        ("accuracy", "accuracy"),
+        ("macro F1", "macro_f1"),
+        ("MCC", "mcc"),
+        ("AUROC (macro)", "auroc_macro"),
+        ("AUPRC (macro)", "auprc_macro"),
+    ]:
         ends = gathered.ends[metric]
         shown = [number(metric, value) for value in (test[metric], ends.low, ends.high)]
         assert f"| {title} | {shown[0]} [{shown[1]}, {shown[2]}] |" in results
