@@ -104,9 +104,11 @@ def main(argv: list[str]) -> None:
     import trainer.exporting.exported_classifier  # noqa: F401
     from trainer.deployment.predicted_files import count_flagged, predict_files
     from trainer.deployment.prediction_rows import show_result
-    from trainer.deployment.several_models import load_models
+    from trainer.deployment.several_models import load_models, why_no_heat_maps
 
     classifiers = load_models(FLAGS.model, **prediction_flags.model_settings())
+    if FLAGS.html and (reason := why_no_heat_maps(classifiers)):
+        raise UserError(f"--html={FLAGS.html}: {reason}, or leave --html out")
     counts, rejected = predict_files(
         classifiers,
         FLAGS.input,

@@ -139,9 +139,11 @@ def _serve(listening: socket.socket) -> None:
     # that are no run.
     import trainer.cascades.cascade_classifier
     import trainer.exporting.exported_classifier  # noqa: F401
-    from trainer.deployment.several_models import load_models
+    from trainer.deployment.several_models import load_models, why_no_heat_maps
 
     classifiers = load_models(FLAGS.model, **prediction_flags.model_settings())
+    if reason := why_no_heat_maps(classifiers):
+        print(f"without heat maps: {reason}", flush=True)
     _answer_requests(listening, classifiers)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from trainer.cascades import description, leaf_answers
 from trainer.cascades.description import Cascade
 from trainer.cascades.staged_deployment import StagedDeployment
-from trainer.deployment.predictor import Answers, Classifier
-from trainer.deployment.thresholds import COVERAGE, SENSITIVITY, choose_thresholds
-from trainer.evaluation import conformal, out_of_distribution
+from trainer.deployment.answers import Answers
+from trainer.deployment.predictor import Classifier, Settings
+from trainer.deployment.thresholds import choose_both
+from trainer.evaluation import conformal
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions, read_predictions
 from trainer.runs import run_files
@@ -28,46 +29,41 @@ class CascadeClassifier(Classifier):
 
     Args:
       folder: of a finished cascade.
-      deploy_prior: share of each leaf where it is used, in the order of its predictions; None:
-        those of the training split.
-      The others as in `Classifier.load`.
+      settings: `deploy_prior` has a share for each leaf, in the order of its predictions.
 
     Raises:
       UserError: a file is missing or damaged, or a stage's model was not kept.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        deploy_prior: Sequence[float] | None,
-        sensitivity: float,
-        coverage: float,
-        ood_method: str,
-        false_alarms: float,
-    ) -> None:
-        self.cascade, self.class_names = description.read(folder)
-        self.path = folder
+    def __init__(self, folder: str, settings: Settings) -> None:
+        self.cascade, leaves = description.read(folder)
         self.stages: dict[str, Classifier] = {}
         for stage in self.cascade.stages:
-            path = os.path.join(folder, stage.folder)
-            names = tuple(stage.answers)
+            prior = _stage_prior(self.cascade, leaves, tuple(stage.answers), settings.deploy_prior)
             self.stages[stage.name] = Classifier.load(
-                path,
-                deploy_prior=_stage_prior(self.cascade, self.class_names, names, deploy_prior),
-                ood_method="none" if self.stages else ood_method,
-                false_alarms=false_alarms,
+                os.path.join(folder, stage.folder),
+                deploy_prior=prior,
+                ood_method="none" if self.stages else settings.ood_method,
+                false_alarms=settings.false_alarms,
             )
         first = next(iter(self.stages.values()))
-        self.reading, self.detector, self.model = first.reading, first.detector, first.model
-        self.batch_size, self.decoders = first.batch_size, first.decoders
         validation = read_predictions(run_files.predictions_path(folder, "validation"))
-        self.thresholds = choose_thresholds(validation, sensitivity)
-        self.set_thresholds = conformal.choose_thresholds(
-            validation.labels, validation.probabilities, coverage, validation.groups
+        thresholds, set_thresholds = choose_both(
+            validation, settings.sensitivity, settings.coverage
         )
         plans = {name: one.deployment for name, one in self.stages.items()}
         order = {name: one.class_names for name, one in self.stages.items()}
-        self.deployment = StagedDeployment.of(self.cascade, self.class_names, order, plans)
+        super().__init__(
+            folder,
+            leaves,
+            deployment=StagedDeployment.of(self.cascade, leaves, order, plans),
+            thresholds=thresholds,
+            set_thresholds=set_thresholds,
+            reading=first.reading,
+            batch_size=first.batch_size,
+            model=None,
+        )
+        self.detector = first.detector
 
     @classmethod
     def is_in(cls, path: str) -> bool:
@@ -78,19 +74,8 @@ class CascadeClassifier(Classifier):
         return description.read(path)[1]
 
     @classmethod
-    def load(
-        cls,
-        run_dir: str | os.PathLike[str],
-        *,
-        deploy_prior: Sequence[float] | None = None,
-        sensitivity: float = SENSITIVITY,
-        coverage: float = COVERAGE,
-        ood_method: str = out_of_distribution.DEFAULT,
-        false_alarms: float = out_of_distribution.FALSE_ALARMS,
-    ) -> CascadeClassifier:
-        """As `Classifier.load`, of the folder of a cascade."""
-        folder = os.fspath(run_dir)
-        return cls(folder, deploy_prior, sensitivity, coverage, ood_method, false_alarms)
+    def open(cls, path: str, settings: Settings) -> CascadeClassifier:
+        return cls(path, settings)
 
     @property
     def model_hash(self) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from cxr_tfrecords import csv_rows, files, images
 from cxr_tfrecords.console.progress import each
 from cxr_tfrecords.pages.html import DARK, Thumbnail, document, escaped, figure, paragraph
-from trainer.deployment.predictor import Classifier, read_file
+from trainer.deployment.image_sources import read_file
+from trainer.deployment.predictor import Classifier
 from trainer.models.grad_cam import overlay
 
 _SIDE = 192

@@ -18,8 +18,10 @@ from cxr_tfrecords import csv_rows, files, images
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.class_lists import few
+from trainer.deployment.answers import Answers
 from trainer.deployment.corrected_probabilities import VARIANTS
-from trainer.deployment.predictor import Answers, Classifier, read_file
+from trainer.deployment.image_sources import read_file
+from trainer.deployment.predictor import Classifier
 from trainer.deployment.several_models import combine
 
 T = TypeVar("T")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_tfrecords import files, images
+from cxr_tfrecords import images
 from cxr_tfrecords.errors import UserError
-from trainer.deployment.colour import check_gray
+from cxr_tfrecords.reading import Reading
+from trainer.deployment.answers import Answers
 from trainer.deployment.corrected_probabilities import Deployment, plan_deployment
 from trainer.deployment.decoders import Decoders
-from trainer.deployment.fitted_detector import open_detector
-from trainer.deployment.thresholds import COVERAGE, SENSITIVITY, choose_thresholds
+from trainer.deployment.fitted_detector import FittedDetector, open_detector
+from trainer.deployment.image_sources import check_pixels, read_file
+from trainer.deployment.thresholds import COVERAGE, SENSITIVITY, choose_both
 from trainer.evaluation import conformal, out_of_distribution
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
@@ -27,97 +31,87 @@ from trainer.runs.run_data import reading_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """A model's answers to n images.
+class Settings:
+    """What `Classifier.load` can be asked for; its arguments describe them."""
 
-    Attributes:
-      class_names: the classes, in label order.
-      logits: float32 [n, classes], as the model gives them.
-      probabilities: `raw`, `prior_corrected` and `calibrated`, see
-        `corrected_probabilities.VARIANTS`; each float64 [n, classes], rows sum to 1.
-      above_threshold: bool [n, classes], whether the raw probability of a class reaches the
-        threshold that was chosen for it on validation. False for a class without a threshold.
-      in_set: bool [n, classes], the classes that cannot be excluded: for images of each class, the
-        set holds it with the wanted coverage, see `evaluation.conformal`.
-      out_of_distribution: bool [n], whether an image is flagged as unlike the training images;
-        None where that was not checked.
-      out_of_distribution_score: float64 [n], the higher the less alike; None likewise.
-    """
-
-    class_names: tuple[str, ...]
-    logits: np.ndarray
-    probabilities: dict[str, np.ndarray]
-    above_threshold: np.ndarray
-    in_set: np.ndarray
-    out_of_distribution: np.ndarray | None = None
-    out_of_distribution_score: np.ndarray | None = None
-
-    @property
-    def classes(self) -> list[str]:
-        """n names: the class of the largest logit, as in the run's own metrics."""
-        return [self.class_names[c] for c in self.logits.argmax(axis=1)]
+    deploy_prior: Sequence[float] | None
+    sensitivity: float
+    coverage: float
+    ood_method: str
+    false_alarms: float
 
 
-class Classifier:
-    """A finished run's model, with the reading of files and the correction of probabilities that
-    belong to it.
+class Classifier(abc.ABC):
+    """A model with the reading of files and the correction of probabilities that belong to it.
 
       classifier = Classifier.load("runs/mobilenet_v2-oversample-seed0")
       answers = classifier.predict(["chest.dcm", "chest.png"])
       answers.classes, answers.probabilities["calibrated"]
+
+    Attributes:
+      path: the folder that it was loaded from.
+      class_names: the classes, in label order.
+      deployment: what corrects its probabilities.
+      thresholds: float64 [classes], log odds of a class's raw probability; inf: no threshold.
+      set_thresholds: float64 [classes], see `conformal.choose_thresholds`.
+      reading: what makes a file the model's input.
+      decoders: processes that read files so.
+      batch_size: of all computations, so that logits are the run's to the bit on one CPU.
+      detector: of images unlike the training images; None: images are not checked.
+      model: what heat maps are computed from; None: there is nothing to compute them from.
     """
 
     def __init__(
         self,
-        run: FinishedRun,
+        path: str,
+        class_names: Sequence[str],
+        *,
         deployment: Deployment,
-        sensitivity: float,
-        coverage: float,
-        ood_method: str = "none",
-        false_alarms: float = out_of_distribution.FALSE_ALARMS,
+        thresholds: np.ndarray,
+        set_thresholds: np.ndarray,
+        reading: Reading,
+        batch_size: int,
+        model: keras.Model | None,
     ) -> None:
-        validation = run.predictions("validation")
-        self.path = run.path
-        self.class_names = tuple(run.class_names)
+        self.path = path
+        self.class_names = tuple(class_names)
         self.deployment = deployment
-        self.thresholds = choose_thresholds(validation, sensitivity)
-        self.set_thresholds = conformal.choose_thresholds(
-            validation.labels, validation.probabilities, coverage, validation.groups
-        )
-        self.reading = reading_of(run)
-        self.decoders = Decoders(self.reading)
-        # Always whole batches of this size: on one CPU, logits are those of the run to the bit.
-        self.batch_size = run.config.batch_size
-        self.model = run_directory.load_model(run.path, len(run.class_names))
-        model = features_and_logits_model(self.model)
-        self._outputs = tf.function(
-            lambda x: [tf.cast(output, tf.float32) for output in model(x, training=False)]
-        )
-        self.detector = open_detector(run, self._compute, ood_method, false_alarms)
+        self.thresholds = thresholds
+        self.set_thresholds = set_thresholds
+        self.reading = reading
+        self.decoders = Decoders(reading)
+        self.batch_size = batch_size
+        self.model = model
+        self.detector: FittedDetector | None = None
         self._heat_maps: GradCam | None = None
 
     @classmethod
     def kind_of(cls, path: str) -> type[Classifier]:
-        """The class that loads a folder: a subclass that knows it, else this one."""
-        return next((kind for kind in cls.__subclasses__() if kind.is_in(path)), cls)
+        """The subclass that loads a folder; that of a run where none knows it."""
+        kinds = [kind for kind in Classifier.__subclasses__() if kind is not RunClassifier]
+        return next((kind for kind in kinds if kind.is_in(path)), RunClassifier)
 
     @classmethod
+    @abc.abstractmethod
     def is_in(cls, path: str) -> bool:
         """Whether a folder is one that this class loads."""
-        return run_files.is_finished(path)
 
     @classmethod
+    @abc.abstractmethod
     def names_in(cls, path: str) -> tuple[str, ...]:
         """The classes of a folder that this class loads, in label order.
 
         Raises:
           UserError: see `load`.
         """
-        return tuple(read_run(path).class_names)
 
     @classmethod
+    @abc.abstractmethod
+    def open(cls, path: str, settings: Settings) -> Classifier:
+        """What `load` returns, from a folder that this class loads."""
+
+    @staticmethod
     def load(
-        cls,
         run_dir: str | os.PathLike[str],
         *,
         deploy_prior: Sequence[float] | None = None,
@@ -126,8 +120,8 @@ class Classifier:
         ood_method: str = out_of_distribution.DEFAULT,
         false_alarms: float = out_of_distribution.FALSE_ALARMS,
     ) -> Classifier:
-        """Loads the model of a finished run, or the models of a finished cascade, whose classes are
-        those that it leads to.
+        """Loads the model of a finished run; that of a folder of trainer.export; or the models of a
+        finished cascade, whose classes are those that it leads to.
 
         The first time, the detector of images unlike the training images is fitted on the run's
         data set, with a progress bar, and written into the run directory.
@@ -142,31 +136,22 @@ class Classifier:
 
         Raises:
           UserError: `run_dir` is not a finished run whose model was kept, the model needs lung
-            masks, or nothing tells how its images were read.
+            masks, or nothing tells how its images were read. Of an exported model also: other
+            thresholds are asked for than it has.
         """
-        kind = cls.kind_of(os.fspath(run_dir))
-        if kind is not cls:
-            return kind.load(
-                run_dir,
-                deploy_prior=deploy_prior,
-                sensitivity=sensitivity,
-                coverage=coverage,
-                ood_method=ood_method,
-                false_alarms=false_alarms,
-            )
-        run = read_run(os.fspath(run_dir))
-        if run.config.mask != "none":
-            raise UserError(
-                f"{run.path} was trained with --mask={run.config.mask}, and a single file has no "
-                "lung mask: use a run without --mask"
-            )
-        deployment = plan_deployment(run, deploy_prior)
-        return cls(run, deployment, sensitivity, coverage, ood_method, false_alarms)
+        path = os.fspath(run_dir)
+        settings = Settings(deploy_prior, sensitivity, coverage, ood_method, false_alarms)
+        return Classifier.kind_of(path).open(path, settings)
 
     @property
+    @abc.abstractmethod
     def model_hash(self) -> str:
-        """SHA-256 of the model's file, hexadecimal."""
-        return same_run.hash_file(os.path.join(self.path, run_files.MODEL))
+        """SHA-256 of the model, hexadecimal: two folders with the same hold the same model."""
+
+    @property
+    def no_heat_maps(self) -> str:
+        """Why `heat_maps` cannot be computed, as a line for a user; empty: they can be."""
+        return ""
 
     def read(self, source: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
         """Reads one image as the build of the training data did.
@@ -183,7 +168,7 @@ class Classifier:
             20 seconds of processor time, a colour photograph, or an array that is not uint8 pixels.
         """
         if isinstance(source, np.ndarray):
-            return self.reading.stored(_check_array(source))
+            return self.reading.stored(check_pixels(source))
         if not isinstance(source, bytes):
             source = read_file(source)
         # In a process of its own, because a damaged or malicious file may crash a decoder.
@@ -243,8 +228,13 @@ class Classifier:
 
         Returns:
           float32 [n, size, size], from 0 to 1.
+
+        Raises:
+          UserError: see `no_heat_maps`.
         """
         if self._heat_maps is None:
+            if self.model is None:
+                raise UserError(self.no_heat_maps)
             self._heat_maps = GradCam(self.model)
         return self._heat_maps.maps(pixels, labels)
 
@@ -256,38 +246,58 @@ class Classifier:
         return features[: len(pixels)], logits[: len(pixels)]
 
     def _compute(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features float32 [batch, F], F = 0 without a detector, and logits float32
+        [batch, classes] of a whole batch. `predict_pixels` alone needs it."""
+        raise NotImplementedError
+
+
+class RunClassifier(Classifier):
+    """The model of a finished run of trainer.main or trainer.decouple."""
+
+    def __init__(self, run: FinishedRun, settings: Settings) -> None:
+        thresholds, set_thresholds = choose_both(
+            run.predictions("validation"), settings.sensitivity, settings.coverage
+        )
+        super().__init__(
+            run.path,
+            run.class_names,
+            deployment=plan_deployment(run, settings.deploy_prior),
+            thresholds=thresholds,
+            set_thresholds=set_thresholds,
+            reading=reading_of(run),
+            batch_size=run.config.batch_size,
+            model=run_directory.load_model(run.path, len(run.class_names)),
+        )
+        model = features_and_logits_model(self.model)
+        self._outputs = tf.function(
+            lambda x: [tf.cast(output, tf.float32) for output in model(x, training=False)]
+        )
+        self.detector = open_detector(
+            run, self._compute, settings.ood_method, settings.false_alarms
+        )
+
+    @classmethod
+    def is_in(cls, path: str) -> bool:
+        return run_files.is_finished(path)
+
+    @classmethod
+    def names_in(cls, path: str) -> tuple[str, ...]:
+        return tuple(read_run(path).class_names)
+
+    @classmethod
+    def open(cls, path: str, settings: Settings) -> RunClassifier:
+        run = read_run(path)
+        if run.config.mask != "none":
+            raise UserError(
+                f"{run.path} was trained with --mask={run.config.mask}, and a single file has no "
+                "lung mask: use a run without --mask"
+            )
+        return cls(run, settings)
+
+    @property
+    def model_hash(self) -> str:
+        return same_run.hash_file(os.path.join(self.path, run_files.MODEL))
+
+    def _compute(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, logits = self._outputs(tf.constant(pixels))
         return features.numpy(), logits.numpy()
-
-
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-      images.BadImageError: it cannot be read.
-    """
-    try:
-        return files.read_regular(os.fspath(path))
-    except OSError as error:
-        raise images.BadImageError(f"unreadable ({error.strerror or error})") from error
-    except UserError as error:  # an address that no package here can open
-        raise images.BadImageError(f"unreadable ({error})") from error
-
-
-def _check_array(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype != np.uint8:
-        raise images.BadImageError(
-            f"pixels of type {pixels.dtype}: give uint8 from 0 to 255, as decoded; the model "
-            "scales them itself"
-        )
-    shape = pixels.shape
-    if pixels.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))):
-        raise images.BadImageError(
-            f"pixels of shape {list(shape)}: give one image, [height, width] or [height, width, 3]"
-        )
-    if pixels.max() <= 1:
-        raise images.BadImageError(
-            "no pixel is above 1: give values from 0 to 255, not scaled ones"
-        )
-    check_gray(pixels)
-    return pixels

@@ -9,8 +9,9 @@ import numpy as np
 
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.class_lists import few
+from trainer.deployment.answers import Answers
 from trainer.deployment.corrected_probabilities import VARIANTS, parse_deploy_prior
-from trainer.deployment.predictor import Answers, Classifier
+from trainer.deployment.predictor import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,12 @@ def load_models(
     classifiers: list[Classifier] = []
     for path in paths:
         prior = None
-        if deploy_prior:  # only then is the run read twice, which may lie in a store
-            prior = parse_deploy_prior(deploy_prior, Classifier.kind_of(path).names_in(path))
+        if deploy_prior or classifiers:  # only then is a run read twice, which may lie in a store
+            names = Classifier.kind_of(path).names_in(path)
+            # Told before it is loaded, which may take minutes.
+            if classifiers and names != classifiers[0].class_names:
+                raise _unlike(path, classifiers[0])
+            prior = parse_deploy_prior(deploy_prior, names) if deploy_prior else None
         one = Classifier.load(
             path,
             deploy_prior=prior,
@@ -84,12 +89,8 @@ def load_models(
             ood_method=ood_method,
             false_alarms=false_alarms,
         )
-        first = classifiers[0] if classifiers else one
-        if (one.class_names, one.reading) != (first.class_names, first.reading):
-            raise UserError(
-                f"--model: {path} has other classes, or reads images in another way, than "
-                f"{first.path}: give models that were trained on the same data set"
-            )
+        if classifiers and one.reading != classifiers[0].reading:
+            raise _unlike(path, classifiers[0])
         twin = next((other for other in classifiers if other.model_hash == one.model_hash), None)
         if twin:
             raise UserError(f"--model: {path} is the same model as {twin.path}: name it once")
@@ -100,3 +101,15 @@ def load_models(
         )
         classifiers.append(one)
     return classifiers
+
+
+def _unlike(path: str, first: Classifier) -> UserError:
+    return UserError(
+        f"--model: {path} has other classes, or reads images in another way, than {first.path}: "
+        "give models that were trained on the same data set"
+    )
+
+
+def why_no_heat_maps(classifiers: Sequence[Classifier]) -> str:
+    """As `Classifier.no_heat_maps`, of the first that has none: all of them are needed."""
+    return next((one.no_heat_maps for one in classifiers if one.no_heat_maps), "")

@@ -25,7 +25,8 @@ from cxr_tfrecords import __version__, csv_rows, files
 from cxr_tfrecords.console.progress import each
 from cxr_tfrecords.decoding.dicom import is_dicom
 from cxr_tfrecords.images import BadImageError
-from trainer.deployment.predictor import Classifier, read_file
+from trainer.deployment.image_sources import read_file
+from trainer.deployment.predictor import Classifier
 
 RESEARCH = "For research, not for clinical use. This is not a medical device."
 _NAME = "cxr-balance"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from trainer.evaluation import calibration
+from trainer.evaluation import calibration, conformal
 from trainer.evaluation.metrics import log_odds
 from trainer.evaluation.predictions import Predictions
 
@@ -22,6 +22,17 @@ def choose_thresholds(validation: Predictions, sensitivity: float) -> np.ndarray
         for c in range(scores.shape[1])
     ]
     return np.array([np.inf if value is None else value for value in chosen])
+
+
+def choose_both(
+    validation: Predictions, sensitivity: float, coverage: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """`choose_thresholds`, and the thresholds of `conformal.choose_thresholds`, which decide on
+    prediction sets."""
+    sets = conformal.choose_thresholds(
+        validation.labels, validation.probabilities, coverage, validation.groups
+    )
+    return choose_thresholds(validation, sensitivity), sets
 
 
 def as_probabilities(thresholds: np.ndarray) -> list[float | None]:

@@ -18,13 +18,10 @@ from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.reading import Reading
 from cxr_tfrecords.sealed_files import read_sealed
 from trainer.deployment.corrected_probabilities import Deployment
-from trainer.deployment.decoders import Decoders
-from trainer.deployment.predictor import Classifier
+from trainer.deployment.predictor import Classifier, Settings
 from trainer.deployment.thresholds import COVERAGE, SENSITIVITY
-from trainer.evaluation import out_of_distribution
 from trainer.exporting import contract, formats
 from trainer.exporting.format_table import FORMATS, INT8
-from trainer.models.grad_cam import GradCam
 from trainer.runs import run_data, same_run
 
 _BATCH = 32
@@ -45,32 +42,33 @@ class ExportedClassifier(Classifier):
 
     def __init__(self, folder: str, deploy_prior: Sequence[float] | None) -> None:
         content = _read(folder)
-        self.path = folder
-        self.class_names = tuple(content["class_names"])
-        self.deployment = _deployment(content, deploy_prior)
-        for warning in self.deployment.temperature_warnings():
-            print(f"warning: {folder}: {warning}", flush=True)
-        self.thresholds = np.array(
-            [
-                np.inf if value is None else logit(value)
-                for value in content["operating_points"]["thresholds"].values()
-            ]
-        )
-        self.set_thresholds = np.array([*content["prediction_sets"]["thresholds"].values()])
-        self.reading = _reading(folder, content)
-        self.decoders = Decoders(self.reading)
-        self.batch_size = _BATCH
-        self.detector = None
-        self._heat_maps: GradCam | None = None
-        self._model_hash = content["model_sha256"]
-        self._format = _choose_format(folder, content)
-        if self._format == "keras":
+        reading = _reading(folder, content)
+        chosen = _choose_format(folder, content)
+        if chosen == "keras":
             path = os.path.join(folder, FORMATS["keras"].path)
             whole = keras.models.load_model(path, compile=False)
-            self.model = keras.Model(whole.inputs, whole.output["logits"])
+            model = keras.Model(whole.inputs, whole.output["logits"])
             self._answer = formats.of_model(whole)
         else:
-            self._answer = formats.open_written(self._format, folder)
+            model = None
+            self._answer = formats.open_written(chosen, folder)
+        thresholds = [
+            np.inf if value is None else logit(value)
+            for value in content["operating_points"]["thresholds"].values()
+        ]
+        super().__init__(
+            folder,
+            content["class_names"],
+            deployment=_deployment(content, deploy_prior),
+            thresholds=np.array(thresholds),
+            set_thresholds=np.array([*content["prediction_sets"]["thresholds"].values()]),
+            reading=reading,
+            batch_size=_BATCH,
+            model=model,
+        )
+        self._model_hash = content["model_sha256"]
+        for warning in self.deployment.temperature_warnings():
+            print(f"warning: {folder}: {warning}", flush=True)
 
     @classmethod
     def is_in(cls, path: str) -> bool:
@@ -81,56 +79,37 @@ class ExportedClassifier(Classifier):
         return tuple(_read(path)["class_names"])
 
     @classmethod
-    def load(
-        cls,
-        run_dir: str | os.PathLike[str],
-        *,
-        deploy_prior: Sequence[float] | None = None,
-        sensitivity: float = SENSITIVITY,
-        coverage: float = COVERAGE,
-        ood_method: str = out_of_distribution.DEFAULT,
-        false_alarms: float = out_of_distribution.FALSE_ALARMS,
-    ) -> ExportedClassifier:
-        """As `Classifier.load`, of a folder of trainer.export.
-
-        Raises:
-          UserError: also if other thresholds are wanted than those of the export.
-        """
-        folder = os.fspath(run_dir)
+    def open(cls, path: str, settings: Settings) -> ExportedClassifier:
         for name, wanted, there in (
-            ("sensitivity", sensitivity, SENSITIVITY),
-            ("coverage", coverage, COVERAGE),
+            ("sensitivity", settings.sensitivity, SENSITIVITY),
+            ("coverage", settings.coverage, COVERAGE),
         ):
             if wanted != there:
                 raise UserError(
-                    f"--{name}={wanted:g}: {folder} is an exported model, which has the thresholds "
+                    f"--{name}={wanted:g}: {path} is an exported model, which has the thresholds "
                     f"of {there:g} only: leave the flag out, or name the run that it is of"
                 )
-        if ood_method != "none":
+        if settings.ood_method != "none":
             print(
-                f"{folder} is an exported model: images unlike the training images are not "
+                f"{path} is an exported model: images unlike the training images are not "
                 "flagged, which needs the run that it is of",
                 flush=True,
             )
-        return cls(folder, deploy_prior)
+        return cls(path, settings.deploy_prior)
 
     @property
     def model_hash(self) -> str:
         """SHA-256 of the run's model that was exported, hexadecimal."""
         return self._model_hash
 
-    def heat_maps(self, pixels: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-        """As `Classifier.heat_maps`.
-
-        Raises:
-          UserError: the folder has no model.keras, whose gradients they need.
-        """
-        if self._format != "keras":
-            raise UserError(
-                f"{self.path} has no {FORMATS['keras'].path}, and heat maps need it: export the "
-                "run with --format=keras too"
-            )
-        return super().heat_maps(pixels, labels)
+    @property
+    def no_heat_maps(self) -> str:
+        if self.model is not None:
+            return ""
+        return (
+            f"{self.path} has no {FORMATS['keras'].path}, and heat maps need it: export the run "
+            "with --format=keras too"
+        )
 
     def _compute(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = np.asarray(self._answer(pixels)["logits"], np.float32)

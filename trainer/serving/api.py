@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from cxr_tfrecords import images
 from trainer.deployment.decoders import Radiograph
 from trainer.deployment.predictor import Classifier
+from trainer.deployment.several_models import why_no_heat_maps
 from trainer.deployment.thresholds import as_probabilities
 from trainer.serving.engine import Answer
 
@@ -58,7 +59,8 @@ class FileAnswer(BaseModel):
     warnings: list[str] | None = None
     image: str | None = Field(default=None, description="PNG in base64: what the model gets")
     heat_map: str | None = Field(
-        default=None, description="PNG in base64: the image under Grad-CAM"
+        default=None,
+        description="PNG in base64: the image under Grad-CAM; absent without heat_maps in /model",
     )
 
 
@@ -87,6 +89,7 @@ class Model(BaseModel):
     trained_at: list[Shares] = Field(description="class shares of training, after any balancing")
     target: list[Shares] = Field(description="class shares where the model is used")
     temperature: list[float] = Field(description="1 for a cascade: each stage has its own")
+    heat_maps: bool = Field(description="whether /predict?heat_map=1 gives one")
     warnings: list[str]
 
 
@@ -108,6 +111,7 @@ def describe_model(classifiers: Sequence[Classifier], sensitivity: float, covera
         trained_at=[_by_class(first.class_names, plan.trained_at) for plan in plans],
         target=[_by_class(first.class_names, plan.target) for plan in plans],
         temperature=[plan.temperature for plan in plans],
+        heat_maps=not why_no_heat_maps(classifiers),
         warnings=[warning for plan in plans for warning in plan.temperature_warnings()],
     )
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer.deployment.predictor import Answers, Classifier
-from trainer.deployment.several_models import Combined, combine
+from trainer.deployment.answers import Answers
+from trainer.deployment.predictor import Classifier
+from trainer.deployment.several_models import Combined, combine, why_no_heat_maps
 from trainer.models.grad_cam import overlay
 
 
@@ -25,7 +26,7 @@ class Answer:
       outside: whether most models call it out of distribution; None if one of
         them does not check images.
       heat_map: uint8 [size, size, 3], the image under its Grad-CAM (the mean of the models'); None
-        if it was not asked for.
+        if it was not asked for, or a model has none.
     """
 
     combined: Combined
@@ -51,6 +52,7 @@ class Engine:
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
         self.classifiers = list(classifiers)
         self.largest_batch = classifiers[0].batch_size
+        self.has_heat_maps = not why_no_heat_maps(classifiers)
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
@@ -119,7 +121,7 @@ class Engine:
             flags = combined.out_of_distribution
             outside = None if flags is None else bool(flags[0])
             heat = None
-            if job.heat_map:
+            if job.heat_map and self.has_heat_maps:
                 heat = self._heat_map(job.pixels, int(combined.classes[0]))
             answers.append(Answer(combined, outside, heat))
         return answers

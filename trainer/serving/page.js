@@ -6,6 +6,7 @@ const waiting = [];
 let total = 0;
 let done = 0;
 let working = false;
+let hasHeatMaps = true;
 
 const png = (text) => `data:image/png;base64,${text}`;
 const percent = (share) =>
@@ -72,7 +73,7 @@ function show(card, answer) {
   }
   for (const warning of warnings) add(find(".warnings"), "li", "", warning);
   find(".steps").textContent = [answer.format, ...answer.steps].join(", ");
-  find(".map").hidden = false;
+  find(".map").hidden = !hasHeatMaps;
   if (byId("all-maps").checked) switchMap(card, true);
 }
 
@@ -111,6 +112,7 @@ async function work() {
   if (working) return;
   working = true;
   progress();
+  await described;
   for (let card; (card = waiting.shift()); ) {
     let answer;
     try {
@@ -176,11 +178,13 @@ byId("clear").addEventListener("click", () => {
 });
 progress();
 
-fetch("model")
+const described = fetch("model")
   .then((response) => response.json())
   .then((model) => {
     byId("model").textContent =
       `${model.models.join(", ")}: ${model.classes.join(", ")}; ${model.image_size} × ${model.image_size} px`;
+    hasHeatMaps = model.heat_maps;
+    for (const element of document.querySelectorAll(".about-maps")) element.hidden = !hasHeatMaps;
     byId("sensitivity").textContent =
       `Classes whose raw probability reaches a threshold that ${percent(model.sensitivity)} of the class's ` +
       "validation images reach.";

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cxr_tfrecords import images
 from trainer.deployment import prediction_rows
-from trainer.deployment.predictor import Answers
+from trainer.deployment.answers import Answers
 
 CLASSES = ("a", "b")
 SIZE = 4

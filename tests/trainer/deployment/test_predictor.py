@@ -17,8 +17,9 @@ from tests import crashing_decoder, helpers
 from trainer import predict
 from trainer.deployment import prediction_rows
 from trainer.deployment.decoders import Decoders
+from trainer.deployment.image_sources import read_file
 from trainer.deployment.predicted_files import predict_files
-from trainer.deployment.predictor import Classifier, read_file
+from trainer.deployment.predictor import Classifier
 from trainer.evaluation.predictions import read_predictions
 from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig

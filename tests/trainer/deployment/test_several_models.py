@@ -1,5 +1,7 @@
 """Several models are loaded with what the flags say, and a run is not read more than needed."""
 
+import typing
+
 import pytest
 
 from cxr_tfrecords.errors import UserError
@@ -11,6 +13,7 @@ SETTINGS = {"sensitivity": 0.9, "coverage": 0.9, "ood_method": "none", "false_al
 
 class Model:
     class_names, reading = ("A", "B"), Reading(32, 1)
+    asked: typing.ClassVar[list[str]] = []
 
     def __init__(self, path, deploy_prior):
         self.path, self.deploy_prior = path, deploy_prior
@@ -23,23 +26,31 @@ class Model:
     @classmethod
     def names_in(cls, path):
         cls.asked.append(path)
-        return cls.class_names
+        return ("A", "C") if path == "other" else cls.class_names
 
     @classmethod
     def load(cls, path, deploy_prior, **settings):
         assert settings == SETTINGS
+        assert path != "other"
         return cls(path, deploy_prior)
 
 
-def test_class_names_are_read_ahead_only_for_the_shares_of_a_place(monkeypatch):
+def test_class_names_are_read_ahead_only_where_they_are_needed(monkeypatch):
     monkeypatch.setattr(several_models, "Classifier", Model)
-    monkeypatch.setattr(Model, "asked", [], raising=False)
+    monkeypatch.setattr(Model, "asked", [])
     loaded = several_models.load_models(["one", "two"], deploy_prior=[], **SETTINGS)
     assert [model.deploy_prior for model in loaded] == [None, None]
-    assert Model.asked == []
+    assert Model.asked == ["two"]
+    Model.asked.clear()
     (model,) = several_models.load_models(["one"], deploy_prior=["B=0.9", "A=0.1"], **SETTINGS)
     assert model.deploy_prior == (0.1, 0.9)
     assert Model.asked == ["one"]
+
+
+def test_a_model_of_other_classes_is_refused_before_it_is_loaded(monkeypatch):
+    monkeypatch.setattr(several_models, "Classifier", Model)
+    with pytest.raises(UserError, match="--model: other has other classes, or reads images in"):
+        several_models.load_models(["one", "other"], deploy_prior=[], **SETTINGS)
 
 
 def test_a_model_that_is_named_twice_is_refused_since_it_agrees_with_itself(monkeypatch):

@@ -16,6 +16,8 @@ from trainer.deployment.predictor import Classifier
 from trainer.distribution import strategies
 from trainer.exporting import exported_model
 from trainer.runs.finished_run import read_run
+from trainer.serving.api import describe_model
+from trainer.serving.engine import Engine
 from trainer.settings.config import TrainConfig
 from trainer.training import run as experiment
 
@@ -79,6 +81,13 @@ def test_it_answers_as_its_run_does(kept, folder, run_dir):
     else:
         with pytest.raises(UserError, match=r"has no model\.keras, and heat maps need it"):
             exported.heat_maps(ready, labels)
+        engine = Engine([run, exported])
+        assert engine.ask(ready[0], heat_map=True).result(60).heat_map is None
+        engine.close()
+        assert [describe_model([one], 0.95, 0.9).heat_maps for one in (run, exported)] == [
+            True,
+            False,
+        ]
 
 
 def test_other_shares_are_those_of_the_run(folder, run_dir):
@@ -132,10 +141,17 @@ def test_commands_that_need_the_run_say_so(folder):
 def test_the_command_predicts_with_it(folder, tmp_path):
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), helpers.tiny_image(1, np.random.default_rng(0), 24, 1))
-    output = tmp_path / "predictions.csv"
-    flags = [f"--model={folder}", f"--input={image}", f"--output={output}"]
-    done = processes.run("trainer.predict", *flags, f"--html={tmp_path / 'page.html'}")
+    output, page = tmp_path / "predictions.csv", tmp_path / "page.html"
+    flags = [f"--model={folder}", f"--input={image}", f"--output={output}", f"--html={page}"]
+    done = processes.run("trainer.predict", *flags)
     assert done.returncode == 0, done.stderr
     assert "images unlike the training images are not flagged" in done.stdout
     assert len(output.read_text().splitlines()) == 2
-    assert "data:image" in (tmp_path / "page.html").read_text()
+    assert "data:image" in page.read_text()
+    _keep(folder, "saved_model")
+    output.unlink()
+    page.unlink()
+    done = processes.run("trainer.predict", *flags)
+    assert done.returncode == 2
+    assert f"--html={page}: {folder} has no model.keras" in done.stderr.splitlines()[-1]
+    assert not output.exists()
