@@ -151,7 +151,7 @@ def _new_files(sources: Sources, existing: ExistingRows, work: Work) -> tuple[So
 def _sha256(path: str) -> str:
     """Hex digest of a file's bytes; '' if it cannot be read, as sources.csv has it."""
     try:
-        return hashlib.sha256(files.read_bytes(path)).hexdigest()
+        return hashlib.sha256(files.read_regular(path)).hexdigest()
     except OSError:
         return ""
 

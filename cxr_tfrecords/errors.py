@@ -23,6 +23,11 @@ _EXTRA_MODULES = (
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a user's share of it
+# A disk that is read-only, broken or gone, another user's files, names that it does not take.
+_NO_ACCESS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EBUSY),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+)
 
 _MOST_OF_A_LINE = 1000  # characters of a message, which may quote what a damaged file holds
 
@@ -201,9 +206,14 @@ def run_main(
             )
             return 130
         except Exception as error:
-            if not _is_lack_of_room(error):
+            if _is_lack_of_room(error):
+                text = _explain_lack(error)
+            elif isinstance(error, OSError) and error.errno in _NO_ACCESS:
+                name = f"{error.filename}: " if error.filename else ""
+                text = f"{name}{error.strerror}: the disk or its rights do not allow it"
+            else:
                 raise
-            print(f"error: {_explain_lack(error)}", file=sys.stderr)
+            print(_shortened(f"error: {text}"), file=sys.stderr)
             return UserError.exit_code
 
     app.run(reported, argv=sys.argv, flags_parser=parse_flags)

@@ -189,14 +189,17 @@ def names(folder: str) -> set[str]:
     return {name for name in listed if name not in ("", LOCK) and TEMPORARY not in name}
 
 
-def remove_temporary(folder: str) -> None:
+def remove_temporary(folder: str, start: str = "") -> None:
     """Removes the temporary files of `replacing` that a killed process left in a local folder.
+
+    Args:
+      start: of the names of the files that they would have become.
 
     Object stores show a file only when it is whole, so they hardly ever hold such a file.
     """
     if is_local(folder):
         for name in sizes(folder):
-            if TEMPORARY in name:
+            if TEMPORARY in name and name.startswith(start):
                 remove(join(folder, name))
 
 
@@ -229,13 +232,22 @@ def why_unwritable(path: str) -> str:
 
 
 def check_output_dir(path: str) -> None:
-    """Refuses a local folder for results that holds something.
+    """Refuses a local folder for results that holds something or cannot be put in place at the end,
+    as `temporary.replacing_folder` does it: made beside it and renamed.
 
     Raises:
-      UserError: it exists and is not empty, or is a file.
+      UserError: it exists and is not empty, is a file or a mounted disk, or its parent cannot be
+        written to.
     """
-    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise UserError(f"--output_dir={path} exists and is not empty: name a new or empty folder")
+    with explained(path, "output_dir"):
+        if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
+            raise UserError(
+                f"--output_dir={path} exists and is not empty: name a new or empty folder"
+            )
+    if os.path.ismount(path):  # it cannot be replaced by a folder that was made beside it
+        raise UserError(f"--output_dir={path} is a mounted disk: name a new folder in it")
+    if reason := why_unwritable(os.path.dirname(os.path.abspath(path))):
+        raise UserError(f"--output_dir={path}: {reason}: name another folder")
 
 
 def rename(source: str, target: str) -> None:

@@ -11,10 +11,12 @@ import dataclasses
 import gzip
 import io
 import re
+import zipfile
+import zlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from cxr_tfrecords import csv_rows, files
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, first_line
 
 # Columns that hold a file's name, in the order of preference, as `column_key` spells them. RSNA
 # names its files by `patientId`, MIMIC-CXR by `dicom_id`, NIH ChestX-ray14 by `Image Index`.
@@ -28,6 +30,7 @@ GROUP_COLUMNS = ("group", "patientid", "subjectid")
 LABEL_COLUMNS = ("label", "class", "findinglabels")
 
 _DELIMITERS = ",\t;|"
+_MOST_UNPACKED = 1 << 30  # bytes: the longest published list of images has 0.2 GB
 _IMAGE_NAME = re.compile(r"\.(png|jpe?g|dcm|dicom|bmp|tiff?|webp|gif)$", re.IGNORECASE)
 # Ids that name nobody, as `column_key` spells them.
 _UNKNOWN = frozenset(
@@ -190,13 +193,14 @@ def _check_header(header: Sequence[str], where: str) -> None:
 def _decode(content: bytes, where: str) -> str:
     try:
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_UNPACKED + 1)
+            _check_unpacked(len(content), where)
         if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return content.decode("utf-16")
         if 0 in content[:2]:  # every second byte of English text in UTF-16
             return content.decode("utf-16-be" if content[0] == 0 else "utf-16-le")
         return content.decode("utf-8-sig")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where} is damaged ({error}): unpack it with gunzip") from error
     except UnicodeDecodeError as error:
         raise UserError(
@@ -206,21 +210,31 @@ def _decode(content: bytes, where: str) -> str:
 
 def _read_text(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
     """(line number, values) of each row."""
-    first = text.lstrip().partition("\n")[0]
-    counts = [len(next(csv_rows.reader([first], delimiter=one), [])) for one in _DELIMITERS]
-    if max(counts) == 1 and " " in first.strip():
-        yield from enumerate((line.split() for line in text.splitlines()), start=1)
-        return
-    delimiter = _DELIMITERS[counts.index(max(counts))]
-    reader = csv_rows.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    first = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
+    line = 1
     try:
+        counts = [len(next(csv_rows.reader([first], delimiter=one), [])) for one in _DELIMITERS]
+        if max(counts) == 1 and " " in first.strip():
+            yield from enumerate((one.split() for one in text.splitlines()), start=1)
+            return
+        delimiter = _DELIMITERS[counts.index(max(counts))]
+        reader = csv_rows.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         for values in reader:
-            yield reader.line_num, values
+            line = reader.line_num
+            yield line, values
     except csv.Error as error:
-        raise UserError(f"{where}, line {reader.line_num}: {error}: correct this line") from error
+        raise UserError(f"{where}, line {line}: {error}: correct this line") from error
 
 
-def _read_xlsx(content: bytes, where: str) -> Iterator[list[str]]:
+def _check_unpacked(size: int, where: str) -> None:
+    if size > _MOST_UNPACKED:
+        raise UserError(
+            f"{where} has more than {_MOST_UNPACKED >> 30} GiB when it is unpacked: give the rows "
+            "and columns that are needed alone"
+        )
+
+
+def _read_xlsx(content: bytes, where: str) -> list[list[str]]:
     try:
         import openpyxl
     except ImportError as error:
@@ -228,13 +242,19 @@ def _read_xlsx(content: bytes, where: str) -> Iterator[list[str]]:
             f"{where}: .xlsx needs a package: pip install 'cxr-balance[xlsx]'"
         ) from error
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            _check_unpacked(sum(part.file_size for part in parts.infolist()), where)
         sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True).worksheets[0]
+        # The rows are parsed only here.
+        rows = sheet.iter_rows(values_only=True)
+        return [["" if value is None else str(value) for value in row] for row in rows]
+    except UserError:
+        raise
     except Exception as error:  # openpyxl also raises errors of zip files and of XML
         raise UserError(
-            f"{where} cannot be read as an .xlsx file ({error}): save it again, or as CSV"
+            f"{where} cannot be read as an .xlsx file ({first_line(error, 160)}): save it again, "
+            "or as CSV"
         ) from error
-    for row in sheet.iter_rows(values_only=True):
-        yield ["" if value is None else str(value) for value in row]
 
 
 class FileValues:

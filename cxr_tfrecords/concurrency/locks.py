@@ -60,6 +60,31 @@ def held(folder: str, name: str) -> Iterator[None]:
                 os.rmdir(folder)
 
 
+@contextlib.contextmanager
+def held_file(path: str, name: str) -> Iterator[None]:
+    """As `held`, of one file among others in a local folder: the file `path`.lock is locked.
+
+    Args:
+      name: of the file in a message, such as `--output=FILE`.
+
+    Raises:
+      TemporaryError: another process writes the file; it says which one.
+      OSError: the folder cannot be written.
+    """
+    lock = f"{path}{files.LOCK}"
+    descriptor = _take_or_say_who(lock, name)
+    try:
+        if descriptor is not None:
+            folder, start = os.path.split(os.path.abspath(path))
+            files.remove_temporary(folder, start)
+        yield
+    finally:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.remove(lock)
+            os.close(descriptor)
+
+
 def _take_or_say_who(path: str, name: str) -> int | None:
     """The descriptor of a locked file; None where there are no locks."""
     while True:

@@ -50,6 +50,14 @@ def test_a_full_disk_is_one_line_in_every_command():
     assert (done.returncode, done.stderr) == (2, line)
 
 
+@pytest.mark.parametrize("name", ["EROFS", "EACCES"])
+def test_a_disk_that_cannot_be_written_is_one_line_in_every_command(name):
+    main = f"import errno\ndef main(argv):\n    raise OSError(errno.{name}, 'No way', 'out')"
+    done = _run(main, "run_main(main)")
+    line = "error: out: No way: the disk or its rights do not allow it\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_lack_of_device_memory_is_one_line_that_says_what_to_make_smaller():
     main = """
 from absl import flags

@@ -1,6 +1,8 @@
 """Tables as people have them: encodings, delimiters, headers, and rows that name files."""
 
 import gzip
+import io
+import zipfile
 
 import pytest
 
@@ -32,6 +34,53 @@ def test_a_packed_table_is_read(tmp_path):
     (tmp_path / "list.csv.gz").write_bytes(gzip.compress(lines(",").encode()))
     table = tables.read_table(str(tmp_path / "list.csv.gz"), "input_csv")
     assert [values for _, values in table.rows] == ROWS[1:]
+
+
+def test_damage_inside_a_packed_table_is_one_line(tmp_path):
+    packed = bytearray(gzip.compress(lines(",").encode()))
+    packed[10] = 0xFF  # the first deflated byte: an error of zlib, not of gzip
+    (tmp_path / "list.csv.gz").write_bytes(packed)
+    with pytest.raises(UserError, match=r"is damaged .*: unpack it with gunzip$"):
+        tables.read_table(str(tmp_path / "list.csv.gz"), "input_csv")
+
+
+def test_a_table_that_unpacks_to_too_much_is_refused_before_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_MOST_UNPACKED", 1 << 20)
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress(bytes(1 << 21)))
+    with zipfile.ZipFile(tmp_path / "list.xlsx", "w", zipfile.ZIP_DEFLATED) as parts:
+        parts.writestr("xl/workbook.xml", bytes(1 << 21))
+    pytest.importorskip("openpyxl")
+    for name in ("list.csv.gz", "list.xlsx"):
+        with pytest.raises(UserError, match=r"GiB when it is unpacked: give the rows"):
+            tables.read_table(str(tmp_path / name), "input_csv")
+
+
+def test_damage_inside_a_sheet_is_one_line(tmp_path):
+    book = pytest.importorskip("openpyxl").Workbook()
+    for row in ROWS:
+        book.active.append(row)
+    book.save(whole := io.BytesIO())
+    path = tmp_path / "list.xlsx"
+    path.write_bytes(whole.getvalue())
+    assert [values for _, values in tables.read_table(str(path), "input_csv").rows] == ROWS[1:]
+    with zipfile.ZipFile(whole) as parts, zipfile.ZipFile(path, "w") as damaged:
+        for name in parts.namelist():
+            content = parts.read(name)
+            # The file opens: only its rows are cut off.
+            damaged.writestr(name, content[:-40] if "sheet1" in name else content)
+    with pytest.raises(UserError, match=r"cannot be read as an \.xlsx file .*save it again") as one:
+        tables.read_table(str(path), "input_csv")
+    assert "\n" not in str(one.value)
+
+
+def test_lines_may_end_as_old_macs_end_them(tmp_path):
+    table = write(tmp_path / "list.csv", lines(",").replace("\r\n", "\r"))
+    assert [values for _, values in table.rows] == ROWS[1:]
+
+
+def test_a_header_of_megabytes_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"line 1: field larger than field limit .*correct this"):
+        write(tmp_path / "list.csv", "path," + "y" * (17 << 20) + "\n")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cxr_tfrecords.pages.markdown import escaped, plain_table
+from cxr_tfrecords.pages.markdown import code, escaped, plain_table
 from trainer.card.facts import Facts
 from trainer.runs import report
 from trainer.runs.balancing_notes import balancing_notes
@@ -62,7 +62,7 @@ def data(facts: Facts) -> Iterator[str]:
     chosen = "".join(f" Classes were chosen by {flags}." for flags in run.chosen_classes)
     fold = "".join(f" This model is of {fold}." for fold in run.fold)
     yield (
-        f"Data set `{dataset['path']}`, fingerprint `{dataset['fingerprint'][:16]}`. {mix}"
+        f"Data set {code(dataset['path'])}, fingerprint `{dataset['fingerprint'][:16]}`. {mix}"
         f"{chosen}{fold}"
     )
     yield (
@@ -132,9 +132,8 @@ def balancing(facts: Facts) -> Iterator[str]:
 
 def training(facts: Facts) -> Iterator[str]:
     config = facts.run.config
-    start = f"`{config.init_from or config.weights}`"
-    if start == "`none`":
-        start = "random weights"
+    source = config.init_from or config.weights
+    start = "random weights" if source == "none" else code(source)
     yield f"Started from {start}; trained layers: {config.trainable}; seed {config.seed}."
     yield report.describe_training(facts.run)
     yield f"{AUTHOR}: what was tried before with other settings, and how these were chosen."

@@ -47,7 +47,9 @@ class CascadeClassifier(Classifier):
                 false_alarms=settings.false_alarms,
             )
         first = next(iter(self.stages.values()))
-        validation = read_predictions(run_files.predictions_path(folder, "validation"))
+        counts = description.read_content(folder)["data"]["counts"]["validation"]
+        path = run_files.predictions_path(folder, "validation")
+        validation = read_predictions(path, counts)
         thresholds, set_thresholds = choose_both(
             validation, settings.sensitivity, settings.coverage
         )

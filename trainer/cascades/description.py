@@ -14,12 +14,25 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cxr_tfrecords import files
+from cxr_tfrecords.checks.json_schema import EVERY_KEY, Number, find_problem
 from cxr_tfrecords.errors import UserError, expand_argument
 from cxr_tfrecords.pages.class_lists import check_known
+from cxr_tfrecords.sealed_files import read_sealed
 from trainer.runs import run_files
 from trainer.settings.chosen_classes import ClassMap
+
+_SCHEMA = {
+    "class_names": [str],
+    "data": {
+        "left_out": [str],
+        "fingerprint": str,
+        "counts": {split: [Number(0)] for split in ("train", *run_files.SPLITS)},
+    },
+    "stages": [{"name": str, "answers": {EVERY_KEY: [str]}}],
+}
+_LONGEST_FOLDER = 200  # bytes: file systems take 255, and its own temporary files have longer names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,14 +212,53 @@ def _check_classes(cascade: Cascade, data_classes: Sequence[str]) -> None:
     twice = {name for name in used if used.count(name) > 1}
     if twice:
         raise UserError(f"--stage: the class {', '.join(sorted(twice))} is in two answers")
-    folders = [stage.folder for stage in cascade.stages]
+    _check_folders(cascade.stages)
+
+
+def _check_folders(stages: Sequence[Stage]) -> None:
+    folders = [stage.folder for stage in stages]
     if len(set(folders)) < len(folders):
         raise UserError(f"--stage: the names of two stages give one folder ({', '.join(folders)})")
+    for stage in stages:
+        # `..` would be the folder above; files of the cascade are beside those of its stages.
+        if stage.folder.startswith(".") or stage.folder in run_files.OF_CASCADE:
+            raise UserError(
+                f"--stage: the stage {stage.name!r} cannot have a folder of this name: give it "
+                "another name"
+            )
+        if len(os.fsencode(stage.folder)) > _LONGEST_FOLDER:
+            raise UserError(
+                f"--stage: the name of the stage {stage.name[:40]!r}… is longer than "
+                f"{_LONGEST_FOLDER} bytes: shorten it"
+            )
 
 
 def is_cascade(path: str) -> bool:
     """Whether a folder is that of a finished cascade."""
     return os.path.exists(os.path.join(path, run_files.CASCADE))
+
+
+def read_content(folder: str) -> dict[str, Any]:
+    """The content of cascade.json; `data.counts` has one number for each of `class_names`.
+
+    Raises:
+      UserError: it is missing, damaged, or was changed since trainer.cascade wrote it.
+    """
+    path = os.path.join(folder, run_files.CASCADE)
+    remedy = f"is {folder} the folder of a finished cascade?"
+    content = read_sealed(path, remedy, "trainer.cascade")
+    problem = find_problem(content, _SCHEMA)
+    if not problem and {len(content["class_names"])} != set(
+        map(len, content["data"]["counts"].values())
+    ):
+        problem = "it has other counts than classes"
+    if problem:
+        raise _not_one(path, problem)
+    return content
+
+
+def _not_one(path: str, problem: str) -> UserError:
+    return UserError(f"{path} is not the file of a cascade ({problem}): run trainer.cascade again")
 
 
 def read(folder: str) -> tuple[Cascade, tuple[str, ...]]:
@@ -215,19 +267,15 @@ def read(folder: str) -> tuple[Cascade, tuple[str, ...]]:
     Raises:
       UserError: there is no readable cascade.json.
     """
-    path = os.path.join(folder, run_files.CASCADE)
-    content = files.read_named_json(path, f"is {folder} the folder of a finished cascade?")
-    try:
-        stages = tuple(
-            Stage(one["name"], {answer: tuple(names) for answer, names in one["answers"].items()})
-            for one in content["stages"]
-        )
-        names = tuple(content["class_names"])
-        used = [
-            name for stage in stages[:1] for classes in stage.answers.values() for name in classes
-        ]
-        return Cascade(stages, (*used, *content["data"]["left_out"])), names
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not the file of a cascade ({error}): run trainer.cascade again"
-        ) from error
+    content = read_content(folder)
+    stages = tuple(
+        Stage(one["name"], {answer: tuple(names) for answer, names in one["answers"].items()})
+        for one in content["stages"]
+    )
+    used = [name for stage in stages[:1] for classes in stage.answers.values() for name in classes]
+    cascade = Cascade(stages, (*used, *content["data"]["left_out"]))
+    names = tuple(content["class_names"])
+    if not stages or set(names) != set(cascade.leaves):
+        path = os.path.join(folder, run_files.CASCADE)
+        raise _not_one(path, "its classes are not the answers of its stages")
+    return cascade, names

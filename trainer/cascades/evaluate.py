@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from cxr_tfrecords import csv_rows, files
+from cxr_tfrecords.checks import seal
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError
 from trainer.cascades import figures, leaf_answers
@@ -84,7 +85,10 @@ def evaluate(
     write_tree(os.path.join(folder, "tree.png"), content)
     files.write_text(os.path.join(folder, "cascade.md"), render(content, runs, flat))
     files.write_json(
-        os.path.join(folder, run_files.CASCADE), content, sort_keys=False, allow_nan=False
+        os.path.join(folder, run_files.CASCADE),
+        seal.sealed(content),
+        sort_keys=False,
+        allow_nan=False,
     )
     return content
 

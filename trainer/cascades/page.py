@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cxr_tfrecords.pages.markdown import escaped, plain_table
+from cxr_tfrecords.pages.markdown import code, code_block, escaped, plain_table
 from trainer.cascades import figures
 from trainer.comparison.text import TITLES, change, number, unit, with_interval
 from trainer.evaluation.inference import RARE_BELOW
@@ -195,20 +195,20 @@ def _runs(
 ) -> Iterator[str]:
     data = content["data"]
     left_out = f"; left out: {escaped(', '.join(data['left_out']))}" if data["left_out"] else ""
-    yield f"`{data['path']}`, fingerprint `{data['fingerprint'][:16]}`{left_out}."
+    yield f"{code(data['path'])}, fingerprint `{data['fingerprint'][:16]}`{left_out}."
     for stage in content["stages"]:
         yield (
             f"Stage {escaped(stage['name'])} ([report]({stage['folder']}/report.md)), "
             f"{stage['updates']:,} updates:"
         )
-        yield f"```\n{report.run_command(runs[stage['name']])}\n```"
+        yield code_block(report.run_command(runs[stage["name"]]))
     if flat:
         yield f"The flat model, {flat.updates:,} updates:"
-        yield f"```\n{report.run_command(flat)}\n```"
+        yield code_block(report.run_command(flat))
     else:
         yield (
             "To compare it with one model, train that with trainer.main "
-            f"`{data['class_flags']}` on the same data set, and name it with `--flat_run`."
+            f"{code(data['class_flags'])} on the same data set, and name it with `--flat_run`."
         )
 
 

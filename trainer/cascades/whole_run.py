@@ -7,8 +7,6 @@ import os
 
 import numpy as np
 
-from cxr_tfrecords import files
-from cxr_tfrecords.errors import UserError
 from trainer.cascades import description, leaf_answers
 from trainer.cascades.description import Cascade
 from trainer.cascades.staged_deployment import StagedDeployment
@@ -16,7 +14,6 @@ from trainer.deployment.corrected_probabilities import plan_deployment
 from trainer.evaluation.predictions import Predictions
 from trainer.external.figures import Answers
 from trainer.external.other_data import OtherData
-from trainer.runs import run_files
 from trainer.runs.finished_run import FinishedRun, read_kept_run
 
 
@@ -72,17 +69,8 @@ def read_whole(folder: str) -> WholeRun:
         for stage in cascade.stages
     }
     first = stages[cascade.stages[0].name]
-    path = os.path.join(folder, run_files.CASCADE)
-    content = files.read_named_json(path, f"is {folder} the folder of a finished cascade?")
-    try:
-        data = {name: content["data"][name] for name in ("fingerprint", "counts")}
-        held = {split: len(data["counts"][split]) for split in run_files.SPLITS}
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not the file of a cascade ({error}): run trainer.cascade again"
-        ) from error
-    if set(held.values()) != {len(leaves)}:
-        raise UserError(f"{path} has other counts than classes: run trainer.cascade again")
+    content = description.read_content(folder)
+    data = {name: content["data"][name] for name in ("fingerprint", "counts")}
     classes, class_map = cascade.class_flags(cascade.leaves)
     run = dataclasses.replace(
         first,

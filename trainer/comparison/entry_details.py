@@ -19,11 +19,14 @@ from trainer.evaluation.metrics import log_odds
 from trainer.runs import remote_run, run_files
 from trainer.runs.training_priors import planned_in_last_epoch, training_priors
 
+_LAST_SECOND = 253_402_300_799  # of the year 9999
+
 
 def newest_run(entries: Sequence[Entry]) -> str:
     """Date (UTC) on which the newest run predicted the test split, such as `2026-11-28`."""
     paths = [run_files.predictions_path(run.path, "test") for e in entries for run in e.runs]
-    newest = max(map(os.path.getmtime, paths))
+    # A clock that was wrong may have given a time that no calendar has.
+    newest = min(max(map(os.path.getmtime, paths)), _LAST_SECOND)
     return datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat()
 
 

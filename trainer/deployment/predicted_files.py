@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cxr_tfrecords import csv_rows, files
+from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.console.progress import progress
 from trainer.deployment import prediction_rows
 from trainer.deployment.input_files import find_files
@@ -40,11 +41,12 @@ def predict_files(
 
     Raises:
       UserError: no file is there, or `output` cannot be written.
+      TemporaryError: another process writes `output`.
     """
     folder, ids = find_files(source, output)
     columns = prediction_rows.header(classifiers)
     part = f"{output}.part"
-    with files.explained(output, "output"):
+    with files.explained(output, "output"), locks.held_file(part, f"--output={output}"):
         settings = {
             "input": os.path.abspath(source),
             "ids": prediction_rows.hash_ids(ids),

@@ -86,6 +86,24 @@ def _read_hashes(
                         raise UserError(f"{file_name} has no perceptual hashes")
                     names.append(row["filename"])
                     hashes.append(np.frombuffer(bytes.fromhex(row["near_hash"]), np.uint64))
+        _check_number(path, splits, classes, len(names))
         return names, np.array(hashes, np.uint64).reshape(len(names), 4)
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{file_name} is damaged ({first_line(error)})") from error
+
+
+def _check_number(path: str, splits: Sequence[str], classes: Sequence[str], found: int) -> None:
+    """Refuses a list that was cut short: images that it lacks would not be known for copies.
+
+    Raises:
+      ValueError: it has other images than the manifest counts.
+    """
+    counts = dataset_dir.read_manifest(path)["counts"]
+    expected = sum(
+        number
+        for split, of_classes in counts.items()
+        for name, number in of_classes.items()
+        if (not splits or split in splits) and (not classes or name in classes)
+    )
+    if found != expected:
+        raise ValueError(f"it lists {found:,} images, {dataset_dir.MANIFEST} counts {expected:,}")

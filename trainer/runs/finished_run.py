@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_tfrecords import csv_rows, dataset_dir, files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages import class_lists
+from cxr_tfrecords.pages.markdown import code
 from trainer.runs import remote_run, run_files
 from trainer.runs.run_schema import find_run_problem
 from trainer.settings import chosen_classes
@@ -86,9 +87,10 @@ class FinishedRun:
 
     @property
     def chosen_classes(self) -> list[str]:
-        """The flags that chose or joined classes of the data set; empty if it has these."""
+        """The flags that chose or joined classes of the data set, as Markdown; empty if it has
+        these."""
         flags = chosen_classes.describe(self.config.classes, self.config.map_classes)
-        return [f"`{flags}`"] if flags else []
+        return [code(flags)] if flags else []
 
     @property
     def fold(self) -> list[str]:

@@ -39,6 +39,11 @@ REPORT = "report.md"
 DIVERGED = "diverged.json"
 # In the folder of a cascade, whose stages are runs: the last file of its evaluation.
 CASCADE = "cascade.json"
+# All files there; no stage has a folder of such a name.
+OF_CASCADE = (
+    *(CASCADE, "cascade.md", "tree.png", "routes_test.csv"),
+    *("predictions_validation.csv", "predictions_test.csv"),
+)
 # In a folder of trainer.export, which is no run.
 EXPORTED = "deployment.json"
 # In the folder of a study: its runs.

@@ -93,3 +93,20 @@ def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write to --run_dir=x: "):
         locks.held(str(tmp_path / "file" / "run"), "--run_dir=x").__enter__()
+
+
+def test_a_file_is_written_by_one_process_and_rests_of_killed_ones_go(tmp_path):
+    path = tmp_path / "out.csv"
+    for name in ("out.csv.tmp-1", "out.csv.json.tmp-1", "other.csv.tmp-1"):
+        (tmp_path / name).touch()
+    with locks.held_file(str(path), "--output=out.csv"):
+        with (
+            pytest.raises(
+                TemporaryError, match=r"is writing to --output=out\.csv, wait for its end"
+            ),
+            locks.held_file(str(path), "--output=out.csv"),
+        ):
+            pass
+        with locks.held_file(str(tmp_path / "another.csv"), "--output"):
+            path.touch()
+    assert sorted(os.listdir(tmp_path)) == ["other.csv.tmp-1", "out.csv"]

@@ -1,8 +1,12 @@
 """The stages that a user describes as a tree of classes."""
 
+import numpy as np
 import pytest
 
+from cxr_tfrecords import files
+from cxr_tfrecords.checks import seal
 from cxr_tfrecords.errors import UserError
+from tests.damage import edit_json
 from tests.helpers import CLASS_NAMES, write_dataset
 from trainer.cascades import description, stage_runs
 
@@ -57,6 +61,9 @@ def test_classes_that_no_stage_has_are_left_out_even_if_an_answer_has_their_name
         (["first: Normal, Sick=COVID", SICK, INFECTION], "Sick= gives classes to an answer whose"),
         (["a b: Normal, a_b", "a_b: COVID, Lung_Opacity"], "give one folder (a_b, a_b)"),
         (["first: Normal, COVID --x='"], "No closing quotation"),
+        (["..: Normal, COVID"], "the stage '..' cannot have a folder of this name"),
+        (["cascade.json: Normal, COVID"], "the stage 'cascade.json' cannot have a folder of this"),
+        ([f"{'é' * 101}: Normal, COVID"], "is longer than 200 bytes: shorten it"),
     ],
 )
 def test_stages_that_make_no_tree_of_the_classes_are_refused(stages, message):
@@ -93,3 +100,58 @@ def test_flags_that_a_cascade_sets_are_refused(common, of_stage, message):
     with pytest.raises(UserError) as caught:
         stage_runs.stage_configs(cascade, "out", common)
     assert message in str(caught.value)
+
+
+def _write(folder, cascade, **changes):
+    """The part of cascade.json that `read` needs."""
+    stages = [{"name": one.name, "answers": one.answers} for one in cascade.stages]
+    content = {
+        "class_names": list(cascade.leaves),
+        "stages": stages,
+        "data": {
+            **{"left_out": cascade.left_out, "fingerprint": "f"},
+            "counts": {split: [3, 2, 4, 1] for split in ("train", "validation", "test")},
+        },
+    }
+    files.write_json(str(folder / "cascade.json"), {**seal.sealed(content), **changes})
+
+
+def test_an_edited_cascade_is_one_line(tmp_path):
+    cascade = description.parse([FIRST, SICK, INFECTION], CLASS_NAMES)
+    _write(tmp_path, cascade)
+    found, names = description.read(str(tmp_path))
+    assert (found.leaves, names) == (cascade.leaves, tuple(cascade.leaves))
+    text, rng, refused = (tmp_path / "cascade.json").read_text(), np.random.default_rng(0), 0
+    for _ in range(300):
+        words, data = edit_json(text, rng)
+        (tmp_path / "cascade.json").write_bytes(data)
+        message = str(tmp_path / "cascade.json")
+        try:
+            again = description.read(str(tmp_path))
+        except UserError as error:
+            again, message = (found, names), str(error)
+            refused += 1
+        assert again == (found, names), words
+        assert message.startswith(str(tmp_path / "cascade.json")), words
+        assert "\n" not in message, words
+    assert refused > 250
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_names": ["Normal", "Lung_Opacity", "COVID", 3]},
+        {"class_names": ["Normal", "Lung_Opacity", "COVID"]},
+        {"stages": [{"name": "first", "answers": {"Normal": "Normal", "Sick": "COVID"}}]},
+        {"stages": [{"name": 3, "answers": {"Normal": ["Normal"], "Sick": ["COVID"]}}]},
+        {"stages": []},
+        {"data": {"left_out": []}},
+    ],
+)
+def test_a_cascade_that_is_none_is_one_line_even_with_a_right_digest(tmp_path, changes):
+    cascade = description.parse([FIRST, SICK, INFECTION], CLASS_NAMES)
+    _write(tmp_path, cascade)
+    content = files.read_json(str(tmp_path / "cascade.json")) | changes
+    files.write_json(str(tmp_path / "cascade.json"), seal.sealed(content))
+    with pytest.raises(UserError, match=r"cascade\.json is not the file of a cascade"):
+        description.read(str(tmp_path))

@@ -12,7 +12,7 @@ import pytest
 from absl.testing import flagsaver
 
 from cxr_tfrecords import images, records, tfrecord
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import TemporaryError, UserError
 from tests import crashing_decoder, helpers
 from trainer import predict
 from trainer.deployment import prediction_rows
@@ -304,6 +304,18 @@ def test_an_address_in_a_list_is_set_aside_with_the_reason(trained, classifier, 
     )
     assert sum(counts.values()) == 1
     assert "no file system is known" in rejected["http://example.org/a.png"]
+
+
+def test_two_processes_do_not_write_one_file(trained, classifier, tmp_path):
+    output = str(tmp_path / "out.csv")
+
+    def again(rows, folder):
+        with pytest.raises(TemporaryError, match=r"is writing to --output=.*out\.csv, wait for"):
+            predict_files([classifier], trained.folder, output, threads=1)
+
+    predict_files([classifier], trained.folder, output, threads=1, finish=again)
+    assert len(_rows(output)) == 18
+    assert os.listdir(tmp_path) == ["out.csv"]
 
 
 def test_rows_of_another_command_are_not_taken_over(trained, classifier, tmp_path):

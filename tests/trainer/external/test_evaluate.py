@@ -57,16 +57,19 @@ def other(tmp_path):
 
 
 def _sources(path, splits, differing_bits):
-    """Writes sources.csv with a hash for each image: random, with some bits turned."""
-    rng = np.random.default_rng(0)
+    """Writes sources.csv with a hash for each image, by its class, its number and the place of its
+    split in `splits`: random, with some bits turned."""
+    manifest = dataset_dir.read_manifest(path)
     rows = []
-    for name in helpers.CLASS_NAMES:
-        for split, count in zip(splits, (3, 2, 5), strict=True):
-            for index in range(count):
+    for label, name in enumerate(manifest["class_names"]):
+        for place, split in enumerate(splits):
+            for index in range(manifest["counts"][split][name]):
+                rng = np.random.default_rng([label, place, index])
                 bits = rng.integers(0, 2, 256).astype(np.uint8)
                 bits[:differing_bits] ^= 1
                 digest = np.packbits(bits).tobytes().hex()
-                rows.append([f"{name}/{split}-{index}.png", name, split, "shard", digest])
+                stored = f"{helpers.CLASS_NAMES[label]}/{split}-{index}.png"
+                rows.append([stored, name, split, "shard", digest])
     with open(f"{path}/sources.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["filename", "class", "split", "shard", "near_hash"], *rows])
 
@@ -127,9 +130,9 @@ def test_copies_of_training_and_validation_images_are_found(run_dir, other, bits
     run = read_run(run_dir)
     class_map = {"Healthy": "Normal"}
     _sources(run.dataset["path"], ("train", "validation", "test"), 0)
-    _sources(other, ("test", "validation", "train"), bits)  # its 12 of test are ours of train
-    sources = pathlib.Path(other, "sources.csv")
-    sources.write_text(sources.read_text().replace(",Normal,", ",Healthy,"))
+    _sources(
+        other, ("test", "validation", "train"), bits
+    )  # 12 of its test images are ours of train
     opened = open_other([run], other, "all", class_map)
     assert (len(opened.copies), opened.unchecked) == (copies, "")
     opened = open_other([run], other, "test", {**class_map, "COVID": ""})
@@ -160,7 +163,20 @@ def test_the_run_that_a_training_started_from_counts_too(run_dir, other, tmp_pat
     alone = read_run(fake_run.write_run(tmp_path / "alone", **settings))
     later = read_run(fake_run.write_run(tmp_path / "later", init_from=run_dir, **settings))
     opened = [open_other([run], other, "test", {"Healthy": "Normal"}) for run in (alone, later)]
-    assert [len(one.copies) for one in opened] == [0, 9]
+    assert [len(one.copies) for one in opened] == [0, 12]
+
+
+def test_a_list_of_images_that_was_cut_short_is_not_taken_for_whole(run_dir, other):
+    run = read_run(run_dir)
+    for path in (run.dataset["path"], other):  # whichever list it is
+        _sources(run.dataset["path"], ("train", "validation", "test"), 0)
+        _sources(other, ("test", "validation", "train"), 0)
+        sources = pathlib.Path(path, "sources.csv")
+        sources.write_text("".join(sources.read_text().splitlines(keepends=True)[:-12]))
+        opened = open_other([run], other, "all", {"Healthy": "Normal"})
+        assert not opened.copies
+        assert f"{sources} is damaged (it lists " in opened.unchecked
+        assert "images, manifest.json counts" in opened.unchecked
 
 
 def test_images_that_the_run_was_trained_on_are_refused(run_dir):
