@@ -20,6 +20,7 @@ from cxr_tfrecords.console.progress import progress
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from trainer.input.split_records import read_split
+from trainer.models import tf_internals
 
 SIZE = 96
 _WIDTHS = (12, 24, 36, 48)
@@ -118,6 +119,7 @@ def _block(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 def train(pixels: np.ndarray, masks: np.ndarray, *, epochs: int, seed: int) -> keras.Model:
     """Trains on the pairs of `read_pairs`; the same arguments give the same batches."""
+    tf_internals.own_generated_code()
     keras.utils.set_random_seed(seed)
     model = create_model()
     steps = max(1, len(pixels) // _BATCH)

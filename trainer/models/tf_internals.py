@@ -7,15 +7,22 @@ and results stay correct.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import inspect
+import tempfile
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.autograph.pyct import loader
 from tensorflow.python.data.ops import multi_device_iterator_ops
+
+from cxr_tfrecords.concurrency import temporary
 
 Moments = Callable[[Sequence[int], tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -44,6 +51,23 @@ def changed_device_datasets(
         yield
     finally:
         setattr(module, name, create)
+
+
+def own_generated_code() -> None:
+    """Lets TensorFlow write the Python code that it generates from ours (AutoGraph) into a
+    temporary folder of ours; does nothing the second time.
+
+    It writes some 40 files into $TMPDIR and removes them when the process ends, so that a killed
+    process would leave them for ever. A folder of `temporary` is removed by the next command.
+    """
+    if getattr(loader, "tempfile", None) is not tempfile:  # done already, or another version
+        return
+    with contextlib.suppress(OSError):  # $TMPDIR cannot be written: TensorFlow says so itself
+        stack = contextlib.ExitStack()
+        folder = stack.enter_context(temporary.folder("autograph"))
+        atexit.register(stack.close)
+        named = functools.partial(tempfile.NamedTemporaryFile, dir=folder)
+        loader.tempfile = types.SimpleNamespace(NamedTemporaryFile=named)
 
 
 def replace_batch_moments(layer: keras.layers.BatchNormalization, moments: Moments) -> bool:

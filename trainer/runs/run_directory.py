@@ -26,6 +26,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.files import replacing
 from trainer.epochs.audit import SamplerAudit
+from trainer.models import tf_internals
 from trainer.runs import remote_run, run_files, same_run
 from trainer.settings.config import TrainConfig
 
@@ -141,6 +142,7 @@ def load_model(run_dir: str, num_classes: int = 0) -> keras.Model:
       UserError: it is missing or damaged, or of other classes.
     """
     path = os.path.join(remote_run.local(run_dir), run_files.MODEL)
+    tf_internals.own_generated_code()  # of what is made of the model
     try:
         model = keras.models.load_model(path, compile=False)
         if num_classes and model.output_shape[-1] != num_classes:

@@ -46,8 +46,10 @@ def _train(config: TrainConfig, listen: bool) -> dict[str, dict[str, Any]]:
     quiet_tensorflow()
     # Imported late: they load TensorFlow, which a wrong libtpu would end without a message.
     from trainer.distribution import lost_workers, preemption, strategies
+    from trainer.models import tf_internals
     from trainer.training.run import run
 
+    tf_internals.own_generated_code()
     _check_file_systems(config)
     if listen:
         preemption.listen()

@@ -1,11 +1,16 @@
 """Private parts of TensorFlow and Keras: used where they are as expected, else left alone."""
 
+import os
+import tempfile
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.autograph.pyct import loader
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
+from cxr_tfrecords.concurrency import temporary
 from trainer.models import tf_internals
 
 
@@ -78,3 +83,24 @@ def test_graphs_of_loops_and_branches_are_found():
     graphs = tf_internals.called_graphs(count.get_concrete_function(tf.constant(3)))
     assert len(graphs) > 1
     assert "AddV2" in {op.type for graph in graphs[1:] for op in graph.get_operations()}
+
+
+def test_code_that_tensorflow_generates_is_in_a_folder_that_a_later_command_removes(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(loader, "tempfile", tempfile)
+    tf_internals.own_generated_code()
+    tf_internals.own_generated_code()  # a second time it makes no folder
+
+    @tf.function
+    def halved(number):
+        while number > 1.0:
+            number /= 2.0
+        return number
+
+    assert halved(tf.constant(6.0)) == 0.75
+    (folder,) = tmp_path.iterdir()
+    assert any(name.endswith(".py") for name in os.listdir(folder / "files"))
+    temporary.remove_abandoned()
+    assert folder.exists(), "its process still runs"
