@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -186,8 +187,9 @@ def _without_manifest(path: str) -> str:
         )
     advice = f"{path} is not a data set ({MANIFEST} is missing): name the --output_dir of a build"
     if names:
-        folders = f"--input_dir={path} --output_dir={path.rstrip('/')}-tfrecords"
-        advice += f", or build one from its images: python -m beam_pipelines.build {folders}"
+        folders = [f"--input_dir={path}", f"--output_dir={path.rstrip('/')}-tfrecords"]
+        command = shlex.join(["python", "-m", "beam_pipelines.build", *folders])
+        advice += f", or build one from its images: {command}"
     return advice
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -76,6 +77,12 @@ def require_flags(*names: str) -> None:
 def first_line(error: BaseException, length: int | None = None) -> str:
     """The first line of an error's message, cut to `length` characters; its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
+
+
+def flag_problem(error: flags.Error) -> str:
+    """What absl says of a flag, without the words of Python's own converters."""
+    text = re.sub(r"invalid literal for int\(\) with base 10: .*", "not a whole number", str(error))
+    return re.sub(r"could not convert string to float: .*", "not a number", text)
 
 
 def _shortened(message: str) -> str:
@@ -164,7 +171,7 @@ def run_main(
             _expand_home(flags.FLAGS)
             return [expand_argument(argument) for argument in rest]
         except flags.Error as error:
-            print(f"error: {error}. --help explains the flags", file=sys.stderr)
+            print(f"error: {flag_problem(error)}. --help explains the flags", file=sys.stderr)
             sys.exit(2)
         except SystemExit:  # absl has shown the help, and would call that a failure
             sys.exit(0)

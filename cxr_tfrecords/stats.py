@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,7 @@ def refresh(path: str, manifest: Mapping[str, Any]) -> None:
             "python -m cxr_tfrecords.stats %s",
             type(error).__name__,
             first,
-            path,
+            shlex.quote(path),
         )
         remove(path)
         return
@@ -142,7 +143,7 @@ def describe(path: str) -> list[str]:
     try:
         result = files.read_json(files.join(path, NUMBERS))["shortcut"]
     except (OSError, ValueError, KeyError, TypeError):
-        return [f"no {PAGE}: `python -m cxr_tfrecords.stats {path}` makes it"]
+        return [f"no {PAGE}: `python -m cxr_tfrecords.stats {shlex.quote(path)}` makes it"]
     lines = []
     if result["verdict"] == shortcut.SHORTCUT:
         weak = result["file_size_only"]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 
 from beam_pipelines.folders.listing import (
@@ -61,7 +62,7 @@ def find_class_folders(root: str, choice: str, split_names: Sequence[str]) -> La
     if dataset_dir.is_data_set(root):
         raise UserError(
             f"--input_dir={root} is a data set that a build has made: name the folder of its "
-            "images. To train on it: python -m trainer.main --data_dir=" + root
+            "images. To train on it: python -m trainer.main " + shlex.quote(f"--data_dir={root}")
         )
     by_split = [name for name in names if _is_split(name, split_names)]
     others = [name for name in names if name not in by_split]

@@ -254,6 +254,12 @@ def _plan_shards(
                 yield Shard(file, name, label, class_name, part)
 
 
+def sufficient_fraction(rejected: int, count: int) -> float:
+    """The smallest --max_bad_fraction of two digits that lets `rejected` of `count` files pass."""
+    percents = range(100 * rejected // count, 100)
+    return next((p / 100 for p in percents if rejected <= p / 100 * count), 1.0)
+
+
 def _check_rejected(
     columns: Columns, outcome: np.ndarray, max_bad_fraction: float, num_existing: int
 ) -> None:
@@ -270,7 +276,8 @@ def _check_rejected(
     raise UserError(
         f"{len(rejected)} of {count} files cannot be used, more than "
         f"--max_bad_fraction={max_bad_fraction}:{shown}{more}\n"
-        f"{remedy}, or allow more with --max_bad_fraction; nothing was written"
+        f"{remedy}, or leave them out with "
+        f"--max_bad_fraction={sufficient_fraction(len(rejected), count)}; nothing was written"
     )
 
 

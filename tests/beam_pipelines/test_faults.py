@@ -13,6 +13,7 @@ import pytest
 
 from beam_pipelines import job
 from beam_pipelines.inputs import sources
+from beam_pipelines.planning import plan
 from beam_pipelines.settings import beam_flags
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import passes
@@ -288,3 +289,11 @@ def test_a_name_that_is_no_text_is_one_line(radiographs, tmp_path):
         pytest.skip("this file system takes only text as names")
     with pytest.raises(UserError, match=r"the name of '.*\\udcff\.png' is not UTF-8 text"):
         build(radiographs, tmp_path / "out")
+
+
+def test_the_fraction_that_the_refusal_names_is_enough_and_not_more_than_needed():
+    for count in (1, 3, 40, 214, 1762):
+        for rejected in range(1, count + 1):
+            fraction = plan.sufficient_fraction(rejected, count)
+            assert rejected <= fraction * count
+            assert rejected > (fraction - 0.01) * count - 1e-6

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import struct
 
 import pytest
@@ -132,3 +133,12 @@ def test_the_fold_must_fit_the_data_set(tmp_path):
     path = write_dataset(tmp_path / "splits").path
     with pytest.raises(UserError, match=r"--fold=0: .* has no folds: leave --fold out"):
         dataset_dir.load(path, 0)
+
+
+def test_the_command_that_builds_from_a_folder_can_be_pasted_whatever_the_name(tmp_path):
+    folder = tmp_path / "my X-rays; 1"
+    (folder / "COVID").mkdir(parents=True)
+    with pytest.raises(UserError) as refused:
+        dataset_dir.load(str(folder))
+    command = str(refused.value).rpartition("from its images: ")[2]
+    assert shlex.split(command)[3:] == [f"--input_dir={folder}", f"--output_dir={folder}-tfrecords"]

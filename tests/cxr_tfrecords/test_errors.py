@@ -119,3 +119,16 @@ def main(argv):
     said = {"SIGINT": "interrupted", "SIGTERM": "SIGTERM"}[name]
     assert (done.returncode, done.stdout) == (code, "begun\n")
     assert done.stderr == f"\n{said}: all is kept\n"
+
+
+@pytest.mark.parametrize(
+    ("define", "value", "said"),
+    [
+        ("DEFINE_integer('size', 1, '')", "large", "flag --size=large: not a whole number."),
+        ("DEFINE_float('size', 1, '')", "fast", "flag --size=fast: not a number."),
+    ],
+)
+def test_a_flag_of_the_wrong_kind_is_said_without_words_of_python(define, value, said):
+    main = f"from absl import flags\nflags.{define}\ndef main(argv):\n    pass"
+    done = _run(main, "run_main(main)", f"--size={value}")
+    assert (done.returncode, done.stderr) == (2, f"error: {said} --help explains the flags\n")

@@ -305,7 +305,7 @@ def test_mistakes_end_with_one_line(tmp_path):
         (["--methods=none,smote"], "'smote' in 'smote' is not one of"),
         (["--methods=none,oversample", "--learning_rat=1"], "Unknown command line flag"),
         (["--methods=none,oversample", "--seed=1"], "--seed is set by the study"),
-        (["--learning_rate", "fast"], "--learning_rate=fast: could not convert"),
+        (["--learning_rate", "fast"], "--learning_rate=fast: not a number"),
         (["--methods=crt"], "start from the run `none`"),
         (["--methods=none,none"], "each once"),
     ):

@@ -12,7 +12,7 @@ from absl import flags
 
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.dataset_dir import DatasetDir
-from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.errors import UserError, flag_problem
 from cxr_tfrecords.settings import define_flags, flag_values
 from trainer.comparison.method_grid import DECOUPLED, Cell, parse_method
 from trainer.runs import run_files
@@ -194,7 +194,9 @@ def parse_main_flags(arguments: Sequence[str]) -> flags.FlagValues:
     try:
         rest = values(["trainer.main", *arguments])
     except flags.Error as error:
-        raise UserError(f"{error}. `python -m trainer.main --help` explains the flags") from error
+        raise UserError(
+            f"{flag_problem(error)}. `python -m trainer.main --help` explains the flags"
+        ) from error
     if rest[1:]:
         raise UserError(f"unknown argument {rest[1]!r}: flags look like --name=value")
     return values

@@ -221,7 +221,10 @@ def _build_in_other_process(
     configs: Sequence[TrainConfig], data: DatasetDir
 ) -> list[str | tuple[int, int]]:
     """`_build` in a process of its own, whose memory is free again before the first run."""
-    print(f"building {len(configs)} networks, to see that weights and images fit", flush=True)
+    plural = "" if len(configs) == 1 else "s"
+    print(
+        f"building {len(configs)} network{plural}, to see that weights and images fit", flush=True
+    )
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
         return pool.submit(_build, configs, data).result()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -264,7 +265,7 @@ def explained_reads(data: DatasetDir) -> Iterator[None]:
         raise UserError(
             f"damaged shard: {os.path.join(data.path, faults[0])}"
             + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
-            + f"; `python -m cxr_tfrecords.verify {data.path}` lists all faults, "
+            + f"; `python -m cxr_tfrecords.verify {shlex.quote(data.path)}` lists all faults, "
             "`python -m beam_pipelines.build --overwrite` builds the directory again"
         ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from cxr_tfrecords.pages.markdown import code, escaped
@@ -17,10 +18,10 @@ def run_limits(run: FinishedRun, *, elsewhere: bool = False) -> Iterable[str]:
       elsewhere: whether the run was evaluated on another data set.
     """
     unit = run.dataset["split_unit"] or "unknown"
+    proof = shlex.join(["python", "-m", "cxr_tfrecords.verify", run.dataset["path"]])
     yield (
         f"Unit of the split: {escaped(unit)}. All images of a unit are in "
-        f"the same split ({code('python -m cxr_tfrecords.verify ' + run.dataset['path'])} proves "
-        "it). If "
+        f"the same split ({code(proof)} proves it). If "
         "patients are unknown, images of one patient may be in two splits: the figures then hold "
         "for images, not for patients, and may be too good."
     )

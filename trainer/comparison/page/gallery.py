@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -134,7 +135,7 @@ def _read_pixels(
     except (tfrecord.DamagedRecordError, images.BadImageError, ValueError, OSError) as error:
         return {}, [
             f"No images: {path} cannot be read ({error}). Check the data set with "
-            f"python -m cxr_tfrecords.verify {path}."
+            f"python -m cxr_tfrecords.verify {shlex.quote(path)}."
         ]
 
 
