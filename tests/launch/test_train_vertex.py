@@ -56,6 +56,7 @@ def vertex(tmp_path):
     shell = TrainShell(tmp_path)
     (shell.bin / "mktemp").symlink_to(shutil.which("mktemp"))
     shell.stand_in("gcloud", GCLOUD)
+    shell.stand_in("sleep", f"exec {shutil.which('sleep')} 0.02\n")  # of --poll_seconds
     return shell
 
 
