@@ -26,6 +26,7 @@ from beam_pipelines.inputs import group_salt
 from beam_pipelines.settings.call import BuildCall
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, files
+from cxr_tfrecords.console.printable import printable
 from cxr_tfrecords.errors import UserError, run_main
 from cxr_tfrecords.settings import define_flags, flag_values
 
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
     if not beam_flags.runs_locally(options):
         logging.set_verbosity(logging.INFO)  # a remote runner tells its job's address and state
     sources = _find_sources(call, config, output_dir, salt, before.get("class_names", ()))
-    print(summary.describe_sources(sources), flush=True)
+    print(printable(summary.describe_sources(sources)), flush=True)
     may_hold_ids = sources.listed.may_hold_ids or bool(before.get("config", {}).get("salt_id"))
     kept = group_salt.keep_salt(
         call.group_salt_file, salt, may_hold_ids=may_hold_ids, for_names=config.anonymize_names
@@ -80,7 +81,8 @@ def main(argv: list[str]) -> None:
             resume=call.resume,
             **common,
         )
-    print(summary.describe_build(result, output_dir, time.monotonic() - started))
+    seconds = time.monotonic() - started
+    print(printable(summary.describe_build(result, output_dir, seconds)))
     if kept and result.manifest["config"]["salt_id"]:
         print(
             "ids of patients are hashed with the secret in "

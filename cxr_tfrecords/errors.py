@@ -13,6 +13,7 @@ from types import FrameType
 from absl import app, flags
 
 from cxr_tfrecords.console import command_help
+from cxr_tfrecords.console.printable import printable
 
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
 
@@ -86,7 +87,9 @@ def flag_problem(error: flags.Error) -> str:
 
 
 def _shortened(message: str) -> str:
-    """The message, with the middle of each very long line left out: the remedy is at its end."""
+    """The message as a terminal may show it, with the middle of each very long line left out: the
+    remedy is at its end."""
+    message = printable(message)
     half = _MOST_OF_A_LINE // 2
     return "\n".join(
         line if len(line) <= _MOST_OF_A_LINE else f"{line[:half]} … {line[-half:]}"
@@ -216,7 +219,8 @@ def run_main(
             if _is_lack_of_room(error):
                 text = _explain_lack(error)
             elif isinstance(error, OSError) and error.errno in _NO_ACCESS:
-                name = f"{error.filename}: " if error.filename else ""
+                # A file is written under a temporary name at first, see `files.replacing`.
+                name = re.sub(r"\.tmp-.*", "", f"{error.filename}") + ": " if error.filename else ""
                 text = f"{name}{error.strerror}: the disk or its rights do not allow it"
             else:
                 raise

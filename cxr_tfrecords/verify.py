@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags, logging
 
 from cxr_tfrecords import dataset_dir, files, images, near_duplicates, records, tfrecord
+from cxr_tfrecords.console.printable import printable
 from cxr_tfrecords.errors import UserError, run_main
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def main(argv: list[str]) -> int:
     print(f"{argv[1]}: {report.images:,} images, {report.num_bytes / 1e6:,.1f} MB read")
     print(f"groups: {groups}")
     for fault in report.faults[:20]:
-        print(f"fault: {fault}")
+        print(printable(f"fault: {fault}"))
     if len(report.faults) > 20:
         print(f"fault: … and {len(report.faults) - 20} more")
     if report.faults:

@@ -43,6 +43,11 @@ SEGMENTER = "trainer.train_segmenter"
         (MAIN, "--data_dir=data --init_from=in", "--init_from=in is not a finished run"),
         (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
         (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),
+        (
+            PREDICT,
+            "--model=run --input=in --output=no/x.csv",
+            "there is no folder no: make it first",
+        ),
         (PREDICT, "--model=run --input=in --dicom_sr=sr", "install 'cxr-balance[dicom-sr]'"),
         (PREDICT, "--model=run --input=gs://b/in", "python -m beam_pipelines.predict takes gs://"),
         (PREDICT_BEAM, "--input=in", "--model is missing: --help explains it"),

@@ -91,6 +91,7 @@ def main(argv: list[str]) -> None:
                 f"--{name}={path}: this command reads and writes the local disk only: "
                 "python -m beam_pipelines.predict takes gs:// and s3://"
             )
+    _check_folder("output", FLAGS.output)
     if FLAGS.html:
         _check_page(FLAGS.html)
     if FLAGS.dicom_sr:
@@ -122,11 +123,15 @@ def main(argv: list[str]) -> None:
 def _check_page(path: str) -> None:
     if os.path.exists(path):
         raise UserError(f"--html={path} exists: name another file, or delete it")
+    _check_folder("html", path)
+
+
+def _check_folder(flag: str, path: str) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise UserError(f"--html={path}: there is no folder {folder}: make it first")
+        raise UserError(f"--{flag}={path}: there is no folder {folder}: make it first")
     if reason := files.why_unwritable(folder):
-        raise UserError(f"--html={path}: {reason}: name another file")
+        raise UserError(f"--{flag}={path}: {reason}: name another file")
 
 
 def _check_reports(folder: str) -> None:

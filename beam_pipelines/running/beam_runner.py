@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import sys
@@ -98,6 +99,10 @@ def make_pipeline(
         _explain_missing(error, options)
         reason = " ".join(str(error).removeprefix(_REFUSED_OPTIONS).split())
         raise UserError(f"--runner={name}: {reason}") from error
+    # Beam makes a folder in $TMPDIR for packages of Java transforms. There are none here, and a
+    # process that is killed would leave it.
+    with contextlib.suppress(OSError, AttributeError):
+        os.rmdir(pipeline.local_tempdir)
     _ = (
         pipeline
         | f"{title}Work" >> beam.Create(items)

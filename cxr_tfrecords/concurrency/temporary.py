@@ -34,6 +34,19 @@ def folder(purpose: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def of_libraries(purpose: str) -> Iterator[None]:
+    """Meanwhile temporary files of all Python code, such as TensorFlow's converters, which leave
+    them in $TMPDIR if they are killed, are in a folder as `folder` makes it."""
+    before = tempfile.tempdir
+    with folder(purpose) as inner:
+        tempfile.tempdir = inner
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+@contextlib.contextmanager
 def replacing_folder(folder: str) -> Iterator[str]:
     """Yields a temporary folder, which is renamed to `folder` on success and removed on failure;
     first removes those beside `folder` that killed processes left.

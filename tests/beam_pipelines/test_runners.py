@@ -159,6 +159,7 @@ def test_workers_start_where_the_path_of_python_has_a_space(radiographs, tmp_pat
     graph = beam_runner.make_pipeline(
         "Write", ["x"], write_shards.WriteShard("parts.json"), options
     )
+    assert not os.path.exists(graph.local_tempdir), "a killed process would leave it"
     environment = graph.runner._default_environment
     assert environment.command_string == f"exec '{python}' -m beam_pipelines.running.local_worker"
     # The options of the caller are those of the next pass too.

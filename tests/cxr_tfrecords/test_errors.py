@@ -50,9 +50,16 @@ def test_a_full_disk_is_one_line_in_every_command():
     assert (done.returncode, done.stderr) == (2, line)
 
 
+def test_a_message_that_quotes_a_name_gives_a_terminal_nothing_to_obey():
+    name = "Icon\r\x1b]0;x\x07\u202e\udcff.png"
+    main = f"def main(argv):\n    raise UserError({name!r})"
+    done = _run(f"from cxr_tfrecords.errors import UserError\n{main}", "run_main(main)")
+    assert done.stderr == "error: Icon\\r\\x1b]0;x\\x07\\u202e\\udcff.png\n"
+
+
 @pytest.mark.parametrize("name", ["EROFS", "EACCES"])
 def test_a_disk_that_cannot_be_written_is_one_line_in_every_command(name):
-    main = f"import errno\ndef main(argv):\n    raise OSError(errno.{name}, 'No way', 'out')"
+    main = f"import errno\ndef main(argv):\n    raise OSError(errno.{name}, 'No way', 'out.tmp-12')"
     done = _run(main, "run_main(main)")
     line = "error: out: No way: the disk or its rights do not allow it\n"
     assert (done.returncode, done.stderr) == (2, line)

@@ -16,6 +16,7 @@ import numpy as np
 
 from cxr_tfrecords import csv_rows, files, images
 from cxr_tfrecords.concurrency.ordered_threads import map_in_order
+from cxr_tfrecords.console.printable import printable
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.class_lists import few
 from trainer.deployment.answers import Answers
@@ -190,4 +191,4 @@ def _write_rejected(output: str, rejected: Mapping[str, str]) -> None:
     plural = "s" * (len(rejected) != 1)
     print(f"{len(rejected):,} file{plural} could not be used, {path} has the reasons:")
     for identity, reason in list(rejected.items())[:_SHOWN_REASONS]:
-        print(f"  {identity.encode(errors='backslashreplace').decode()}: {reason}")
+        print(printable(f"  {identity}: {reason}"))

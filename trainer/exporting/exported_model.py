@@ -54,7 +54,7 @@ def export(
     yield "\ncomputing exact answers, in float64\n"
     checked = CheckedFiles(model, reading, run.config.mask, data)
     try:
-        with temporary.replacing_folder(output_dir) as folder:
+        with temporary.of_libraries("export"), temporary.replacing_folder(output_dir) as folder:
             for name in names:
                 yield f"writing and checking {FORMATS[name].path}"
                 checked.add(name, folder)

@@ -78,3 +78,13 @@ def test_of_two_writers_of_one_folder_the_second_is_told(tmp_path):
         write_while_another_does()
     assert (tmp_path / "out" / "model").read_text() == "first"
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_temporary_files_of_libraries_are_in_one_folder_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with temporary.of_libraries("export"):
+        (name,) = os.listdir(tmp_path)
+        assert name.startswith("cxr-export-")
+        inside = tempfile.mkdtemp()
+        assert os.path.dirname(inside) == str(tmp_path / name / "files")
+    assert (tempfile.tempdir, os.listdir(tmp_path)) == (str(tmp_path), [])
