@@ -51,10 +51,7 @@ def held(folder: str, name: str) -> Iterator[None]:
             files.remove_temporary(folder)  # of processes that were killed
         yield
     finally:
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.remove(path)
-            os.close(descriptor)
+        _release(path, descriptor)
         if not existed:  # nothing is left of work that was refused before its first file
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
@@ -79,10 +76,15 @@ def held_file(path: str, name: str) -> Iterator[None]:
             files.remove_temporary(folder, start)
         yield
     finally:
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.remove(lock)
-            os.close(descriptor)
+        _release(lock, descriptor)
+
+
+def _release(path: str, descriptor: int | None) -> None:
+    """Ends what `_take_or_say_who` began: removes the file, then unlocks it."""
+    if descriptor is not None:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        os.close(descriptor)
 
 
 def _take_or_say_who(path: str, name: str) -> int | None:

@@ -36,7 +36,8 @@ class CascadeClassifier(Classifier):
     """
 
     def __init__(self, folder: str, settings: Settings) -> None:
-        self.cascade, leaves = description.read(folder)
+        content = description.read_content(folder)
+        self.cascade, leaves = description.interpret(content, folder)
         self.stages: dict[str, Classifier] = {}
         for stage in self.cascade.stages:
             prior = _stage_prior(self.cascade, leaves, tuple(stage.answers), settings.deploy_prior)
@@ -47,9 +48,8 @@ class CascadeClassifier(Classifier):
                 false_alarms=settings.false_alarms,
             )
         first = next(iter(self.stages.values()))
-        counts = description.read_content(folder)["data"]["counts"]["validation"]
         path = run_files.predictions_path(folder, "validation")
-        validation = read_predictions(path, counts)
+        validation = read_predictions(path, content["data"]["counts"]["validation"])
         thresholds, set_thresholds = choose_both(
             validation, settings.sensitivity, settings.coverage
         )

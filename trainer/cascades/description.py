@@ -265,9 +265,13 @@ def read(folder: str) -> tuple[Cascade, tuple[str, ...]]:
     """The cascade of a folder, and its leaves in the order of its predictions.
 
     Raises:
-      UserError: there is no readable cascade.json.
+      UserError: see `read_content`, or its classes are not the answers of its stages.
     """
-    content = read_content(folder)
+    return interpret(read_content(folder), folder)
+
+
+def interpret(content: dict[str, Any], folder: str) -> tuple[Cascade, tuple[str, ...]]:
+    """As `read`, of what `read_content` has read from the folder."""
     stages = tuple(
         Stage(one["name"], {answer: tuple(names) for answer, names in one["answers"].items()})
         for one in content["stages"]

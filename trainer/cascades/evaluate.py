@@ -81,9 +81,9 @@ def evaluate(
     names = data.class_names
     for split, one in answered.items():
         write_predictions(run_files.predictions_path(folder, split), one.leaves, names)
-    _write_routes(os.path.join(folder, "routes_test.csv"), answered["test"], names)
-    write_tree(os.path.join(folder, "tree.png"), content)
-    files.write_text(os.path.join(folder, "cascade.md"), render(content, runs, flat))
+    _write_routes(os.path.join(folder, run_files.CASCADE_ROUTES), answered["test"], names)
+    write_tree(os.path.join(folder, run_files.CASCADE_TREE), content)
+    files.write_text(os.path.join(folder, run_files.CASCADE_PAGE), render(content, runs, flat))
     files.write_json(
         os.path.join(folder, run_files.CASCADE),
         seal.sealed(content),

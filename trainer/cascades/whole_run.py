@@ -63,13 +63,13 @@ def read_whole(folder: str) -> WholeRun:
     Raises:
       UserError: a file is missing or damaged, or a stage's model was not kept.
     """
-    cascade, leaves = description.read(folder)
+    content = description.read_content(folder)
+    cascade, leaves = description.interpret(content, folder)
     stages = {
         stage.name: read_kept_run(os.path.join(folder, stage.folder), "model")
         for stage in cascade.stages
     }
     first = stages[cascade.stages[0].name]
-    content = description.read_content(folder)
     data = {name: content["data"][name] for name in ("fingerprint", "counts")}
     classes, class_map = cascade.class_flags(cascade.leaves)
     run = dataclasses.replace(

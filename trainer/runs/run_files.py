@@ -39,11 +39,9 @@ REPORT = "report.md"
 DIVERGED = "diverged.json"
 # In the folder of a cascade, whose stages are runs: the last file of its evaluation.
 CASCADE = "cascade.json"
-# All files there; no stage has a folder of such a name.
-OF_CASCADE = (
-    *(CASCADE, "cascade.md", "tree.png", "routes_test.csv"),
-    *("predictions_validation.csv", "predictions_test.csv"),
-)
+CASCADE_PAGE = "cascade.md"
+CASCADE_TREE = "tree.png"
+CASCADE_ROUTES = "routes_test.csv"
 # In a folder of trainer.export, which is no run.
 EXPORTED = "deployment.json"
 # In the folder of a study: its runs.
@@ -55,6 +53,13 @@ SPLITS = ("validation", "test")
 def predictions_path(run_dir: str, split: str) -> str:
     """The CSV file of a run's predictions on `validation` or `test`."""
     return os.path.join(run_dir, f"predictions_{split}.csv")
+
+
+# All files of a cascade but its stages; no stage has a folder of such a name.
+OF_CASCADE = (
+    *(CASCADE, CASCADE_PAGE, CASCADE_TREE, CASCADE_ROUTES),
+    *(predictions_path("", split) for split in SPLITS),
+)
 
 
 def is_finished(run_dir: str, *, with_model: bool = True) -> bool:

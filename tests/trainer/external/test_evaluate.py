@@ -130,9 +130,8 @@ def test_copies_of_training_and_validation_images_are_found(run_dir, other, bits
     run = read_run(run_dir)
     class_map = {"Healthy": "Normal"}
     _sources(run.dataset["path"], ("train", "validation", "test"), 0)
-    _sources(
-        other, ("test", "validation", "train"), bits
-    )  # 12 of its test images are ours of train
+    # 12 of its test images are ours of train.
+    _sources(other, ("test", "validation", "train"), bits)
     opened = open_other([run], other, "all", class_map)
     assert (len(opened.copies), opened.unchecked) == (copies, "")
     opened = open_other([run], other, "test", {**class_map, "COVID": ""})
