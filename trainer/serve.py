@@ -139,11 +139,9 @@ def _serve(listening: socket.socket) -> None:
     # that are no run.
     import trainer.cascades.cascade_classifier
     import trainer.exporting.exported_classifier  # noqa: F401
-    from trainer.deployment.several_models import load_models, why_no_heat_maps
+    from trainer.deployment.several_models import load_models
 
     classifiers = load_models(FLAGS.model, **prediction_flags.model_settings())
-    if reason := why_no_heat_maps(classifiers):
-        print(f"without heat maps: {reason}", flush=True)
     _answer_requests(listening, classifiers)
 
 
@@ -151,6 +149,7 @@ def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) ->
     import uvicorn
 
     from trainer.deployment.decoders import Decoders
+    from trainer.deployment.several_models import why_no_heat_maps
     from trainer.serving.api import describe_model
     from trainer.serving.app import LOOPBACK, Limits, create_app
     from trainer.serving.engine import Engine
@@ -161,6 +160,8 @@ def _answer_requests(listening: socket.socket, classifiers: list[Classifier]) ->
             # Not earlier: from here on Ctrl-C ends the event loop in an orderly way.
             print(f"serving at {_address(listening)} (Ctrl-C ends it)", flush=True)
 
+    if reason := why_no_heat_maps(classifiers):
+        print(f"without heat maps: {reason}", flush=True)
     # As browsers write an IPv6 address.
     own = f"[{FLAGS.host}]" if ":" in FLAGS.host else FLAGS.host
     decoders = Decoders(
