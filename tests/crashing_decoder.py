@@ -6,7 +6,7 @@ from tests.cxr_tfrecords.decoding.files import RAMP, as_file, with_chunks
 
 # Imported by Python at the start of a process. AT_DECODE: what to do.
 _SITE = """
-import os, signal, time
+import os, signal, threading, time
 import cv2
 real = cv2.imdecode
 def imdecode(data, flags):
@@ -16,7 +16,9 @@ def imdecode(data, flags):
             pass
         if action == "wait":
             time.sleep(1000)
-        os.kill(os.getpid(), signal.SIGSEGV)
+        # To this thread, as a real one. One to the process goes to any thread of it, and this one
+        # might be at the next file before the process ends.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)
     return real(data, flags)
 cv2.imdecode = imdecode
 """
