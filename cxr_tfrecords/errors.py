@@ -28,8 +28,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a user's share of it
 # A disk that is read-only, broken or gone, another user's files, names that it does not take.
 _NO_ACCESS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EBUSY),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
 )
+_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # in the process, on the machine
 
 _MOST_OF_A_LINE = 1000  # characters of a message, which may quote what a damaged file holds
 
@@ -222,6 +223,8 @@ def run_main(
                 # A file is written under a temporary name at first, see `files.replacing`.
                 name = re.sub(r"\.tmp-.*", "", f"{error.filename}") + ": " if error.filename else ""
                 text = f"{name}{error.strerror}: the disk or its rights do not allow it"
+            elif isinstance(error, OSError) and error.errno in _TOO_MANY_OPEN:
+                text = f"{error.strerror}: allow more (ulimit -n 4096), then run the command again"
             else:
                 raise
             print(_shortened(f"error: {text}"), file=sys.stderr)

@@ -65,6 +65,13 @@ def test_a_disk_that_cannot_be_written_is_one_line_in_every_command(name):
     assert (done.returncode, done.stderr) == (2, line)
 
 
+def test_too_many_open_files_is_one_line_in_every_command():
+    main = "import errno\ndef main(argv):\n    raise OSError(errno.EMFILE, 'Too many', 'out')"
+    done = _run(main, "run_main(main)")
+    line = "error: Too many: allow more (ulimit -n 4096), then run the command again\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_lack_of_device_memory_is_one_line_that_says_what_to_make_smaller():
     main = """
 from absl import flags

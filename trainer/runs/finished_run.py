@@ -160,15 +160,22 @@ def _read_run(run_dir: str) -> FinishedRun:
     settings = _read_json(run_dir, run_files.CONFIG)
     names = settings["dataset"]["class_names"]
     try:
+        history = _read_history(run_dir)
+        audit = _read_optional(run_dir, run_files.SAMPLER_AUDIT, names)
+        if audit and len(audit["epochs"]) != len(history):
+            raise UserError(
+                f"{os.path.join(run_dir, run_files.HISTORY)} has {len(history)} epochs and "
+                f"{run_files.SAMPLER_AUDIT} {len(audit['epochs'])}: one of them was cut or edited"
+            )
         return FinishedRun(
             path=run_dir,
             config=TrainConfig.from_json(settings["config"]),
             versions=settings["versions"],
             dataset=settings["dataset"],
-            history=_read_history(run_dir),
-            metrics=_read_json(run_dir, run_files.METRICS, names),
+            history=history,
+            metrics=read_metrics(run_dir, names),
             samples=_read_json(run_dir, run_files.SAMPLER_COUNTS, names),
-            audit=_read_optional(run_dir, run_files.SAMPLER_AUDIT, names),
+            audit=audit,
             decoupled=settings.get("decoupled"),
             network=(_read_optional(run_dir, run_files.NETWORK, names) or {}).get("parts"),
         )
@@ -201,6 +208,15 @@ def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
             "of trainer.main, or run its training again to the end"
         )
     return read_run(run_dir)
+
+
+def read_metrics(run_dir: str, class_names: list[str]) -> dict[str, dict[str, Any]]:
+    """The content of metrics.json.
+
+    Raises:
+      UserError: the file is missing, or has the wrong content.
+    """
+    return _read_json(run_dir, run_files.METRICS, class_names)
 
 
 def _read_json(run_dir: str, name: str, class_names: list[str] | None = None) -> Any:

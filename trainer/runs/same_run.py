@@ -44,7 +44,7 @@ def check_same_run(config: TrainConfig, data: DatasetDir) -> None:
         content = files.read_json(path)
         differing = differences(config, data, content)
         if config.epochs > content["config"]["epochs"]:
-            reason = _why_epochs_are_fixed(config)
+            reason = why_epochs_are_fixed(config)
             differing = [text for text in differing if not text.startswith("--epochs:")]
             if reason:
                 epochs = content["config"]["epochs"]
@@ -90,7 +90,7 @@ def _epochs(run_dir: str) -> int:
         return 0
 
 
-def _why_epochs_are_fixed(config: TrainConfig) -> str:
+def why_epochs_are_fixed(config: TrainConfig) -> str:
     """What makes earlier epochs depend on how many there are in all; empty: nothing."""
     if SAMPLERS[config.sampler].varies_by_epoch:
         return f"--sampler={config.sampler} spreads its class shares over all epochs"

@@ -18,6 +18,7 @@ from trainer.epochs.audit import SamplerAudit, check_trained, describe_epoch
 from trainer.evaluation.predictions import compute_metrics
 from trainer.runs import remote_run, run_directory
 from trainer.runs.progress import Progress, history_row
+from trainer.runs.same_run import why_epochs_are_fixed
 from trainer.settings.config import TrainConfig
 from trainer.training import saving, schedule, steps
 from trainer.training.learner import Trainer
@@ -262,7 +263,8 @@ def _describe_epoch(
     )
     if is_best:
         text += " | best"
-    if progress.learning_rate < row["learning_rate"]:  # not so with a schedule
+    goes_on = progress.epoch < config.epochs and not progress.stopped
+    if goes_on and progress.learning_rate < row["learning_rate"]:  # not so with a schedule
         text += f" | learning rate to {progress.learning_rate:g}"
     return text
 
@@ -273,4 +275,7 @@ def _describe_end(progress: Progress, config: TrainConfig) -> str:
         if progress.stopped
         else "all epochs done"
     )
-    return f"{reason}; restored the weights of the best epoch, {progress.best_epoch}"
+    text = f"{reason}; restored the weights of the best epoch, {progress.best_epoch}"
+    if progress.best_epoch == config.epochs and not why_epochs_are_fixed(config):
+        text += f", which is the last: more epochs may do better (--epochs={2 * config.epochs})"
+    return text

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cxr_tfrecords import files
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.pages import class_lists
@@ -28,6 +27,7 @@ from trainer.runs import (
     run_files,
     same_run,
 )
+from trainer.runs.finished_run import read_metrics
 from trainer.settings import balance_summary, chosen_classes, image_size
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
@@ -64,7 +64,7 @@ def run(
             _train_and_evaluate(config, data, strategy)
         if not strategies.is_chief(strategy):
             return {}
-        metrics = files.read_named_json(os.path.join(config.run_dir, run_files.METRICS))
+        metrics = read_metrics(config.run_dir, list(data.class_names))
     print(describe_results(remote_run.address_of(config.run_dir), metrics), flush=True)
     return metrics
 

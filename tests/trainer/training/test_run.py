@@ -19,6 +19,8 @@ from trainer.deployment.predictor import Classifier
 from trainer.evaluation.predictions import read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.runs import run_directory, run_files
+from trainer.runs.finished_run import read_run
+from trainer.runs.progress import Progress
 from trainer.settings.config import TrainConfig
 from trainer.training import loop, saving
 from trainer.training.learner import create_planner
@@ -141,6 +143,21 @@ def test_results_lost_after_the_training_are_made_again_without_training(
     assert (tmp_path / "history.csv").read_bytes() == history
 
 
+def test_an_edited_result_of_a_finished_run_is_one_line(data, strategy, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    metrics = tmp_path / "metrics.json"
+    text = metrics.read_text()
+    metrics.write_text(text.replace('"accuracy": ', '"accuracy": null, "x": ', 1))
+    with pytest.raises(UserError, match=r"metrics.json is damaged .*validation.accuracy is null"):
+        run(_config(data, tmp_path), data, strategy)
+    metrics.write_text(text)
+    read_run(str(tmp_path))
+    history = tmp_path / "history.csv"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"history.csv has 1 epochs and sampler_audit.json 2: one"):
+        read_run(str(tmp_path))
+
+
 def test_best_weights_are_evaluated_and_not_the_last(data, strategy, tmp_path, capsys):
     # Mirrored, the classes of the left are those of the right: the loss cannot keep falling.
     config = _config(data, tmp_path, epochs=8, flip=True, learning_rate=0.1, dropout=0.3)
@@ -152,6 +169,36 @@ def test_best_weights_are_evaluated_and_not_the_last(data, strategy, tmp_path, c
     printed = capsys.readouterr().out
     assert f"weights of the best epoch, {np.argmin(losses) + 1}" in printed
     assert printed.count("building the graph of the training step") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "stopped", "hint"),
+    [
+        ({}, False, ", which is the last: more epochs may do better (--epochs=8)"),
+        ({"epochs": 5}, True, ""),
+        ({"lr_schedule": "cosine"}, False, ""),  # its last epochs are meant to be the best
+    ],
+)
+def test_a_run_that_still_improves_at_its_end_says_so(data, tmp_path, changes, stopped, hint):
+    config = _config(data, tmp_path, **{"epochs": 4, "monitor": "validation_loss", **changes})
+    progress = Progress(learning_rate=0.1, epoch=4, best_epoch=4, stopped=stopped)
+    text = loop._describe_end(progress, config)
+    assert text.partition("restored the weights of the best epoch, 4")[2] == hint
+
+
+def test_only_a_learning_rate_that_is_used_is_told(data, tmp_path):
+    row = dict.fromkeys(
+        (
+            *("epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"),
+            *("validation_balanced_accuracy", "seconds", "images_per_second", "learning_rate"),
+        ),
+        1,
+    )
+    config = _config(data, tmp_path, epochs=4)
+    for epoch, stopped, told in ((3, False, True), (3, True, False), (4, False, False)):
+        progress = Progress(learning_rate=0.1, epoch=epoch, stopped=stopped)
+        text = loop._describe_epoch(row, config, progress, is_best=False)
+        assert text.endswith("learning rate to 0.1") is told
 
 
 def test_forecast_leaves_out_the_first_steps_and_trainings_of_seconds(capsys):
