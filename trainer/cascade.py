@@ -29,8 +29,9 @@ from absl import flags, logging
 
 from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.concurrency import locks
-from cxr_tfrecords.errors import require_flags, run_main
+from cxr_tfrecords.errors import UserError, require_flags, run_main
 from trainer.cascades import description, stage_runs
+from trainer.comparison.recipes.read_recipes import read_reported, recipe_beside
 from trainer.runs import run_files, same_run
 from trainer.runs.finished_run import read_run
 from trainer.training import start
@@ -57,6 +58,12 @@ flags.DEFINE_string(
     "Finished run of trainer.main that decides among all classes of the cascade at once, on the "
     "same data set. Empty: the cascade is not compared.",
 )
+flags.DEFINE_string(
+    "recipe",
+    "",
+    "Recipe of launch/recipes (shelke), or path of yours: what reported.json beside it says "
+    "of its authors' stages stands beside the stages of the same names.",
+)
 flags.DEFINE_integer("resamples", 500, "Number of bootstrap resamples.", lower_bound=100)
 
 
@@ -72,6 +79,9 @@ def main(argv: list[str]) -> None:
     flat = read_run(FLAGS.flat_run) if FLAGS.flat_run else None
     if flat:
         stage_runs.check_flat(flat, cascade, data)
+    reported = read_reported(recipe_beside(FLAGS.recipe)) if FLAGS.recipe else None
+    if reported == {}:
+        raise UserError(f"--recipe={FLAGS.recipe}: reported.json beside it has no such part")
     for config in configs.values():  # a mistake in the last stage is told before the first trains
         start.check_paths(config)
     if not FLAGS["verbosity"].present:
@@ -91,7 +101,13 @@ def main(argv: list[str]) -> None:
         from trainer.cascades.page import verdict
 
         content = evaluate(
-            cascade, runs, data, FLAGS.cascade_dir, flat=flat, resamples=FLAGS.resamples
+            cascade,
+            runs,
+            data,
+            FLAGS.cascade_dir,
+            flat=flat,
+            reported=reported,
+            resamples=FLAGS.resamples,
         )
     for sentence in verdict(content):
         print(sentence)

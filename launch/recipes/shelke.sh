@@ -44,5 +44,6 @@ read -ra backbone <<<"$backbones"
 stages=("--stage=first: $first --backbone=${backbone[0]}"
   "--stage=Pneumonia: $second --backbone=${backbone[1]}")
 [[ "$third" == none ]] || stages+=("--stage=COVID: $third --backbone=${backbone[2]}")
-run trainer.cascade "--data_dir=$data_dir" "--cascade_dir=$cascade_dir" "${stages[@]}" \
+run trainer.cascade "--data_dir=$data_dir" "--cascade_dir=$cascade_dir" --recipe=shelke \
+  "${stages[@]}" \
   ${rest[@]+"${rest[@]}"}

@@ -106,3 +106,6 @@ def test_a_recipe_of_several_commands(name, folder, tmp_path, monkeypatch):
         words = shlex.split(line)
         run(*words[words.index("-m") + 1 :])
     assert [file for file in files if not os.path.exists(file)] == []
+    if name == "shelke":
+        page = (tmp_path / "DIR" / "cascade.md").read_text()
+        assert [figure in page for figure in ("95.9%", "98.9%")] == [True, True]

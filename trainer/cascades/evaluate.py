@@ -61,6 +61,7 @@ def evaluate(
     folder: str,
     *,
     flat: FinishedRun | None = None,
+    reported: Mapping[str, Any] | None = None,
     resamples: int = 500,
 ) -> dict[str, Any]:
     """Writes all files of the folder but the runs of the stages.
@@ -69,6 +70,8 @@ def evaluate(
       runs: stage -> its finished run.
       data: with the leaves as its classes, see `stage_runs.leaf_data`.
       flat: a run of one model that decides among the leaves.
+      reported: what the authors of a cascade report, see `read_recipes.read_reported`, with metrics
+        such as `accuracy/STAGE`.
 
     Returns:
       The content of cascade.json.
@@ -78,6 +81,7 @@ def evaluate(
     """
     answered = answer_splits(cascade, runs, data)
     content = describe(cascade, runs, data, answered["test"], flat, resamples)
+    content["reported"] = dict(reported) if reported else None
     names = data.class_names
     for split, one in answered.items():
         write_predictions(run_files.predictions_path(folder, split), one.leaves, names)

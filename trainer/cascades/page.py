@@ -65,6 +65,7 @@ def render(
         "## Stage by stage",
         _STAGES,
         _stage_table(content),
+        *_reported(content),
         *_answer_tables(content),
         "## Probabilities",
         _PROBABILITIES,
@@ -156,6 +157,24 @@ def _stage_table(content: Mapping[str, Any]) -> str:
         *("accuracy", "balanced accuracy", "balanced accuracy of those that arrive"),
     ]
     return plain_table(header, rows, texts=2)
+
+
+def _reported(content: Mapping[str, Any]) -> Iterator[str]:
+    """What the authors of a published cascade report of the stages that have the same names."""
+    if not content["reported"]:
+        return
+    rows = []
+    for stage in content["stages"]:
+        for metric, value in content["reported"]["metrics"].items():
+            kind, _, name = metric.partition("/")
+            if name == stage["name"] and kind in stage["belonging"]:
+                here = with_interval(kind, stage["belonging"][kind])
+                rows.append([escaped(name), TITLES[kind], f"{100 * value:g}%", here])
+    if rows:
+        source = f"{content['reported']['source']} {content['reported']['note']}".rstrip()
+        yield f"Beside what the authors report: {escaped(source)}"
+        header = ["stage", "figure", "reported by the authors", "here, of those that belong"]
+        yield plain_table(header, rows, texts=2)
 
 
 def _answer_tables(content: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,10 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("cascade")
     data = write_dataset(root / "set", COUNTS)
     flags = [f"--data_dir={data.path}", "--epochs=1", "--batch_size=8", "--sampler=oversample"]
+    metrics = {"accuracy/first": 0.959, "accuracy/another": 0.5, "auprc/first": 0.5}
+    part = {"source": "Authors 2021.", "metrics": metrics, "note": "Few images."}
+    (root / "reported.json").write_text(json.dumps({"mine": part}))
+    flags.append(f"--recipe={root / 'mine'}")
     command = [f"--cascade_dir={root / 'cascade'}", *(f"--stage={stage}" for stage in STAGES)]
     done = processes.run("trainer.cascade", *command, *flags, "--resamples=100")
     assert done.returncode == 0, done.stderr
@@ -60,6 +64,10 @@ def test_a_cascade_is_trained_evaluated_and_predicts(trained, tmp_path):
     page = (folder / "cascade.md").read_text()
     for title in ("From end to end", "Stage by stage", "Probabilities", "What was run"):
         assert f"## {title}" in page
+    inside = content["stages"][0]["belonging"]["accuracy"]["estimate"]
+    assert "the authors report: Authors 2021. Few images." in page
+    assert page.count("| 95.9% |") == 1
+    assert f"| first | accuracy | 95.9% | {inside:.1%} [" in page
     assert (folder / "tree.png").stat().st_size > 5000
 
     # The same command trains nothing again; a flat model of other classes is refused.

@@ -46,6 +46,12 @@ def recipe_path(name: str) -> str:
     return path
 
 
+def recipe_beside(name: str) -> str:
+    """Where a recipe of any kind would lie, for `read_reported`: a path itself, or a name in the
+    folder of this project's recipes."""
+    return name if os.path.dirname(name) else os.path.join(FOLDER, name)
+
+
 def recipe_name(path: str) -> str:
     """`wuisan_a` of `launch/recipes/wuisan_a.flags`: the name in results and of run directories."""
     return os.path.basename(path).removesuffix(_ENDING)
