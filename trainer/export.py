@@ -49,6 +49,7 @@ from trainer.exporting.format_table import check_formats
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run_dir", "", "A finished run directory.")
+flags.DEFINE_alias("model", "run_dir")  # its name in the commands that use a model
 flags.DEFINE_string("output_dir", "", "Directory for the model; new or empty.")
 flags.DEFINE_list(
     "deploy_prior",

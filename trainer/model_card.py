@@ -29,6 +29,7 @@ from trainer.runs.finished_run import read_kept_run
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run_dir", "", "A finished run directory.")
+flags.DEFINE_alias("model", "run_dir")  # its name in the commands that use a model
 flags.DEFINE_string("output", "", "File for the card, such as README.md; it must not exist yet.")
 flags.DEFINE_string("export", "", "Folder that trainer.export has written from this run.")
 flags.DEFINE_list(

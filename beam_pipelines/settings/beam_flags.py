@@ -18,6 +18,8 @@ LOCAL_RUNNERS = (
     "BundleBasedDirectRunner",
     "FnApiRunner",
 )
+# Beam has short names for all of its runners but this one.
+_SHORT_NAMES = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 
 
 def runs_locally(options: PipelineOptions) -> bool:
@@ -34,6 +36,8 @@ def parse(arguments: Sequence[str], own_flags: Collection[str]) -> PipelineOptio
         options of its own: a typing mistake that Beam would drop with a warning.
     """
     options = PipelineOptions(list(arguments))
+    standard = options.view_as(StandardOptions)
+    standard.runner = _SHORT_NAMES.get(standard.runner, standard.runner)
     parser: Any = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for kind in _subclasses(PipelineOptions):
         kind._add_argparse_args(parser)

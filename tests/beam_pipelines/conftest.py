@@ -12,7 +12,7 @@ import pytest
 
 from tests.beam_pipelines import commands
 
-DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+DASK_RUNNER = "DaskRunner"
 # A cluster of two processes that writes its address into a file, and then waits to be killed.
 DASK_CLUSTER = """
 import pathlib, sys, time

@@ -83,3 +83,11 @@ def test_help_needs_the_standard_library_alone():
     done = run("--help", hidden=f"{SLOW},absl,cv2,PIL,fsspec,pyarrow")
     assert (done.returncode, done.stderr) == (0, "")
     assert "trainer.main" in done.stdout
+
+
+@pytest.mark.parametrize("flags", [["export", "--output_dir=o"], ["model-card", "--output=o"]])
+def test_every_command_that_uses_a_model_takes_it_as_model(flags, tmp_path):
+    """As predict, serve, evaluate and shortcuts do; --run_dir is the older name."""
+    done = run(*flags, f"--model={tmp_path / 'none'}", hidden="none")
+    assert done.returncode == 2
+    assert "none is not a finished run" in done.stderr
