@@ -90,4 +90,4 @@ def test_every_command_that_uses_a_model_takes_it_as_model(flags, tmp_path):
     """As predict, serve, evaluate and shortcuts do; --run_dir is the older name."""
     done = run(*flags, f"--model={tmp_path / 'none'}", hidden="none")
     assert done.returncode == 2
-    assert "none is not a finished run" in done.stderr
+    assert "a finished run" in done.stderr
