@@ -80,8 +80,10 @@ def evaluate(
       UserError: a model was not kept, a shard is damaged, or `flat` has other test images.
     """
     answered = answer_splits(cascade, runs, data)
-    content = describe(cascade, runs, data, answered["test"], flat, resamples)
-    content["reported"] = dict(reported) if reported else None
+    content = {
+        **describe(cascade, runs, data, answered["test"], flat, resamples),
+        "reported": dict(reported) if reported else None,
+    }
     names = data.class_names
     for split, one in answered.items():
         write_predictions(run_files.predictions_path(folder, split), one.leaves, names)
@@ -131,7 +133,7 @@ def describe(
     flat: FinishedRun | None,
     resamples: int,
 ) -> dict[str, Any]:
-    """The content of cascade.json, from the answers to the test split."""
+    """What cascade.json says of the stages and the whole, from the answers to the test split."""
     names = data.class_names
     hard = figures.routed(test.leaves, test.chosen)
     content: dict[str, Any] = {

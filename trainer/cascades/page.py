@@ -7,6 +7,7 @@ from typing import Any
 
 from cxr_tfrecords.pages.markdown import code, code_block, escaped, plain_table
 from trainer.cascades import figures
+from trainer.comparison.recipes.text import as_printed
 from trainer.comparison.text import TITLES, change, number, unit, with_interval
 from trainer.evaluation.inference import RARE_BELOW
 from trainer.runs import initial_run, report
@@ -169,7 +170,7 @@ def _reported(content: Mapping[str, Any]) -> Iterator[str]:
             kind, _, name = metric.partition("/")
             if name == stage["name"] and kind in stage["belonging"]:
                 here = with_interval(kind, stage["belonging"][kind])
-                rows.append([escaped(name), TITLES[kind], f"{100 * value:g}%", here])
+                rows.append([escaped(name), TITLES[kind], as_printed(kind, value), here])
     if rows:
         source = f"{content['reported']['source']} {content['reported']['note']}".rstrip()
         yield f"Beside what the authors report: {escaped(source)}"

@@ -42,9 +42,13 @@ def reported_rows(content: Mapping[str, Any]) -> list[list[str]]:
             kind, _, class_name = metric.partition("/")
             title = TITLES.get(kind, kind) + (f", {class_name}" if class_name else "")
             here = with_interval(metric, measured[metric]) if metric in measured else "–"
-            printed = f"{100 * value:g}%" if is_percent(metric) else f"{value:g}"
-            rows.append([name, title, printed, here])
+            rows.append([name, title, as_printed(metric, value), here])
     return rows
+
+
+def as_printed(metric: str, value: float) -> str:
+    """A reported value with the digits that its authors print; in percent where the metric is."""
+    return f"{100 * value:g}%" if is_percent(metric) else f"{value:g}"
 
 
 def count_rows(content: Mapping[str, Any]) -> list[list[str]]:
