@@ -10,6 +10,7 @@ which is fitted last.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from absl import flags
 
 from benchmarks import unlike_images
 from cxr_tfrecords.errors import UserError, require_flags, run_main
+from cxr_tfrecords.images import BadImageError
 from cxr_tfrecords.pages.markdown import markdown_table
 from trainer.evaluation.out_of_distribution import DEFAULT, DETECTORS, FALSE_ALARMS
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("model", [], "Finished runs; each is a column of the table.")
-flags.DEFINE_multi_string("folder", [], "KIND=FOLDER: image files of another kind.")
+flags.DEFINE_multi_string("folder", [], "KIND=FOLDER: image files of another kind, at any depth.")
 flags.DEFINE_integer("images", 200, "Images of each kind.", lower_bound=2)
 flags.DEFINE_float("false_alarms", FALSE_ALARMS, "Share of images like those of validation.")
 
@@ -49,8 +51,8 @@ def main(argv: list[str]) -> None:
 
 def _split(given: str) -> tuple[str, str]:
     kind, _, folder = given.partition("=")
-    if not os.path.isdir(folder):
-        raise UserError(f"--folder={given}: it must be KIND=FOLDER, of a folder that is there")
+    if not glob.glob(os.path.join(folder, "**", "*.*"), recursive=True):
+        raise UserError(f"--folder={given}: it must be KIND=FOLDER, a folder with image files")
     return kind, folder
 
 
@@ -96,10 +98,17 @@ def _kinds(
         for kind, gray in make(count, size, rng):
             yield kind, np.repeat(gray[..., np.newaxis], channels, axis=-1)
     for kind, folder in folders.items():
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        spaced = names[:: max(1, len(names) // count)][:count]
-        yield kind, np.stack([classifier.read(os.path.join(folder, name)) for name in spaced])
+        paths = sorted(glob.glob(os.path.join(folder, "**", "*.*"), recursive=True))
+        spaced = paths[:: max(1, len(paths) // count)][:count]
+        yield kind, np.stack([_read(classifier, path) for path in spaced])
     yield from unlike_images.changed(test, rng)
+
+
+def _read(classifier: Classifier, path: str) -> np.ndarray:
+    try:
+        return classifier.read(path)
+    except BadImageError as error:
+        raise UserError(f"--folder: {path}: {error}") from error
 
 
 if __name__ == "__main__":
