@@ -175,6 +175,20 @@ def is_data_set(path: str) -> bool:
     return any(files.exists(files.join(path, name)) for name in (SCRATCH, "dataset_info.json"))
 
 
+def refuse_data_set(path: str, flag: str) -> None:
+    """Refuses a data set where results are to be written, which would mix with its files: no build
+    could go on there.
+
+    Args:
+      flag: name of the flag that gave `path`, for the message.
+
+    Raises:
+      UserError: it is one.
+    """
+    if is_data_set(path) or files.exists(files.join(path, MANIFEST)):
+        raise UserError(f"--{flag}={path} is a data set: name another folder for the results")
+
+
 def _without_manifest(path: str) -> str:
     """Why a path is no data set, and what to do, whatever command it was given to."""
     if not files.exists(path):

@@ -1,6 +1,7 @@
 """Mistakes that a user can mend, and how every command of ours reports them."""
 
 import contextlib
+import difflib
 import errno
 import logging
 import os
@@ -33,6 +34,9 @@ _NO_ACCESS = (
 _TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # in the process, on the machine
 
 _MOST_OF_A_LINE = 1000  # characters of a message, which may quote what a damaged file holds
+
+# A run directory is `--model` where its model is used, and `--run_dir` where it is written.
+_OTHER_NAMES = {"run_dir": "model", "model": "run_dir"}
 
 # Text flags that are not paths, and whose value may well begin with "~".
 _NOT_PATHS = ("label_separator",)
@@ -81,10 +85,30 @@ def first_line(error: BaseException, length: int | None = None) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
 
 
-def flag_problem(error: flags.Error) -> str:
-    """What absl says of a flag, without the words of Python's own converters."""
+def flag_problem(error: flags.Error, *values: flags.FlagValues) -> str:
+    """What is wrong with a flag, without the words of Python's own converters.
+
+    Args:
+      values: flags that could have been meant; none: those of the command.
+    """
+    if isinstance(error, flags.UnrecognizedFlagError):
+        known = [name for one in values or (flags.FLAGS,) for name in _own_flags(one)]
+        other = _OTHER_NAMES.get(error.flagname)
+        near = [other] if other in known else difflib.get_close_matches(error.flagname, known, 2)
+        hint = " or ".join(f"--{name}" for name in dict.fromkeys(near))
+        return f"unknown flag --{error.flagname}" + (f" (did you mean {hint}?)" if hint else "")
     text = re.sub(r"invalid literal for int\(\) with base 10: .*", "not a whole number", str(error))
     return re.sub(r"could not convert string to float: .*", "not a number", text)
+
+
+def _own_flags(values: flags.FlagValues) -> list[str]:
+    """Names of flags without those that absl brings."""
+    return [
+        flag.name
+        for module, defined in values.flags_by_module_dict().items()
+        if not module.startswith("absl")
+        for flag in defined
+    ]
 
 
 def _shortened(message: str) -> str:

@@ -23,6 +23,7 @@ EVALUATE = "trainer.evaluate"
 EXPORT = "trainer.export"
 DOUBTS = "trainer.label_doubts"
 CARD = "trainer.model_card"
+DECOUPLE = "trainer.decouple"
 SHORTCUTS = "trainer.shortcuts"
 SEGMENTER = "trainer.train_segmenter"
 
@@ -74,13 +75,31 @@ SEGMENTER = "trainer.train_segmenter"
             "--data_dir=data --cascade_dir=file --stage=a:COVID,Normal",
             "file is not a folder",
         ),
+        (MAIN, "--data_dir=data --run_dir=data", "--run_dir=data is a data set: name another"),
+        (COMPARE, "--data_dir=data --study_dir=data", "--study_dir=data is a data set: name an"),
+        (CASCADE, "--data_dir=data --cascade_dir=data", "--cascade_dir=data is a data set: name"),
+        (DECOUPLE, "--from_run=done --run_dir=data", "--run_dir=data is a data set: name another"),
+        (DECOUPLE, "--from_run=no --run_dir=new", "--from_run=no does not exist: name a finished"),
+        (PREDICT, "--model=nowhere --input=in", "--model=nowhere does not exist: name a finished"),
+        (PREDICT, "--model=file --input=in", "--model=file is a file: name its run directory, ."),
+        (PREDICT_BEAM, "--model=nowhere --input=in", "--model=nowhere does not exist: name a fin"),
+        (EXPORT, "--run_dir=done/config.json --output_dir=new", "name its run directory, done"),
+        (EVALUATE, "--run_dir=done", "unknown flag --run_dir (did you mean --model?)"),
         (SERVE, "--model=nowhere", "--model=nowhere does not exist: name a finished run"),
         (SERVE, "--model=run --host=192.0.2.1", "name another --port, or 0 for any free one"),
-        (EVALUATE, "--model=no --data_dir=data --output_dir=out", "is not a finished run"),
+        (
+            EVALUATE,
+            "--model=no --data_dir=data --output_dir=out",
+            "--model=no does not exist: name a",
+        ),
         (EVALUATE, "--model=done --data_dir=no --output_dir=out", "no does not exist: name the"),
         (DOUBTS, "--runs=run --output_dir=in", "--output_dir=in exists and is not empty"),
         (DOUBTS, "--runs=run --output_dir=new", "install 'cxr-balance[labels]'"),
-        (SHORTCUTS, "--model=no --output_dir=out", "--model=no is not a finished run whose model"),
+        (
+            SHORTCUTS,
+            "--model=no --output_dir=out",
+            "--model=no does not exist: name a finished run",
+        ),
         (SHORTCUTS, "--model=done --output_dir=in", "--output_dir=in exists and is not empty"),
         (SHORTCUTS, "--model=done --output_dir=out --data_dir=no", "no does not exist: name the"),
         (SEGMENTER, "--data_dir=data", "--data_dir=data holds no lung masks: build it with --with"),

@@ -69,6 +69,7 @@ flags.DEFINE_integer("resamples", 500, "Number of bootstrap resamples.", lower_b
 
 def main(argv: list[str]) -> None:
     require_flags("data_dir", "cascade_dir")
+    dataset_dir.refuse_data_set(FLAGS.cascade_dir, "cascade_dir")
     built = dataset_dir.load(FLAGS.data_dir, FLAGS.fold)
     cascade = description.parse(FLAGS.stage, built.class_names)
     common = [f"--data_dir={FLAGS.data_dir}", *argv[1:]]

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.concurrency import locks
 from cxr_tfrecords.errors import UserError, run_main
 from trainer.comparison import method_grid, study_cells, study_checks, study_runs, tuning
@@ -187,6 +188,7 @@ flags.DEFINE_integer("resamples", 2000, "Number of bootstrap resamples.", lower_
 
 
 def main(argv: list[str]) -> int:
+    dataset_dir.refuse_data_set(FLAGS.study_dir, "study_dir")
     subgroup_table = membership.read_subgroups(
         FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key
     )

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from absl import flags
 
+from cxr_tfrecords import dataset_dir
 from cxr_tfrecords.errors import UserError, require_flags, run_main
+from trainer.runs.finished_run import check_named
 
 FLAGS = flags.FLAGS
 
@@ -42,6 +44,8 @@ flags.DEFINE_string("data_dir", "", "The run's data set, if it was moved. Empty:
 def main(argv: list[str]) -> None:
     del argv
     require_flags("from_run", "run_dir")
+    dataset_dir.refuse_data_set(FLAGS.run_dir, "run_dir")
+    check_named(FLAGS.from_run, "from_run")
     if FLAGS.tau is not None and FLAGS.method == "crt":
         raise UserError(f"--tau has no meaning with --method={FLAGS.method}: leave it out")
     from cxr_tfrecords.console.quiet import quiet_tensorflow

@@ -45,6 +45,7 @@ from absl import flags
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import require_flags, run_main
 from trainer.exporting.format_table import check_formats
+from trainer.runs.finished_run import check_named
 
 FLAGS = flags.FLAGS
 
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> None:
     require_flags("run_dir", "output_dir")
     check_formats(FLAGS.format)
     files.check_output_dir(FLAGS.output_dir)
+    check_named(FLAGS.run_dir, "run_dir")
     from cxr_tfrecords.console.quiet import quiet_tensorflow
 
     quiet_tensorflow()

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import signal
 import socket
 from types import FrameType
@@ -31,6 +30,7 @@ from absl import flags
 from cxr_tfrecords.concurrency.cores import usable_cores
 from cxr_tfrecords.errors import UserError, require_flags, run_main
 from trainer.deployment import prediction_flags
+from trainer.runs.finished_run import check_named
 
 if TYPE_CHECKING:
     from trainer.deployment.predictor import Classifier
@@ -99,8 +99,7 @@ def _check_flags() -> None:
     """
     require_flags("model")
     for path in FLAGS.model:
-        if not os.path.isdir(path):
-            raise UserError(f"--model={path} does not exist: name a finished run directory")
+        check_named(path)
     for package in ("fastapi", "uvicorn", "python_multipart"):
         try:
             importlib.import_module(package)

@@ -140,6 +140,8 @@ def main(argv):
     [
         ("DEFINE_integer('size', 1, '')", "large", "flag --size=large: not a whole number."),
         ("DEFINE_float('size', 1, '')", "fast", "flag --size=fast: not a number."),
+        ("DEFINE_float('sizes', 1, '')", "1", "unknown flag --size (did you mean --sizes?)."),
+        ("DEFINE_float('verbose', 1, '')", "1", "unknown flag --size."),
     ],
 )
 def test_a_flag_of_the_wrong_kind_is_said_without_words_of_python(define, value, said):

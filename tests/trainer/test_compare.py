@@ -303,7 +303,10 @@ def test_mistakes_end_with_one_line(tmp_path):
     base = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--seeds=0"]
     for flags, message in (
         (["--methods=none,smote"], "'smote' in 'smote' is not one of"),
-        (["--methods=none,oversample", "--learning_rat=1"], "Unknown command line flag"),
+        (
+            ["--methods=none,oversample", "--learning_rat=1"],
+            "--learning_rat (did you mean --learning_rate",
+        ),
         (["--methods=none,oversample", "--seed=1"], "--seed is set by the study"),
         (["--learning_rate", "fast"], "--learning_rate=fast: not a number"),
         (["--methods=crt"], "start from the run `none`"),

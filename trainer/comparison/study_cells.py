@@ -195,7 +195,8 @@ def parse_main_flags(arguments: Sequence[str]) -> flags.FlagValues:
         rest = values(["trainer.main", *arguments])
     except flags.Error as error:
         raise UserError(
-            f"{flag_problem(error)}. `python -m trainer.main --help` explains the flags"
+            f"{flag_problem(error, flags.FLAGS, values)}. --help and `python -m trainer.main "
+            "--help` explain the flags"
         ) from error
     if rest[1:]:
         raise UserError(f"unknown argument {rest[1]!r}: flags look like --name=value")

@@ -13,6 +13,7 @@ from absl import flags
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, require_flags
 from trainer.evaluation import out_of_distribution
+from trainer.runs.finished_run import check_named
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # flags belong to the module that calls `define`
@@ -75,6 +76,8 @@ def check() -> None:
       UserError: a flag is missing, --input is missing on the local disk, or --output is there.
     """
     require_flags("model", "input")
+    for path in FLAGS.model:
+        check_named(path)
     if files.is_local(FLAGS.input) and not os.path.exists(FLAGS.input):
         raise UserError(
             f"--input={FLAGS.input} does not exist: name an image, a folder or a .csv list"

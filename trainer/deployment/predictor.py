@@ -177,9 +177,14 @@ class Classifier(abc.ABC):
     def predict(self, sources: Iterable[str | os.PathLike[str] | bytes | np.ndarray]) -> Answers:
         """The answers to images, in their order; see `read` for what an image may be.
 
+        Args:
+          sources: several images; a single path or a file's bytes is one image.
+
         Raises:
           UserError: an image cannot be used; it names it.
         """
+        if isinstance(sources, str | os.PathLike | bytes):
+            sources = [sources]
         pixels = []
         for number, source in enumerate(sources):
             try:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_tfrecords import images as image_files
+from trainer.models import tf_internals
 from trainer.models.classifier import feature_map
 
 _HEAT = 0.5
@@ -26,6 +27,7 @@ class GradCam:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        tf_internals.own_generated_code()
         features = feature_map(model)
         self._backbone = keras.Model(model.inputs[0], features)
         self._head = keras.Model(features, model.output)

@@ -123,13 +123,36 @@ def read_run(run_dir: str) -> FinishedRun:
         return _read_run(folder)
 
 
+def check_named(path: str, flag: str = "model") -> None:
+    """Refuses a path that leads to no folder, before seconds go into importing TensorFlow.
+
+    Args:
+      flag: name of the flag that gave `path`, for the message.
+
+    Raises:
+      UserError: what there is, and what to name instead.
+    """
+    if files.is_local(path) and (problem := _why_no_folder(path)):
+        raise UserError(f"--{flag}={path} {problem}")
+
+
+def _why_no_folder(path: str) -> str:
+    if os.path.isdir(path):
+        return ""
+    if os.path.isfile(path):
+        return f"is a file: name its run directory, {os.path.dirname(path) or '.'}"
+    return "does not exist: name a finished run directory"
+
+
 def check_one_run(folder: str) -> None:
     """Refuses what other commands have written where one run is wanted.
 
     Raises:
       UserError: what the folder is, and what to name instead.
     """
-    inside = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    if problem := _why_no_folder(folder):
+        raise UserError(f"{folder} {problem}")
+    inside = set(os.listdir(folder))
     if run_files.CASCADE in inside:
         stages = ", ".join(_runs_in(folder))
         raise UserError(
@@ -137,6 +160,11 @@ def check_one_run(folder: str) -> None:
             f"stage ({stages})"
         )
     if run_files.CONFIG in inside:
+        if run_files.METRICS not in inside:
+            raise UserError(
+                f"{folder} is a run that has not ended: run its training again, the same command "
+                "goes on"
+            )
         return
     if run_files.EXPORTED in inside:
         raise UserError(

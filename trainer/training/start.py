@@ -79,6 +79,7 @@ def check_paths(config: TrainConfig) -> None:
         same_run.check_same_run(config, data)
     if same_run.has_nothing_to_train(config):
         return
+    dataset_dir.refuse_data_set(config.run_dir, "run_dir")
     weights_files.check(config.backbone, config.weights)
     if config.init_from:
         initial_run.read_source(config)

@@ -91,7 +91,7 @@ def test_flags_of_a_stage_overrule_those_of_all():
     [
         (["--classes=COVID"], "", "--classes: the cascade sets it: leave it out"),
         ([], "--fold=1", "--fold: all stages have the same: give it outside of --stage"),
-        ([], "--bogus=1", "Unknown command line flag 'bogus'"),
+        ([], "--bogus=1", "unknown flag --bogus"),
         (["--strategy=multi_worker"], "", "train each stage with trainer.main into its folder"),
     ],
 )

@@ -112,7 +112,9 @@ def test_buttons_choose_a_class_and_names_cannot_be_html(page):
 
 def test_a_page_that_exists_is_refused(tmp_path):
     (tmp_path / "page.html").touch()
-    with flagsaver.flagsaver(model=["run"], input=str(tmp_path), html=f"{tmp_path}/page.html"):
+    with flagsaver.flagsaver(
+        model=[str(tmp_path)], input=str(tmp_path), html=f"{tmp_path}/page.html"
+    ):
         predict.FLAGS.mark_as_parsed()
         with pytest.raises(UserError, match=r"page\.html exists: name another"):
             predict.main([])

@@ -94,6 +94,8 @@ def test_a_path_its_bytes_and_its_pixels_give_the_same_answer(trained, classifie
         data = file.read()
     answers = classifier.predict([path, data, images.decode(data).pixels])
     assert (answers.logits == answers.logits[0]).all()
+    for one in (path, data):  # not a list: a text is not taken letter by letter
+        np.testing.assert_array_equal(classifier.predict(one).logits, answers.logits[:1])
     known = read_predictions(f"{trained.run_dir}/predictions_test.csv")
     np.testing.assert_array_equal(
         answers.logits[0], known.logits[known.ids.index("COVID/test-0.png")]

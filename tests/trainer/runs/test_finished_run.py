@@ -24,3 +24,16 @@ def test_other_folders_are_named_for_what_they_are(file, told, tmp_path):
         read_run(str(tmp_path / "given"))
     with pytest.raises(UserError, match=told.replace("is .*/given a", "is not a").rstrip("\\?")):
         read_kept_run(str(tmp_path / "given"), "model")
+
+
+def test_a_path_without_a_folder_and_a_run_that_has_not_ended_are_told(tmp_path):
+    with pytest.raises(UserError, match="nowhere does not exist: name a finished run directory"):
+        read_run(str(tmp_path / "nowhere"))
+    model = tmp_path / "run" / "model.keras"
+    model.parent.mkdir()
+    model.touch()
+    with pytest.raises(UserError, match=r"model.keras is a file: name its run directory, .*/run$"):
+        read_run(str(model))
+    (model.parent / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run is a run that has not ended: run its training again"):
+        read_run(str(model.parent))

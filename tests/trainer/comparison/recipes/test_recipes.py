@@ -96,7 +96,7 @@ def test_given_flags_override_all_recipes_and_the_users_own_file_is_one(tmp_path
         (["wuisan_a", "wuisan_a"], [], "--recipes=wuisan_a,wuisan_a: name each once"),
         (["wuisan_a", "rahman"], [], r"all classes; rahman: --classes=COVID,Lung_Opacity,Normal\)"),
         (["wuisan_a"], ["--seed=1"], "--seed is set by the comparison, see --study_dir, --seeds"),
-        (["bad"], [], "bad.flags: Unknown command line flag 'batchsize'"),
+        (["bad"], [], "bad.flags: unknown flag --batchsize .did you mean --batch_size"),
         (["unread"], [], "reported.json: the part of unread must have a source"),
         (["uncounted"], [], "reported.json: the part of uncounted .* number.*'many'"),
     ],
