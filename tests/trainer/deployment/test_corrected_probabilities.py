@@ -123,6 +123,8 @@ def test_shares_that_do_not_fit_are_refused():
     ):
         with pytest.raises(UserError, match="--deploy_prior"):
             corrected_probabilities.parse_deploy_prior(items, CLASSES)
+    with pytest.raises(UserError, match="there is no class LungOpacity; its classes are COVID, L"):
+        corrected_probabilities.parse_deploy_prior(["LungOpacity=0.2"], CLASSES)
     assert corrected_probabilities.parse_deploy_prior([], CLASSES) is None
 
 

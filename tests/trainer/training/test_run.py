@@ -204,7 +204,9 @@ def test_only_a_learning_rate_that_is_used_is_told(data, tmp_path):
 def test_forecast_leaves_out_the_first_steps_and_trainings_of_seconds(capsys):
     loop._print_forecast([(2, 100.0), (4, 112.0)], steps=20, epochs=3)
     loop._print_forecast([(2, 100.0), (4, 100.2)], steps=20, epochs=3)
-    expected = "about 2.0 minutes an epoch, 6.0 in all, without validations\n"
+    loop._print_forecast([(2, 100.0), (4, 100.2)], steps=200, epochs=4)
+    expected = "about 2.0 minutes an epoch, 6.0 minutes in all, without validations\n"
+    expected += "about 20 seconds an epoch, 1.3 minutes in all, without validations\n"
     assert capsys.readouterr().out == expected
 
 
