@@ -1,19 +1,16 @@
 """Mistakes that a user can mend, and how every command of ours reports them."""
 
-import contextlib
 import difflib
 import errno
 import logging
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
 from absl import app, flags
 
-from cxr_tfrecords.console import command_help
+from cxr_tfrecords.console import command_help, signals
 from cxr_tfrecords.console.printable import printable
 
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
@@ -122,29 +119,6 @@ def _shortened(message: str) -> str:
     )
 
 
-def _end_on_signals(state: str) -> None:
-    """Lets SIGINT (Ctrl-C) and SIGTERM end the process at once, with a line and an exit code.
-
-    For commands whose files are whole or absent at every moment. An exception would go through
-    the threads of Beam and other libraries, which print it and replace the exit code.
-
-    Args:
-      state: what is kept and what to do, the end of the line.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        name = "interrupted" if number == signal.SIGINT else "SIGTERM"
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-        # os.write and not print, because the signal may have interrupted a print.
-        os.write(2, f"\n{name}: {state}\n".encode())
-        os._exit(130 if number == signal.SIGINT else EXIT_TEMPORARY)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, end)
-
-
 def _expand_home(values: flags.FlagValues) -> None:
     """Replaces `~` at the beginning of a text flag, or of an item of a list, by the home folder.
 
@@ -199,7 +173,8 @@ def run_main(
             _expand_home(flags.FLAGS)
             return [expand_argument(argument) for argument in rest]
         except flags.Error as error:
-            print(f"error: {flag_problem(error)}. --help explains the flags", file=sys.stderr)
+            text = f"error: {flag_problem(error)}. --help explains the flags"
+            print(_shortened(text), file=sys.stderr)
             sys.exit(2)
         except SystemExit:  # absl has shown the help, and would call that a failure
             sys.exit(0)
@@ -213,7 +188,9 @@ def run_main(
         for name in ("aiobotocore", "botocore", "matplotlib"):
             logging.getLogger(name).setLevel(logging.WARNING)
         if interrupted:
-            _end_on_signals(interrupted)
+            signals.end_at_once(interrupted, EXIT_TEMPORARY)
+        else:
+            signals.raise_once(TemporaryError("SIGTERM"))
         try:
             if argv[1:] and not (arguments or known_only):
                 raise UserError(f"unknown argument {argv[1]!r}: flags look like --name=value")

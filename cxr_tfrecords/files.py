@@ -286,11 +286,23 @@ def replacing(path: str, suffix: str = "") -> Iterator[str]:
     """
     temporary = f"{path}{TEMPORARY}{os.getpid()}{suffix}"
     try:
-        yield temporary
-        rename(temporary, path)
+        with named_failures(path):
+            yield temporary
+            rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def named_failures(path: str) -> Iterator[None]:
+    """Gives an error of the disk that names no file, as that of a write, the name of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = path
         raise
 
 

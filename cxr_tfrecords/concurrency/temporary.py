@@ -60,7 +60,7 @@ def replacing_folder(folder: str) -> Iterator[str]:
     os.makedirs(parent, exist_ok=True)
     prefix = f"{name}{files.TEMPORARY}"
     remove_abandoned(parent, prefix)
-    with _locked(parent, prefix) as inner:
+    with _locked(parent, prefix) as inner, files.named_failures(folder):
         yield inner
         try:
             if os.path.isdir(folder):

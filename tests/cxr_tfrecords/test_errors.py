@@ -50,6 +50,18 @@ def test_a_full_disk_is_one_line_in_every_command():
     assert (done.returncode, done.stderr) == (2, line)
 
 
+def test_a_full_disk_names_the_file_also_where_a_write_does_not():
+    main = """
+import errno
+from cxr_tfrecords import files
+def main(argv):
+    with files.replacing("out"):
+        raise OSError(errno.ENOSPC, "No space left")"""
+    done = _run(main, "run_main(main)")
+    line = "error: cannot write out: No space left: make room, then run the same command again\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_a_message_that_quotes_a_name_gives_a_terminal_nothing_to_obey():
     name = "Icon\r\x1b]0;x\x07\u202e\udcff.png"
     main = f"def main(argv):\n    raise UserError({name!r})"
@@ -148,3 +160,38 @@ def test_a_flag_of_the_wrong_kind_is_said_without_words_of_python(define, value,
     main = f"from absl import flags\nflags.{define}\ndef main(argv):\n    pass"
     done = _run(main, "run_main(main)", f"--size={value}")
     assert (done.returncode, done.stderr) == (2, f"error: {said} --help explains the flags\n")
+
+
+def test_a_flag_error_gives_a_terminal_nothing_to_obey_and_is_short():
+    main = "from absl import flags\nflags.DEFINE_enum('size', 'a', ['a'], '')"
+    done = _run(
+        f"{main}\ndef main(argv):\n    pass",
+        "run_main(main)",
+        f"--size=\x1b[31m\u202e{'x' * 100_000}",
+    )
+    assert (done.returncode, done.stderr.isprintable()) == (2, False)  # for its line ends alone
+    assert done.stderr.replace("\n", "").isprintable()
+    assert len(done.stderr) < 2100
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75)])
+@pytest.mark.parametrize("where", ["os.kill(os.getpid(), number)", "Lost()"])
+def test_a_signal_ends_a_command_after_it_has_cleaned_up(name, code, where):
+    """Also one that comes while Python collects garbage, where it drops what is raised."""
+    main = f"""
+import os, signal, time
+number = signal.{name}
+class Lost:
+    def __del__(self):
+        os.kill(os.getpid(), number)
+        time.sleep(0)
+def main(argv):
+    try:
+        {where}
+        time.sleep(20)
+    finally:
+        print("cleaned up")"""
+    done = _run(main, "run_main(main)")
+    said = {"SIGINT": "interrupted", "SIGTERM": "SIGTERM"}[name]
+    assert (done.returncode, done.stdout) == (code, "cleaned up\n"), done.stderr
+    assert done.stderr == f"{said}: run the same command again to go on\n"

@@ -20,7 +20,7 @@ from cxr_tfrecords.console.progress import progress
 from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from trainer.input.split_records import read_split
-from trainer.models import tf_internals
+from trainer.models import keras_files, tf_internals
 
 SIZE = 96
 _WIDTHS = (12, 24, 36, 48)
@@ -39,7 +39,7 @@ class Segmenter:
     def load(cls, path: str) -> Segmenter:
         """Raises: UserError: it is not a model of `trainer.train_segmenter`."""
         try:
-            model = keras.models.load_model(path, compile=False)
+            model = keras_files.load(path)
         except Exception as error:  # of any type, as of a run's model
             raise UserError(
                 f"--segmenter={path} cannot be read ({first_line(error, 160)}): name a model file "

@@ -209,6 +209,11 @@ class Classifier(abc.ABC):
             for start in range(0, len(pixels), size)
         ]
         features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not np.isfinite(logits).all():  # the weights are finite, see `keras_files.load`
+            raise UserError(
+                f"{self.path}: the model gives numbers that are NaN or infinite: train it again, "
+                "with a lower --learning_rate or in float32"
+            )
         given = Predictions([""] * len(logits), np.zeros(len(logits), np.int32), logits)
         variants = self.deployment.variants(given.log_probabilities)
         scores = flags = None

@@ -22,6 +22,7 @@ from trainer.deployment.predictor import Classifier, Settings
 from trainer.deployment.thresholds import COVERAGE, SENSITIVITY
 from trainer.exporting import contract, formats
 from trainer.exporting.format_table import FORMATS, INT8
+from trainer.models import keras_files
 from trainer.runs import run_data, same_run
 
 _BATCH = 32
@@ -46,7 +47,7 @@ class ExportedClassifier(Classifier):
         chosen = _choose_format(folder, content)
         if chosen == "keras":
             path = os.path.join(folder, FORMATS["keras"].path)
-            whole = keras.models.load_model(path, compile=False)
+            whole = keras_files.load(path)
             model = keras.Model(whole.inputs, whole.output["logits"])
             self._answer = formats.of_model(whole)
         else:

@@ -19,6 +19,7 @@ from cxr_tfrecords.console.quiet import quiet_stderr
 from cxr_tfrecords.reading import Reading
 from trainer.exporting import encoded_images, onnx_file
 from trainer.exporting.format_table import FORMATS, INT8
+from trainer.models import keras_files
 
 # uint8 [n, size, size, channels] -> name of an output -> float32 [n, classes].
 Answer = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -53,7 +54,7 @@ def write(
     path = os.path.join(folder, FORMATS[name].path)
     with _quiet():
         if name == "keras":
-            model.save(path)
+            keras_files.save(path, model)
         elif name == "saved_model":
             _write_saved_model(model, path, reading)
         elif name == "onnx":
@@ -105,7 +106,7 @@ def open_written(name: str, folder: str) -> Answer:
     path = os.path.join(folder, FORMATS[name].path)
     with _quiet():
         if name == "keras":
-            return of_model(keras.models.load_model(path, compile=False))
+            return of_model(keras_files.load(path))
         if name == "saved_model":
             return _open_saved_model(path)
         return _open_onnx(path) if name == "onnx" else _open_litert(path)

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_tfrecords import images as image_files
-from trainer.models import tf_internals
+from trainer.models import keras_files, tf_internals
 from trainer.models.classifier import feature_map
 
 _HEAT = 0.5
@@ -43,7 +43,7 @@ class GradCam:
     @classmethod
     def load(cls, path: str) -> GradCam:
         """Reads a run's model.keras."""
-        return cls(keras.models.load_model(path, compile=False))
+        return cls(keras_files.load(path))
 
     def maps(self, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
         """Heat maps at the images' size, from 0 to 1; all 0 where nothing raises the logit.

@@ -26,7 +26,7 @@ from cxr_tfrecords.dataset_dir import DatasetDir
 from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.files import replacing
 from trainer.epochs.audit import SamplerAudit
-from trainer.models import tf_internals
+from trainer.models import keras_files
 from trainer.runs import remote_run, run_files, same_run
 from trainer.settings.config import TrainConfig
 
@@ -129,7 +129,7 @@ class TensorBoard:
 def save_model(run_dir: str, model: keras.Model) -> None:
     """Writes model.keras."""
     with replacing(os.path.join(run_dir, run_files.MODEL), suffix=".keras") as temporary:
-        model.save(temporary)
+        keras_files.save(temporary, model)
 
 
 def load_model(run_dir: str, num_classes: int = 0) -> keras.Model:
@@ -139,12 +139,11 @@ def load_model(run_dir: str, num_classes: int = 0) -> keras.Model:
       num_classes: that the model must tell apart; 0: any number.
 
     Raises:
-      UserError: it is missing or damaged, or of other classes.
+      UserError: it is missing or damaged, a weight is not finite, or it is of other classes.
     """
     path = os.path.join(remote_run.local(run_dir), run_files.MODEL)
-    tf_internals.own_generated_code()  # of what is made of the model
     try:
-        model = keras.models.load_model(path, compile=False)
+        model = keras_files.load(path)
         if num_classes and model.output_shape[-1] != num_classes:
             raise ValueError(
                 f"it has {model.output_shape[-1]} outputs, but its run {num_classes} classes"

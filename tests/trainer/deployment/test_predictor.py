@@ -105,6 +105,14 @@ def test_a_path_its_bytes_and_its_pixels_give_the_same_answer(trained, classifie
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
 
+def test_a_model_that_gives_no_numbers_answers_nothing(classifier, monkeypatch):
+    monkeypatch.setattr(
+        classifier, "_compute", lambda pixels: (np.zeros((len(pixels), 0)), np.full((1, 4), np.nan))
+    )
+    with pytest.raises(UserError, match="the model gives numbers that are NaN or infinite"):
+        classifier.predict_pixels(np.zeros((1, 12, 12, 1), np.uint8), 1)
+
+
 def test_other_class_shares_change_the_odds_by_their_ratio(trained, classifier):
     image = np.full((50, 40), 90, np.uint8)
     natural = np.array(COUNTS["train"]) / sum(COUNTS["train"])
