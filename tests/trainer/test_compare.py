@@ -76,7 +76,8 @@ def test_methods_are_samplers_losses_or_both():
     assert method_grid.parse_method("crt").decoupled == "crt"
     for name, message in (
         ("undersample+oversample", "sets --sampler twice"),
-        ("smote", "'smote' .* is not one of none, undersample"),
+        ("smote", "--methods: 'smote' is not one of none, undersample"),
+        ("oversampel+focal", "'oversampel' in 'oversampel.focal' .* did you mean oversample?"),
     ):
         with pytest.raises(UserError, match=message):
             method_grid.parse_method(name)

@@ -264,7 +264,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(run_dir, tmp_path, monk
         list(exported_model.export(run_dir, str(tmp_path / "taken")))
     with pytest.raises(UserError, match=r"is .* a finished run"):
         list(exported_model.export(str(tmp_path), new))
-    with pytest.raises(UserError, match="--deploy_prior=a=1"):
+    with pytest.raises(UserError, match="--deploy_prior: there is no class a; its"):
         list(exported_model.export(run_dir, new, ["a=1"]))
     with pytest.raises(UserError, match=r"--format=keras,tflite: 'tflite' is not one of keras,"):
         list(exported_model.export(run_dir, new, names=["keras", "tflite"]))
