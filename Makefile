@@ -78,4 +78,4 @@ format: $(STAMP)
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) data runs site
+	rm -rf $(VENV) data demo runs site

@@ -465,3 +465,16 @@ def test_the_image_that_serves_is_pinned_and_does_not_run_as_root():
     (user,) = (words[1] for words in steps if words[0] == "USER")
     assert int(user) > 0
     assert steps.index(["USER", user]) > steps.index(install)
+
+
+def test_the_demo_writes_below_one_folder_that_git_ignores(shell):
+    """`data/` is the name that readers of the quick start give to their own data set."""
+    assert shell.script("demo.sh").returncode == 0
+    flags = ("--input_dir", "--output_dir", "--data_dir", "--run_dir")
+    words = [word for call in shell.calls() for word in call]
+    paths = [word.partition("=")[2] for word in words if word.startswith(flags)]
+    assert len(paths) == 5
+    assert all(path.startswith("demo/") for path in paths), paths
+    builds = [call for call in shell.calls() if "beam_pipelines.build" in call]
+    assert all("--input_dir=demo/radiographs" in call for call in builds)  # else it uses data/
+    assert "/demo/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
