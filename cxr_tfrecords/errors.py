@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
@@ -75,6 +75,26 @@ def require_flags(*names: str) -> None:
     for name in names:
         if not flags.FLAGS[name].value:
             raise UserError(f"--{name} is missing: --help explains it")
+
+
+def named_data_set(arguments: Sequence[str], data_dir: str, module: str) -> str:
+    """The one dataset directory that a command line names, as an argument or by --data_dir.
+
+    Args:
+      arguments: those that are no flags, without the program's name.
+      module: the command, for the message.
+
+    Raises:
+      UserError: it names none, or more than one.
+    """
+    named = [*arguments, *([data_dir] if data_dir else [])]
+    if len(named) == 1:
+        return named[0]
+    given = f"it names {len(named)} ({', '.join(named)})" if named else "it names none"
+    raise UserError(
+        f"name one dataset directory: python -m {module} DATA, or --data_dir=DATA in place of "
+        f"DATA; {given}"
+    )
 
 
 def first_line(error: BaseException, length: int | None = None) -> str:

@@ -1,6 +1,6 @@
 """The statistics page of a data set: stats.html, and its figures in stats.json.
 
-  python -m cxr_tfrecords.stats DATA
+  python -m cxr_tfrecords.stats DATA    (or --data_dir=DATA)
 
 makes both again from manifest.json, sources.csv and a few records of the shards. Every build
 makes them too. The same data set gives the same bytes.
@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from cxr_tfrecords import dataset_dir, files
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import UserError, named_data_set, run_main
 from cxr_tfrecords.pages.class_lists import DRAWN, shown_classes
 from cxr_tfrecords.statistics import shortcut
 from cxr_tfrecords.statistics.sources import (
@@ -235,9 +235,7 @@ def _leading(manifest: Mapping[str, Any], shown: Sequence[str]) -> dict[str, int
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) != 2:
-        raise UserError("name one dataset directory: python -m cxr_tfrecords.stats DATA")
-    path = argv[1]
+    path = named_data_set(argv[1:], flags.FLAGS.data_dir, "cxr_tfrecords.stats")
     manifest = dataset_dir.read_manifest(path)
     made = make(path, manifest)
     try:
@@ -248,4 +246,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", "", "The dataset directory, in place of DATA.")
     run_main(main, arguments=True, interrupted="nothing was damaged, run the same command again")

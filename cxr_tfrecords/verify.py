@@ -1,6 +1,6 @@
 """Checks that the shards of a dataset directory are whole and agree with its manifest.
 
-  python -m cxr_tfrecords.verify DATA
+  python -m cxr_tfrecords.verify DATA    (or --data_dir=DATA)
 
 Reads every shard once: checksums, counts, labels, that each image decodes, that nothing is
 stored twice under one name, and that no group, no picture and no near-duplicate of one lies in
@@ -20,7 +20,7 @@ from absl import flags, logging
 
 from cxr_tfrecords import dataset_dir, files, images, near_duplicates, records, tfrecord
 from cxr_tfrecords.console.printable import printable
-from cxr_tfrecords.errors import UserError, run_main
+from cxr_tfrecords.errors import named_data_set, run_main
 
 if TYPE_CHECKING:
     from cxr_tfrecords.console.progress import Progress
@@ -213,12 +213,11 @@ def _check_totals(manifest: dict[str, Any], report: Report, seen: _Seen) -> None
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) != 2:
-        raise UserError("name one dataset directory: python -m cxr_tfrecords.verify DATA")
+    path = named_data_set(argv[1:], flags.FLAGS.data_dir, "cxr_tfrecords.verify")
     logging.set_verbosity(logging.WARNING)  # libraries of object stores log where they found keys
-    report = verify(argv[1], near_distance=flags.FLAGS.near_distance, progress=True)
+    report = verify(path, near_distance=flags.FLAGS.near_distance, progress=True)
     groups = ", ".join(f"{split} {count:,}" for split, count in report.groups.items())
-    print(f"{argv[1]}: {report.images:,} images, {report.num_bytes / 1e6:,.1f} MB read")
+    print(f"{path}: {report.images:,} images, {report.num_bytes / 1e6:,.1f} MB read")
     print(f"groups: {groups}")
     for fault in report.faults[:20]:
         print(printable(f"fault: {fault}"))
@@ -238,6 +237,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", "", "The dataset directory, in place of DATA.")
     flags.DEFINE_integer(
         "near_distance",
         None,

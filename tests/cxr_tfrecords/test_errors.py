@@ -32,6 +32,26 @@ def test_an_argument_is_refused_where_none_is_taken(settings, code, said):
     assert (done.returncode, done.stderr) == (code, said)
 
 
+@pytest.mark.parametrize("module", ["cxr_tfrecords.verify", "cxr_tfrecords.stats"])
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ([], "it names none"),
+        (["a", "b"], "it names 2 (a, b)"),
+        (["a", "--data_dir=b"], "it names 2 (a, b)"),
+    ],
+)
+def test_a_data_set_is_named_once(module, arguments, given):
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: name one dataset directory: python -m {module} DATA, or --data_dir=DATA in place "
+        f"of DATA; {given}\n"
+    )
+
+
 def test_a_message_that_quotes_much_of_a_file_keeps_its_beginning_and_its_end():
     main = "from cxr_tfrecords.errors import UserError\ndef main(argv):\n    raise UserError(TEXT)"
     text = "'run is damaged (' + '0.5' * 99_999 + '): train again\\nsecond line'"

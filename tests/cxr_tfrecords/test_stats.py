@@ -280,6 +280,10 @@ def test_the_command(out):
     assert good.returncode == 0, good.stderr
     assert good.stdout.splitlines()[-1].endswith("stats.html")
     assert pages(out) == first
+    stats.remove(str(out))
+    named = [*command, f"--data_dir={out}"]
+    subprocess.run(named, capture_output=True, check=True)
+    assert pages(out) == first
     (out / dataset_dir.SOURCES).unlink()
     for path, message in [(str(out), "sources.csv is missing"), ("nowhere", "does not exist")]:
         bad = subprocess.run([*command, path], capture_output=True, text=True, check=False)

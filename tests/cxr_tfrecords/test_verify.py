@@ -99,6 +99,9 @@ def test_exit_codes_and_lines(data):
     good = subprocess.run([*command, data.path], capture_output=True, text=True, check=False)
     assert good.returncode == 0, good.stderr
     assert good.stdout.splitlines()[-1].startswith("OK: ")
+    named = [*command, f"--data_dir={data.path}"]
+    same = subprocess.run(named, capture_output=True, text=True, check=False)
+    assert (same.returncode, same.stdout) == (0, good.stdout)
     manifest = os.path.join(data.path, "manifest.json")
     with open(manifest) as file:
         content = json.load(file)
