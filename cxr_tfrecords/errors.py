@@ -115,7 +115,13 @@ def flag_problem(error: flags.Error, *values: flags.FlagValues) -> str:
         hint = " or ".join(f"--{name}" for name in dict.fromkeys(near))
         return f"unknown flag --{error.flagname}" + (f" (did you mean {hint}?)" if hint else "")
     text = re.sub(r"invalid literal for int\(\) with base 10: .*", "not a whole number", str(error))
-    return re.sub(r"could not convert string to float: .*", "not a number", text)
+    text = re.sub(r"could not convert string to float: .*", "not a number", text)
+    choice = re.fullmatch(r"flag (--(\w+)=.*): value should be one of <(.*)>", text, re.DOTALL)
+    if not choice:
+        return text
+    given, name, choices = choice.groups()
+    hint = command_help.HINTS.get(name, "")
+    return f"{given} {command_help.not_one_of(choices.split('|'), hint)}"
 
 
 def _own_flags(values: flags.FlagValues) -> list[str]:

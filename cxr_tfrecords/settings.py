@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from cxr_tfrecords.console.command_help import GROUPS
+from cxr_tfrecords.console.command_help import GROUPS, HINTS, not_one_of
 from cxr_tfrecords.errors import UserError
 
 flags.disclaim_key_flags()  # flags belong to the module that calls `define_flags`
@@ -43,6 +43,7 @@ class Setting:
       parse: makes the value from a flag's list of texts; None: absl reads it by its type.
       may_change: an interrupted run may go on with another value.
       alias: another name of the flag, still accepted.
+      hint: to a value that is not one of the choices: the flags that do what it was meant for.
     """
 
     group: str
@@ -52,6 +53,7 @@ class Setting:
     parse: Callable[[Sequence[str]], Any] | None = None
     may_change: bool = False
     alias: str = ""
+    hint: str = ""
 
 
 def setting(default: Any, group: str, help: str, **properties: Any) -> Any:
@@ -90,6 +92,8 @@ def define_flags(
             _define(rows[name], fields[name], values)
             if values is flags.FLAGS:
                 GROUPS[name] = rows[name].group
+                if rows[name].hint:
+                    HINTS[name] = rows[name].hint
             if rows[name].alias:
                 flags.DEFINE_alias(rows[name].alias, name, flag_values=values)
 
@@ -149,8 +153,7 @@ def check(config: Any) -> None:
     for name, row in table(config).items():
         value = getattr(config, name)
         if row.choices and value not in row.choices:
-            choices = ", ".join(map(str, row.choices))
-            raise UserError(f"--{name}={value} is not one of {choices}")
+            raise UserError(f"--{name}={value} {not_one_of(row.choices, row.hint)}")
         if row.within and value is not None and not _lies_within(value, row.within):
             raise UserError(f"--{name}={value} {_requirement(row.within)}")
 

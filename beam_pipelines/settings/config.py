@@ -117,6 +117,7 @@ class BuildConfig:
         "them anew. Empty: given, where all folders are called as splits are, or the list has the "
         "column.",
         choices=("", "given", "own"),
+        hint="--test_fraction and --validation_fraction set the shares",
     )
     balance_splits: tuple[str, ...] = setting(
         (),

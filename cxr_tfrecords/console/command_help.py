@@ -13,6 +13,15 @@ _HELP_FLAGS = ("-h", "--help", "-help", "--helpshort", "-helpshort", "-?", "--?"
 _WIDEST = 100
 # Flag -> the heading that it stands under; `settings.define_flags` fills it.
 GROUPS: dict[str, str] = {}
+# Flag -> which other flags do what its wrong values were meant for; filled there, too.
+HINTS: dict[str, str] = {}
+
+
+def not_one_of(choices: Iterable[object], hint: str = "") -> str:
+    """`is not one of a, b (or empty); hint`: what a message says after a flag and its value."""
+    words = [str(choice) for choice in choices]
+    text = f"is not one of {', '.join(filter(None, words))}" + " (or empty)" * ("" in words)
+    return text + (f"; {hint}" if hint else "")
 
 
 def is_wanted(arguments: Iterable[str]) -> bool:
@@ -57,7 +66,9 @@ def _entry(flag: flags.Flag, width: int) -> str:
     if flag.boolean:
         head, default = f"--[no]{flag.name}", str(bool(flag.default)).lower()
     else:
-        head = f"--{flag.name}=" + ("|".join(choices) if choices else _placeholder(flag))
+        # The text explains what an empty value means.
+        words = "|".join(filter(None, choices or ()))
+        head = f"--{flag.name}={words or _placeholder(flag)}"
         default = (
             (flag.default_as_str or "").strip("'") or "empty"
             if flag.default is not None

@@ -23,6 +23,7 @@ class Config:
     share: float = setting(0.5, "First things", "Of all.", within="(0, 1)")
     words: tuple = setting((), "Rarely", "Some.", parse=tuple)
     channels: int = setting(1, "Rarely", "1: gray. 3: RGB.", choices=(1, 3))
+    where: str = setting("", "Rarely", "Empty: x.", choices=("", "x", "y"), hint="see --share")
     on: bool = setting(True, "Rarely", "Whether.")
 
     def __post_init__(self):
@@ -43,10 +44,12 @@ def _run(tmp_path, *arguments):
 
 def test_flags_have_the_defaults_and_types_of_the_fields(tmp_path):
     done = _run(tmp_path)
-    expected = "Config(kind='a', size=3, share=0.5, words=(), channels=1, on=True)\n"
+    expected = "Config(kind='a', size=3, share=0.5, words=(), channels=1, where='', on=True)\n"
     assert (done.stdout, done.stderr) == (expected, "")
     done = _run(tmp_path, "--kind=b", "--width=5", "--words=x,y", "--channels=3", "--noon")
-    expected = "Config(kind='b', size=5, share=0.5, words=('x', 'y'), channels=3, on=False)\n"
+    expected = (
+        "Config(kind='b', size=5, share=0.5, words=('x', 'y'), channels=3, where='', on=False)\n"
+    )
     assert (done.stdout, done.stderr) == (expected, "")
 
 
@@ -55,7 +58,8 @@ def test_flags_have_the_defaults_and_types_of_the_fields(tmp_path):
     [
         ("--size=0", "--size=0 must be at least 1"),
         ("--share=1", "--share=1.0 must lie within (0, 1)"),
-        ("--kind=c", "value should be one of <a|b>"),
+        ("--kind=c", "error: --kind=c is not one of a, b. --help"),
+        ("--where=0.8", "error: --where=0.8 is not one of x, y (or empty); see --share. --help"),
         ("--size=many", "--size=many"),
     ],
 )
@@ -74,6 +78,7 @@ def test_help_has_the_docstring_and_then_the_groups_in_their_order(tmp_path):
     order = ["Shows its settings.", "First things", "--size=NUMBER", "Rarely", "--kind=a|b"]
     assert [line for line in lines if line in order] == order
     assert "1: gray. 3: RGB. (default: 1)" in lines
+    assert lines[lines.index("--where=x|y") + 1] == "Empty: x. (default: empty)"
     assert "--width" not in done.stdout
 
 
@@ -82,6 +87,7 @@ def test_a_library_is_refused_in_the_same_words():
     class Config:
         power: float | None = settings.setting(None, "", "", within="[0, 1]")
         tau: float = settings.setting(1.0, "", "", within="(-inf, inf)")
+        kind: str = settings.setting("", "", "", choices=("", "a"), hint="see --tau")
 
     settings.check(Config())
     settings.check(Config(power=1.0, tau=-3.0))
@@ -89,3 +95,5 @@ def test_a_library_is_refused_in_the_same_words():
         settings.check(Config(power=1.5))
     with pytest.raises(UserError, match="--tau=nan must be a finite number"):
         settings.check(Config(tau=float("nan")))
+    with pytest.raises(UserError, match=r"--kind=b is not one of a \(or empty\); see --tau"):
+        settings.check(Config(kind="b"))
