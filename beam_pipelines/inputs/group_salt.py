@@ -149,7 +149,7 @@ def check_protection(has_ids: bool, salt: str | None) -> tuple[str, ...]:
     if salt is None:
         raise UserError(
             "the images name their patients, whose ids must be hashed with a secret: name a file "
-            "for it with --group_salt_file (it is made if there is none); nothing was written"
+            "for it with --group_salt_file (it is made if there is none); no shard was written"
         )
     return (
         "warning: ids of patients are stored as hashes without a secret: whoever tries all "

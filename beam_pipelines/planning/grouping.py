@@ -144,7 +144,7 @@ def apply_label_conflicts(
         raise UserError(
             f"{len(conflicts)} images lie in more than one class, first "
             f"{', '.join(columns.strings('filename', first))}: mend their labels, or say what to "
-            "do with --label_conflicts=keep or drop; nothing was written"
+            "do with --label_conflicts=keep or drop; no shard was written"
         )
     outcome[involved] = CONFLICT
 
@@ -190,7 +190,7 @@ def apply_given_leaks(
             f"the given splits leak: {len(torn)} groups of copies or of one patient lie in two of "
             f"them, first {', '.join(columns.strings('filename', members))}. "
             f"{'' if config.folds else drop}correct the given splits, ignore them with "
-            "--splits=own, or ignore the groups with --dedup=off; nothing was written"
+            "--splits=own, or ignore the groups with --dedup=off; no shard was written"
         )
     return given
 

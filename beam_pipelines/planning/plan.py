@@ -7,14 +7,12 @@ millions of objects would take ten times the memory.
 from __future__ import annotations
 
 import dataclasses
-import errno
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from beam_pipelines.planning import grouping
+from beam_pipelines.planning import grouping, plan_checks
 from beam_pipelines.planning.grouping import (
     GROUP_REASONS,
     NO_EXISTING_PLAN,
@@ -28,7 +26,6 @@ from beam_pipelines.planning.grouping import (
 )
 from beam_pipelines.settings.config import BuildConfig
 from cxr_tfrecords import dataset_dir, splits, tfds_metadata
-from cxr_tfrecords.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +113,7 @@ def plan_build(
     """
     labels = columns.numbers("label")
     outcome = np.where(columns.numbers("length") > 0, WRITTEN, REJECTED).astype(np.uint8)
-    _check_rejected(columns, outcome, max_bad_fraction, len(existing))
+    plan_checks.check_rejected(columns, outcome, max_bad_fraction, len(existing))
     copies, groups, reasons = grouping.find_groups(columns, outcome == WRITTEN, config)
     notes = (
         [] if config.dedup == "off" else grouping.warn_of_large_groups(columns, outcome == WRITTEN)
@@ -134,12 +131,15 @@ def plan_build(
         groups = grouping.set_aside_joining_splits(
             groups, given, outcome, existing, len(config.split_names)
         )
+    plan_checks.check_usable(class_names, columns, labels, outcome)
     keys = columns.digests("pixels")
     split, more = _split(groups, keys, labels, outcome, given, config)
     notes += more
     _balance(split, labels, keys, outcome, config)
     class_slugs = tfds_metadata.slugs(class_names)
-    _check_splits(class_names, labels, split, outcome, given, config, notes)
+    plan_checks.check_splits(
+        class_names, labels, split, outcome, groups, reasons, given, config, notes
+    )
     to_write = new & (outcome == WRITTEN)
     shards = tuple(
         _plan_shards(class_names, class_slugs, labels, split, keys, to_write, config, existing)
@@ -252,58 +252,6 @@ def _plan_shards(
             for shard, part in enumerate(np.array_split(rows, total), start=first):
                 file = dataset_dir.shard_name(name, class_slugs[label], shard, first + total)
                 yield Shard(file, name, label, class_name, part)
-
-
-def sufficient_fraction(rejected: int, count: int) -> float:
-    """The smallest --max_bad_fraction of two digits that lets `rejected` of `count` files pass."""
-    percents = range(100 * rejected // count, 100)
-    return next((p / 100 for p in percents if rejected <= p / 100 * count), 1.0)
-
-
-def _check_rejected(
-    columns: Columns, outcome: np.ndarray, max_bad_fraction: float, num_existing: int
-) -> None:
-    rejected = np.flatnonzero(outcome[num_existing:] == REJECTED) + num_existing
-    count = len(outcome) - num_existing
-    if len(rejected) <= max_bad_fraction * count:
-        return
-    names, reasons = (columns.strings(c, rejected[:5]) for c in ("filename", "reason"))
-    shown = "".join(f"\n  {n}: {r}" for n, r in zip(names, reasons, strict=True))
-    more = f"\n  … and {len(rejected) - 5} more" if len(rejected) > 5 else ""
-    remedy = "correct or remove them"
-    if all(os.strerror(errno.ENOENT) in reason for reason in reasons):
-        remedy = "the paths in a list of images start at --input_dir: correct it or the list"
-    raise UserError(
-        f"{len(rejected)} of {count} files cannot be used, more than "
-        f"--max_bad_fraction={max_bad_fraction}:{shown}{more}\n"
-        f"{remedy}, or leave them out with "
-        f"--max_bad_fraction={sufficient_fraction(len(rejected), count)}; nothing was written"
-    )
-
-
-def _check_splits(
-    class_names: Sequence[str],
-    labels: np.ndarray,
-    split: np.ndarray,
-    outcome: np.ndarray,
-    given: np.ndarray,
-    config: BuildConfig,
-    notes: Sequence[str],
-) -> None:
-    written = outcome == WRITTEN
-    flags = "--folds" if config.folds else "--test_fraction, --validation_fraction"
-    remedy = f"add images, remove the class, or change {flags} or --seed"
-    if (given[written] >= 0).all():
-        remedy = "the given splits decide: correct them, or ignore them with --splits=own"
-    for label, name in enumerate(class_names):
-        for number, split_name in enumerate(config.split_names):
-            of_class = labels == label
-            if not (written & of_class & (split == number)).any():
-                raise UserError(
-                    f"class {name!r} has no image in the {split_name} split "
-                    f"({(written & of_class).sum()} usable of {of_class.sum()} files): {remedy}; "
-                    + "\n".join(["nothing was written", *notes])
-                )
 
 
 def describe_set_aside(plan: BuildPlan) -> dict[str, int]:

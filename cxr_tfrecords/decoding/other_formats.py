@@ -27,6 +27,11 @@ _EIGHT_BITS = {
     **{"1": "L", "L": "L", "P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA"},
     **{"RGB": "RGB", "RGBA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"},
 }
+# Other modes -> what the pixels are, and how the image is to be saved again.
+_NOT_READ = {
+    "F": "its pixels are floats: save it with 8- or 16-bit whole numbers, for instance as PNG",
+    "LAB": "its pixels are L*a*b* colours: save it in gray or RGB, for instance as PNG",
+}
 # Tags of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323
 _WHITE_IS_ZERO = 0
@@ -94,7 +99,8 @@ def _decode(image: Image.Image, kind: str, mode: str) -> Decoded:
         pixels = np.empty((height, width) if as_mode == "L" else (height, width, 3), np.uint8)
         steps += fill(pixels, _bands(image, as_mode))
     else:
-        raise BadImageError(f"{kind} of pixel mode {mode} is not supported: convert it to PNG")
+        other = f"pixels of Pillow's mode {mode} are not read: save it in gray or RGB, as PNG"
+        raise BadImageError(f"{kind}: {_NOT_READ.get(mode, other)}")
     if kind != "TIFF":
         pixels = turn(pixels, orientation)
     steps += describe_turn(orientation)

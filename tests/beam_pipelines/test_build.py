@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 
 import pytest
 import tensorflow as tf
@@ -258,6 +259,37 @@ def test_a_class_without_an_image_in_a_split_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"class 'Rare' has no image in the \w+ split"):
         build(root, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tfrecord*"))
+
+
+def test_a_class_of_copies_says_that_they_are_one_group(tmp_path):
+    root = write_radiographs(tmp_path / "in", {"COVID": 10, "Normal": 10, "Same": 1})
+    (first,) = (root / "Same" / "images").iterdir()
+    for number in range(4):
+        shutil.copy(first, first.with_name(f"copy-{number}.png"))
+    words = (
+        r"\(5 usable of 5 files; its 5 images form 1 group of copies\): .*; no shard was written"
+    )
+    with pytest.raises(UserError, match=words):
+        build(root, tmp_path / "out")
+
+
+def test_a_class_without_a_usable_file_names_a_reason(tmp_path):
+    root = write_radiographs(tmp_path / "in", {"COVID": 6, "Normal": 6})
+    bad = [f"{name}/images/{name}-{n}.png" for name in ("COVID", "Normal") for n in range(6)]
+    for name in bad[:6]:
+        (root / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"leave them out with --max_bad_fraction=0\.5; no shard"):
+        build(root, tmp_path / "out", max_bad_fraction=0.4)
+    words = r"'COVID': none of its 6 files can be used, such as COVID/images/COVID-0.png \(empty"
+    with pytest.raises(UserError, match=words) as caught:
+        build(root, tmp_path / "out", max_bad_fraction=1.0)
+    assert "--splits" not in str(caught.value)  # no split was given
+    for name in bad[6:]:
+        (root / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"correct or remove them; no shard was written$"):
+        build(root, tmp_path / "out", max_bad_fraction=0.5)
+    with pytest.raises(UserError, match="none of its 6 files can be used"):
+        build(root, tmp_path / "out", max_bad_fraction=1.0)
 
 
 def test_other_settings_may_follow_a_build_that_stopped_before_its_first_shard(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from beam_pipelines import job
 from beam_pipelines.inputs import sources
-from beam_pipelines.planning import plan
+from beam_pipelines.planning import plan_checks
 from beam_pipelines.settings import beam_flags
 from beam_pipelines.settings.config import BuildConfig
 from beam_pipelines.shards import passes
@@ -294,7 +294,7 @@ def test_a_name_that_is_no_text_is_one_line(radiographs, tmp_path):
 def test_the_fraction_that_the_refusal_names_is_enough_and_not_more_than_needed():
     for count in (1, 3, 40, 214, 1762):
         for rejected in range(1, count + 1):
-            fraction = plan.sufficient_fraction(rejected, count)
+            fraction = plan_checks.sufficient_fraction(rejected, count)
             assert rejected <= fraction * count
             less = (round(100 * fraction) - 1) / 100
             assert rejected > less * count

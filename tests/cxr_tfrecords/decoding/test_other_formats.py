@@ -130,7 +130,7 @@ def test_what_is_not_supported_is_named():
     colour = np.dstack([RAMP.astype(np.uint16) * 16] * 3)
     for data, reason in (
         (cv2.imencode(".tiff", colour)[1].tobytes(), "16 bits a colour"),
-        (as_file(RAMP.astype(np.float32), "TIFF"), "pixel mode F is not supported"),
+        (as_file(RAMP.astype(np.float32), "TIFF"), "TIFF: its pixels are floats: save it with 8-"),
         (as_file(RAMP.astype(np.int32) - 5, "TIFF"), "from -5 to"),
         (as_file(RAMP, "PPM"), "format PPM is not supported"),
         (as_file(RAMP > 99, "TIFF", compression="group4"), "fax compression"),
