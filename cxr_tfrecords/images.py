@@ -91,16 +91,22 @@ def warning_of(decoded: Decoded) -> str:
     """Why somebody should look at an image that can be used; '' if there is no reason."""
     if TRANSPARENT in decoded.steps:
         return TRANSPARENT
-    pixels = decoded.pixels
+    if _has_one_value(decoded.pixels):
+        return "all pixels have one value"
+    # Most images have a brighter pixel in their first rows: the others are not looked at.
+    rows = bands(len(decoded.pixels), decoded.pixels[0].nbytes)
+    if all(decoded.pixels[band].max() <= 1 for band in rows):
+        return "no pixel is above 1 of 255, as of values scaled to 0..1"
+    return ""
+
+
+def _has_one_value(pixels: np.ndarray) -> bool:
     row, first = pixels[:1].tobytes(), pixels[:1, :1].tobytes()
     # Most images differ in their first row: the others are compared only if it is flat.
     if row != first * pixels.shape[1]:
-        return ""
+        return False
     # In bands: what a comparison gives is as large as the image.
-    for rows in bands(len(pixels), len(row)):
-        if (pixels[rows] != pixels[:1, :1]).any():
-            return ""
-    return "all pixels have one value"
+    return not any((pixels[rows] != pixels[:1, :1]).any() for rows in bands(len(pixels), len(row)))
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -94,6 +94,20 @@ def test_append_keeps_and_adds_steps_and_warnings(root, tmp_path):
     assert manifest["warnings"]["all pixels have one value"]["files"] == 3
 
 
+def test_images_of_zeros_and_ones_are_named(root, tmp_path):
+    ones = np.random.default_rng(0).integers(0, 2, (2, 30, 30), np.uint8)
+    Image.fromarray(ones[0]).save(root / "COVID" / "scaled.png")
+    Image.fromarray(ones[1].astype(np.uint16)).save(root / "COVID" / "scaled16.png")
+    result = build(find(root), tmp_path / "out")
+    scaled = "no pixel is above 1 of 255, as of values scaled to 0..1"
+    assert result.manifest["warnings"][scaled]["first"] == [
+        "COVID/scaled.png",
+        "COVID/scaled16.png",
+    ]
+    told = summary.describe_build(result, str(tmp_path / "out"), 1.0)
+    assert f"warning: {scaled}: 2 files (COVID/scaled.png, COVID/scaled16.png)" in told
+
+
 @pytest.mark.parametrize(("version", "rule"), [(None, "version 2: EXIF orientation"), (99, "99")])
 def test_a_data_set_of_other_pixel_rules_is_refused(root, tmp_path, version, rule):
     output = tmp_path / "out"

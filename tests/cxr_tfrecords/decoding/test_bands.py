@@ -82,3 +82,13 @@ def test_whether_an_image_has_one_value_needs_little_memory():
     assert images.warning_of(flat) == "all pixels have one value"
     flat.pixels[-1, -1, 2] = 8
     assert images.warning_of(flat) == ""
+
+
+def test_an_image_of_zeros_and_ones_is_warned_of():
+    """As of values that were divided by 255 and then saved as whole numbers."""
+    dark = images.Decoded(np.zeros((2000, 1000), np.uint8), "PNG", "L")
+    dark.pixels[:, ::2] = 1
+    assert peak(images.warning_of, dark) < dark.pixels.nbytes / 4
+    assert images.warning_of(dark).startswith("no pixel is above 1 of 255, as of values")
+    dark.pixels[-1, -1] = 2
+    assert images.warning_of(dark) == ""
