@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from beam_pipelines.folders.listing import (
     NOT_A_FILE,
@@ -29,6 +31,13 @@ _NO_IMAGES = frozenset(
         *(".py", ".ipynb", ".m", ".r", ".sh", ".npy", ".npz", ".mat", ".pkl", ".h5", ".db"),
     )
 )
+
+
+# Those of images, where files are not opened.
+_IMAGES = frozenset(
+    (".png", ".jpg", ".jpeg", ".dcm", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+)
+_SHOWN = 4  # names of folders in a message
 
 
 @dataclasses.dataclass
@@ -87,16 +96,78 @@ def image_files(
     if not likely and not recursive:
         deeper = next(_walk(root, start, True, PassedOver(), ()), None)
         if deeper is not None:
+            other = ""
+            if "/" not in folder:  # below a folder of a split, another one would lose the split
+                below = (classes_below(root, one) for one in (start, *_folders(root)))
+                other = next(filter(None, below), "")
             raise UserError(
                 f"class folder {files.join(root, start)} holds no image, but the folders in it do, "
-                f"such as {deeper[0]}: --recursive reads images at any depth below a class folder, "
-                "as images of this class"
+                f"such as {deeper[0]}: {other}{'. Otherwise ' if other else ''}--recursive reads "
+                "images at any depth below a class folder, as images of this class"
             )
     if not count:
         raise UserError(
             f"class folder {files.join(root, start)} holds no file that can be an image: "
             "remove it, or add its images" + unpack_hint(passed.paths)
         )
+
+
+def classes_below(root: str, folder: str) -> str:
+    """`if A, B are the classes, give --input_dir=…`, where a folder, or the only one in it, holds
+    several folders of images; '' where there is none.
+
+    Args:
+      folder: relative to `root`, with `/`.
+    """
+    inner = (
+        entry.name
+        for entry in list_entries(files.join(root, folder))
+        if entry.is_folder
+        and not files.is_junk(entry.name)
+        and not _holds_masks(entry.name)
+        and next(_walk(root, f"{folder}/{entry.name}", True, PassedOver(), ()), None)
+    )
+    names = list(itertools.islice(inner, _SHOWN + 1))
+    if len(names) == 1:
+        return classes_below(root, f"{folder}/{names[0]}")
+    return _if_classes(names, files.join(root, folder))
+
+
+def classes_above(root: str) -> str:
+    """The same for the folder above `root`, where `root` looks as a class folder among others; of
+    local folders only, and without looking at any depth: it may be a home folder."""
+    if not files.is_local(root):
+        return ""
+    path = os.path.abspath(root)
+    above = os.path.dirname(os.path.normpath(root))
+    if not above or os.path.basename(above) == os.pardir:
+        above = os.path.dirname(path)
+    with contextlib.suppress(UserError, OSError):  # a folder that may not be listed
+        names = [
+            entry.name
+            for entry in list_entries(above)
+            if entry.is_folder and _looks_like_a_class(files.join(above, entry.name))
+        ]
+        return _if_classes(names, above) if os.path.basename(path) in names else ""
+    return ""
+
+
+def _folders(root: str) -> Iterator[str]:
+    return (entry.name for entry in list_entries(root) if entry.is_folder)
+
+
+def _looks_like_a_class(folder: str) -> bool:
+    return any(
+        entry.name == IMAGES if entry.is_folder else _suffix(entry.name) in _IMAGES
+        for entry in list_entries(folder)
+    )
+
+
+def _if_classes(names: Sequence[str], folder: str) -> str:
+    if len(names) < 2:
+        return ""
+    shown = ", ".join([*names[:_SHOWN], *["…"] * (len(names) > _SHOWN)])
+    return f"if {shown} are the classes, give --input_dir={folder}"
 
 
 def _image_folder(

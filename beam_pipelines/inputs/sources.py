@@ -20,7 +20,14 @@ from typing import Any
 import pyarrow as pa
 
 from beam_pipelines.folders.class_folders import find_class_folders
-from beam_pipelines.folders.image_files import PassedOver, image_files
+from beam_pipelines.folders.image_files import (
+    IMAGES,
+    MASKS,
+    PassedOver,
+    classes_above,
+    classes_below,
+    image_files,
+)
 from beam_pipelines.folders.listing import NOT_A_FILE, NOT_UNPACKED, unpack_hint
 from cxr_tfrecords import files, splits
 from cxr_tfrecords.concurrency import temporary
@@ -163,11 +170,13 @@ def find_sources(
     """
     layout = find_class_folders(root, splits_choice, split_names)
     classes = sorted({folder.class_name for folder in layout.folders})
-    if len(classes) < (1 if known_classes else 2):
+    if len(classes) < (1 if known_classes else 2) or set(classes) <= {IMAGES, MASKS}:
+        other = classes_below(root, classes[0]) if len(classes) == 1 else ""
+        other = classes_above(root) or other
         raise UserError(
             f"--input_dir={root} holds {few(classes) or 'no class folder'}: at least 2 class "
             "folders are needed, each with its images in it or in its folder `images`"
-            + unpack_hint(layout.ignored)
+            + (f"; {other}" if other else unpack_hint(layout.ignored))
         )
     check_known(classes, known_classes, f"--input_dir={root}")
     names = tuple(known_classes or classes)

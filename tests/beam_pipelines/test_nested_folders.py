@@ -77,7 +77,9 @@ def test_masks_have_the_folders_of_their_images(root):
 
 
 def test_without_recursive_folders_are_counted_or_name_the_flag(root):
-    with pytest.raises(UserError, match=r"folder .*/A holds no image, but .*A/p1/1\.png: --recurs"):
+    with pytest.raises(
+        UserError, match=r"folder .*/A holds no image, but .*A/p1/1\.png: .* --recurs"
+    ):
         find(root)
     write(root, "A/labels.csv")  # no image either
     with pytest.raises(UserError, match=r"--recursive reads images at any depth"):
@@ -91,6 +93,54 @@ def test_without_recursive_folders_are_counted_or_name_the_flag(root):
     for how in ({}, {"recursive": True}):
         with pytest.raises(UserError, match="C holds no file that can be an image: remove it"):
             find(root, **how)
+
+
+def test_an_input_dir_above_the_folder_of_classes_is_named_before_recursive(tmp_path):
+    """With --recursive alone, names of folders would become diagnoses."""
+    root = write(tmp_path / "parent", "papers/x/y/1.png", "papers/notes.txt")
+    for name in ("COVID", "Lung_Opacity", "Normal", "Pneumonia", "Viral"):
+        write(root, f"radiographs/{name}/images/1.png", f"radiographs/{name}/masks/1.png")
+    shutil.rmtree(root / "papers")
+    words = "; if COVID, Lung_Opacity, Normal, Pneumonia, … are the classes, give --input_dir="
+    with pytest.raises(UserError) as caught:
+        find(root)
+    assert str(caught.value).endswith(f"{words}{root}/radiographs")
+    write(root, "a/inner/A/1.png", "a/inner/B/1.png", "b/only/1.png")
+    with pytest.raises(UserError) as caught:
+        find(root)
+    assert (
+        f"such as a/inner/A/1.png: if A, B are the classes, give --input_dir={root}/a/inner. "
+        "Otherwise --recursive reads images at any depth"
+    ) in str(caught.value)
+    shutil.rmtree(root / "a")
+    with pytest.raises(UserError, match=rf"b/only.*: if COVID, .*={root}/radiographs\. Otherwise"):
+        find(root)
+    shutil.rmtree(root / "radiographs")
+    write(root, "c/1.png")
+    with pytest.raises(UserError, match=r"such as b/only/1\.png: --recursive reads"):
+        find(root)
+    shutil.move(root, tmp_path / "all" / "train")  # another --input_dir would lose the split
+    with pytest.raises(UserError, match=r"1\.png: --recursive reads"):
+        find(tmp_path / "all")
+
+
+def test_an_input_dir_that_is_one_class_names_the_folder_above(tmp_path, monkeypatch):
+    root = write(tmp_path / "radiographs", "A/1.png", "B/images/1.png", "B/masks/1.png")
+    write(root, "notes/readme.txt")
+    (root / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = "at least 2 class folders are needed.*; if A, B are the classes, give --input_dir="
+    for folder in ("radiographs/A", "radiographs/B", "radiographs/B/"):
+        with pytest.raises(UserError, match=f"{words}radiographs$"):
+            find(folder)
+    monkeypatch.chdir(root / "B")  # its folders images and masks are no classes
+    with pytest.raises(UserError, match=f"holds images, masks: {words}{root}$"):
+        find(".")
+    with pytest.raises(UserError, match=r"in its folder `images`$"):
+        find(root / "empty")  # is no class folder itself
+    shutil.rmtree(root / "B")
+    with pytest.raises(UserError, match=r"in its folder `images`$"):
+        find(root / "A")
 
 
 def test_recursive_is_about_folders():
