@@ -12,7 +12,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.dataset import commit
-from beam_pipelines.dataset.earlier_build import find_earlier_build
+from beam_pipelines.dataset.earlier_build import describe_replaced, find_earlier_build
 from beam_pipelines.dataset.left_out import write_left_out
 from beam_pipelines.dataset.manifest import (
     make_manifest,
@@ -31,6 +31,7 @@ from beam_pipelines.shards import passes
 from beam_pipelines.shards.inspection import Work
 from cxr_tfrecords import dataset_dir, files, tfds_metadata
 from cxr_tfrecords.concurrency import locks
+from cxr_tfrecords.console.printable import printable
 from cxr_tfrecords.decoding import rules
 from cxr_tfrecords.errors import UserError
 
@@ -79,6 +80,9 @@ def build(
         if earlier and _is_current(output_dir, sources):
             scratch.remove()  # of a build that was killed after it had written its manifest
             return BuildResult(earlier, 0, 0)
+        replaced = "" if earlier or overwrite else describe_replaced(output_dir, config)
+        if replaced:
+            print(printable(replaced), flush=True)
         _start(scratch, sources, config)
         work = Work(sources.root, sources.class_names, config, salt or "")
         inspected, todo = passes.inspect_sources(sources, scratch, work, first, threads)

@@ -68,8 +68,8 @@ def find_earlier_build(
         made = {"config": earlier["config"], "pixel_rules": earlier.get("pixel_rules", 1)}
         state = {**made, **earlier["sources"]}
     elif files.exists(scratch.state) and files.names(output_dir) - {workdir.FOLDER}:
-        # Until the first shard is written, other settings do no harm: part files are named after
-        # their settings.
+        # Until the first shard is written, other settings do no harm (`describe_replaced` tells of
+        # them): part files are named after their settings.
         state = files.read_named_json(scratch.state, f"delete {scratch.root} and build again")
     if state and not resume:
         raise UserError(
@@ -79,6 +79,24 @@ def find_earlier_build(
     if state:
         _refuse_other_build(output_dir, state, sources, config)
     return earlier
+
+
+def describe_replaced(output_dir: str, config: BuildConfig) -> str:
+    """A line on a build of other settings that stopped before its first shard, and whose place
+    this one takes; '' if there is none."""
+    scratch = Scratch(files.join(output_dir, workdir.FOLDER))
+    if not files.exists(scratch.state):
+        return ""
+    state = files.read_named_json(scratch.state, f"delete {scratch.root} and build again")
+    rule_changes = rules.changes_since(state.get("pixel_rules", 1))
+    differences = config.differences(state["config"]) + rule_changes
+    if not differences:
+        return ""
+    kept = config.inspects_as(state["config"]) and not rule_changes
+    return (
+        f"the unfinished build in {output_dir} had other settings ({'; '.join(differences)}): "
+        + ("what it has read is used" if kept else "its work is not used")
+    )
 
 
 def _refuse_other_build(

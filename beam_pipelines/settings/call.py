@@ -105,7 +105,8 @@ class BuildCall:
     resume: bool = setting(
         True,
         RUNS,
-        "Go on with an unfinished build of the same flags; --noresume refuses one.",
+        "Go on with an unfinished build of the same flags; --noresume refuses one that has written "
+        "shards.",
     )
     stats: bool = setting(
         True,

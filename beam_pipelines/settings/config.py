@@ -188,6 +188,10 @@ class BuildConfig:
         versions = {"version": __version__, "pixel_rules": rules.VERSION}
         return {**versions, **{name: getattr(self, name) for name in _INSPECTION}}
 
+    def inspects_as(self, other: Mapping[str, Any]) -> bool:
+        """Whether the first pass of another build gives the same records."""
+        return all(getattr(self, name) == other.get(name) for name in _INSPECTION)
+
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Lines `--flag: theirs -> ours` for each setting that differs from another build's.
 

@@ -292,13 +292,24 @@ def test_a_class_without_a_usable_file_names_a_reason(tmp_path):
         build(root, tmp_path / "out", max_bad_fraction=1.0)
 
 
-def test_other_settings_may_follow_a_build_that_stopped_before_its_first_shard(tmp_path):
+def test_other_settings_may_follow_a_build_that_stopped_before_its_first_shard(tmp_path, capsys):
     root = write_radiographs(tmp_path / "in")
     add_bad_files(root / "Normal" / "images")
-    with pytest.raises(UserError, match="max_bad_fraction"):
-        build(root, tmp_path / "out", max_bad_fraction=0.0)
-    other = dataclasses.replace(CONFIG, seed=CONFIG.seed + 1)
-    assert build(root, tmp_path / "out", other).written_shards
+    out = tmp_path / "out"
+    for config, told in (
+        (CONFIG, ""),
+        (CONFIG, ""),
+        (dataclasses.replace(CONFIG, seed=1), "(--seed: 0 -> 1): what it has read is used"),
+        (
+            dataclasses.replace(CONFIG, seed=1, image_size=32),
+            "(--image_size: 24 -> 32): its work is not used",
+        ),
+    ):
+        with pytest.raises(UserError, match="max_bad_fraction"):
+            build(root, out, config, max_bad_fraction=0.0)
+        line = f"the unfinished build in {out} had other settings {told}\n" if told else ""
+        assert capsys.readouterr().out == line
+    assert build(root, out, dataclasses.replace(CONFIG, seed=2)).written_shards
 
 
 def test_layouts_and_what_is_passed_over(tmp_path):
