@@ -62,9 +62,11 @@ def inspect_sources(
             suspects += [rows[index]["filename"] for index in sorted(marked.get(name, ()))]
     todo = sum(weights.values())
     if suspects:
+        # Also after Ctrl-C, which is how a user ends a decoder that hangs.
         print(
-            f"an earlier run ended while it decoded {few(suspects, 8)}: decoded again, each in a "
-            "process of its own",
+            f"an earlier run ended, or was stopped, while it decoded {few(suspects, 8)}: nothing "
+            "need be wrong with them; in case one did end it, each is decoded in a process of its "
+            "own now",
             flush=True,
         )
     try:

@@ -53,7 +53,8 @@ def test_a_file_that_kills_the_build_is_set_aside_by_the_next_run(tmp_path, how)
         assert line.endswith(": run the same command again to go on")
     done = run()
     assert done.returncode == 0, done.stderr
-    assert "an earlier run ended while it decoded " in done.stdout
+    assert "an earlier run ended, or was stopped, while it decoded " in done.stdout
+    assert "nothing need be wrong with them" in done.stdout  # most often it was Ctrl-C
     assert read_sources(out)[DEADLY]["reason"] == REASON
     shards = {name: digest for name, digest in digests(out).items() if name.startswith("cxr-")}
     assert len(shards) == 12
