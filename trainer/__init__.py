@@ -22,6 +22,9 @@ def __getattr__(name: str) -> Any:
 
     module = "trainer.api"
     if name == "Classifier":
+        from cxr_tfrecords.console.quiet import quiet_tensorflow
+
+        quiet_tensorflow()
         module = "trainer.deployment.predictor"
         # With these imported, Classifier.load knows cascades and exported models too.
         importlib.import_module("trainer.cascades.cascade_classifier")

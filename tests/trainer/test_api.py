@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,26 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     assert re.search(r"^oversample 0\.\d+ 2 epochs$", done.stdout, re.MULTILINE)
     assert re.search(r"^[+-]\d\.\d{3} \[[+-]\d\.\d{3}, [+-]\d\.\d{3}\]$", done.stdout, re.MULTILINE)
     assert "--sampler=oversampel" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_script_that_loads_a_model_shows_nothing_of_tensorflow():
+    script = """
+from trainer import Classifier
+try:
+    Classifier.load("nowhere")
+except Exception as error:
+    print(error)"""
+    variables = {name: x for name, x in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=variables | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = "nowhere does not exist: name a finished run directory\n"
+    assert (done.stdout, done.stderr) == (told, "")
 
 
 def test_train_returns_what_read_run_reads(tmp_path):
