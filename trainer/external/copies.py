@@ -16,6 +16,10 @@ from trainer.runs.finished_run import FinishedRun
 from trainer.runs.run_data import find_data
 
 
+class _DamagedListError(UserError):
+    """A sources.csv whose images are not those of its data set."""
+
+
 def find_copies(
     runs: Sequence[FinishedRun], data: DatasetDir, splits: Sequence[str], classes: Sequence[str]
 ) -> tuple[set[str], str]:
@@ -29,12 +33,17 @@ def find_copies(
     Returns:
       The ids of its images that are copies of a training or validation image of any run; and why a
       run could not be checked, empty if all were.
+
+    Raises:
+      UserError: a sources.csv is damaged: copies that it lacks would count as images not seen.
     """
     try:
         names, hashes = _read_hashes(data.path, () if data.folds else splits, classes)
         # Seeds of one method were trained on the same images, runs of two folds were not.
         trainings = {(one.dataset["fingerprint"], one.config.fold): one for one in _chain(runs)}
         known = np.concatenate([_read_training_hashes(one) for one in trainings.values()])
+    except _DamagedListError:
+        raise
     except UserError as error:
         return set(), str(error)
     distinct, member = np.unique(np.concatenate([known, hashes]), axis=0, return_inverse=True)
@@ -71,7 +80,8 @@ def _read_hashes(
     path: str, splits: Sequence[str], classes: Sequence[str] = ()
 ) -> tuple[list[str], np.ndarray]:
     """Names and hashes, uint64 [n, 4], of the images of some splits and classes; empty: of all."""
-    names, hashes = [], []
+    names: list[str] = []
+    digits: list[str] = []
     file_name = files.join(path, dataset_dir.SOURCES)
     if not files.exists(file_name):
         raise UserError(f"{file_name} is missing")
@@ -82,14 +92,18 @@ def _read_hashes(
                     not classes or row["class"] in classes
                 )
                 if row["shard"] and is_wanted:
-                    if not row["near_hash"]:
-                        raise UserError(f"{file_name} has no perceptual hashes")
                     names.append(row["filename"])
-                    hashes.append(np.frombuffer(bytes.fromhex(row["near_hash"]), np.uint64))
+                    digits.append(row.get("near_hash") or "")
+        if names and not any(digits):
+            raise UserError(f"{file_name} has no perceptual hashes")
         _check_number(path, splits, classes, len(names))
+        hashes = [np.frombuffer(bytes.fromhex(text), np.uint64) for text in digits]
         return names, np.array(hashes, np.uint64).reshape(len(names), 4)
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{file_name} is damaged ({first_line(error)})") from error
+        raise _DamagedListError(
+            f"{file_name} is damaged ({first_line(error)}): restore it from a copy, or build its "
+            "data set again"
+        ) from error
 
 
 def _check_number(path: str, splits: Sequence[str], classes: Sequence[str], found: int) -> None:

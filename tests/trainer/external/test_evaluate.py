@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -172,10 +173,29 @@ def test_a_list_of_images_that_was_cut_short_is_not_taken_for_whole(run_dir, oth
         _sources(other, ("test", "validation", "train"), 0)
         sources = pathlib.Path(path, "sources.csv")
         sources.write_text("".join(sources.read_text().splitlines(keepends=True)[:-12]))
+        for text, words in (
+            ("".join(sources.read_text().splitlines(keepends=True)[:-12]), "it lists "),
+            ("", "it lists 0 images, manifest.json counts"),
+            (sources.read_text()[:-9], ""),  # within the last hash
+        ):
+            sources.write_text(text)
+            with pytest.raises(UserError, match=re.escape(f"{sources} is damaged ({words}")):
+                open_other([run], other, "all", {"Healthy": "Normal"})
+
+
+def test_lists_without_hashes_are_told_in_a_note(run_dir, other):
+    run = read_run(run_dir)
+    _sources(run.dataset["path"], ("train", "validation", "test"), 0)
+    _sources(other, ("test", "validation", "train"), 0)
+    sources = pathlib.Path(other, "sources.csv")
+    rows = [line.split(",") for line in sources.read_text().splitlines()]
+    for text, words in (
+        ("\n".join(",".join(row[:-1]) for row in rows), "has no perceptual hashes"),
+        (None, "is missing"),
+    ):
+        sources.unlink() if text is None else sources.write_text(text)
         opened = open_other([run], other, "all", {"Healthy": "Normal"})
-        assert not opened.copies
-        assert f"{sources} is damaged (it lists " in opened.unchecked
-        assert "images, manifest.json counts" in opened.unchecked
+        assert opened.unchecked == f"{sources} {words}"
 
 
 def test_images_that_the_run_was_trained_on_are_refused(run_dir):
