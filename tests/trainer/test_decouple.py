@@ -217,12 +217,12 @@ def test_tau_is_chosen_by_balanced_accuracy_on_validation(source, tmp_path):
 
 def test_runs_that_cannot_be_decoupled_say_why(source, data, tmp_path):
     run, new = str(source), str(tmp_path / "new")
-    with pytest.raises(UserError, match=r"--from_run=.*nothing is not a finished run"):
+    with pytest.raises(UserError, match=r"nothing does not exist: name a finished run"):
         second_stage.decouple(str(tmp_path / "nothing"), new, "crt")
     unfinished = tmp_path / "unfinished"
     shutil.copytree(source, unfinished)
     (unfinished / "metrics.json").unlink()
-    with pytest.raises(UserError, match="not a finished run"):
+    with pytest.raises(UserError, match="is a run that has not ended"):
         second_stage.decouple(str(unfinished), new, "crt")
     other = helpers.write_dataset(tmp_path / "other", COUNTS, seed=1)
     with pytest.raises(UserError, match=r"is not the data set that .*--data_dir"):
@@ -235,6 +235,10 @@ def test_runs_that_cannot_be_decoupled_say_why(source, data, tmp_path):
         (damaged / "model.keras").write_bytes(content)
         with pytest.raises(UserError, match=r"model\.keras cannot be read"):
             second_stage.decouple(str(damaged), new, "crt")
+    two = create_model("tiny", image_size=32, channels=1, num_classes=2)
+    run_directory.save_model(str(damaged), two)
+    with pytest.raises(UserError, match=r"model\.keras .*it has 2 outputs, but its run 4 classes"):
+        second_stage.decouple(str(damaged), new, "crt")
     for arguments, words in (
         ({"method": "lws"}, "--method=lws"),
         ({"method": "tau_norm", "tau": -1.0}, "--tau=-1.0"),

@@ -164,9 +164,10 @@ def create_network(config: TrainConfig, data: DatasetDir) -> keras.Model:
 
 def _take_over(model: keras.Model, config: TrainConfig, class_names: Sequence[str]) -> None:
     """Sets the weights of the backbone, and of the head if it fits, to those of `init_from`."""
-    source = run_directory.load_model(config.init_from)
+    run = initial_run.read_source(config)
+    source = run_directory.load_model(config.init_from, len(run.class_names))
     parts = [features_model]
-    if initial_run.keeps_head(config, class_names, initial_run.read_source(config)):
+    if initial_run.keeps_head(config, class_names, run):
         parts.append(head_model)
     try:
         for part in parts:

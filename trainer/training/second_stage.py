@@ -149,7 +149,7 @@ def choose_tau(features: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> 
 def _open_run(from_run: str, data_dir: str) -> _Source:
     run = read_kept_run(from_run, "from_run")
     data = find_data(run, data_dir)
-    model = run_directory.load_model(run.path)
+    model = run_directory.load_model(run.path, len(run.class_names))
     predictions = {split: run.predictions(split) for split in SPLITS}
     source = _Source(run, data, model, predictions)
     if not isinstance(source.head, keras.layers.Dense):

@@ -107,9 +107,17 @@ def test_runs_that_do_not_fit_are_refused(data, source, tmp_path):
         initial_run.read_source(_config(data, source, backbone="resnet18"))
 
 
+def test_a_model_of_other_classes_than_its_run_is_refused(data, tmp_path):
+    path = write_run(tmp_path, backbone="tiny", class_names=data.class_names)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(2)]
+    keras.Sequential([keras.Input((8, 8, 1)), *layers]).save(tmp_path / run_files.MODEL)
+    with pytest.raises(UserError, match=r"model\.keras .*it has 2 outputs, but its run 4 classes"):
+        create_network(_config(data, path), data)
+
+
 def test_a_run_that_has_seen_the_test_fold_is_refused(tmp_path):
     folds = write_dataset(tmp_path / "folds", {f"fold{k}": (4, 5, 6, 3) for k in range(3)})
-    dataset = {"fingerprint": folds.fingerprint, "path": folds.path}
+    dataset = {"fingerprint": folds.fingerprint, "path": folds.path, "folds": 3}
     path = write_run(tmp_path / "run", backbone="tiny", fold=1, dataset=dataset)
     (tmp_path / "run" / run_files.MODEL).touch()
     initial_run.read_source(TrainConfig(folds.path, init_from=path, fold=1))
