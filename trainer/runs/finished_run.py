@@ -238,6 +238,17 @@ def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
     return read_run(run_dir)
 
 
+def check_results(run_dir: str) -> None:
+    """Reads all results of a finished run.
+
+    Raises:
+      UserError: one of them is damaged; the message names it.
+    """
+    run = read_run(run_dir)
+    for split in run_files.SPLITS:
+        run.predictions(split)
+
+
 def read_metrics(run_dir: str, class_names: list[str]) -> dict[str, dict[str, Any]]:
     """The content of metrics.json.
 

@@ -27,7 +27,7 @@ from trainer.runs import (
     run_files,
     same_run,
 )
-from trainer.runs.finished_run import read_metrics
+from trainer.runs.finished_run import check_results, read_metrics
 from trainer.settings import balance_summary, chosen_classes, image_size
 from trainer.settings.config import TrainConfig
 from trainer.training import loop
@@ -56,6 +56,7 @@ def run(
         same_run.check_same_run(config, data)
         # Asked again, because another process may have ended before the lock was free.
         if same_run.has_nothing_to_train(config):
+            check_results(config.run_dir)  # a history.csv that was cut is not one that ended early
             early = same_run.stopped_early(config.run_dir)
             reason = ", because it stopped early" if early else ""
             address = remote_run.address_of(config.run_dir)

@@ -158,6 +158,30 @@ def test_an_edited_result_of_a_finished_run_is_one_line(data, strategy, finished
         read_run(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "words"),
+    [
+        ("history.csv", 0, r"history.csv holds no epoch"),
+        ("history.csv", 2, r"history.csv has 1 epochs and sampler_audit.json 2"),
+        ("sampler_counts.json", 0, r"sampler_counts.json .*line 1 column 1"),
+        ("sampler_audit.json", 0, r"sampler_audit.json .*line 1 column 1"),
+        ("predictions_validation.csv", 0, r"predictions_validation.csv is not a file of predict"),
+        ("predictions_test.csv", 2, r"predictions_test.csv was changed or cut short"),
+    ],
+)
+def test_a_cut_file_of_a_finished_run_is_not_called_finished(
+    data, strategy, finished, tmp_path, capsys, name, kept, words
+):
+    """kept: lines that are left."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    lines = (tmp_path / name).read_text().splitlines(keepends=True)
+    (tmp_path / name).write_text("".join(lines[:kept]))
+    with pytest.raises(UserError, match=words) as caught:
+        run(_config(data, tmp_path), data, strategy)
+    assert str(tmp_path) in str(caught.value)
+    assert "nothing to train" not in capsys.readouterr().out
+
+
 def test_best_weights_are_evaluated_and_not_the_last(data, strategy, tmp_path, capsys):
     # Mirrored, the classes of the left are those of the right: the loss cannot keep falling.
     config = _config(data, tmp_path, epochs=8, flip=True, learning_rate=0.1, dropout=0.3)
