@@ -6,7 +6,7 @@
 A description (schema) is one of
 
     str, bool, object          a text; true or false; anything
-    Number, OneOf, Optional, Items   see these classes
+    Number, OneOf, Optional, TextOr, Items, Pair   see these classes
     [schema]                   a list, each item as the schema says
     {"a": schema, "b?": schema}  an object with the key a and perhaps b; it may have other keys too
     {EVERY_KEY: schema}        an object all of whose values are as the schema says
@@ -71,6 +71,20 @@ class Optional:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextOr:
+    """A text, or a value as another schema says."""
+
+    schema: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A list of a text and a value as another schema says."""
+
+    schema: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class Items:
     """A list of so many items, each as another schema says."""
 
@@ -86,6 +100,12 @@ def find_problem(content: Any, schema: Any, key: str = "") -> str:
     """
     if isinstance(schema, Optional):
         return "" if content is None else find_problem(content, schema.schema, key)
+    if isinstance(schema, TextOr):
+        return "" if isinstance(content, str) else find_problem(content, schema.schema, key)
+    if isinstance(schema, Pair):
+        if not isinstance(content, list) or len(content) != 2 or not isinstance(content[0], str):
+            return _wrong(content, "a text and a value", key)
+        return find_problem(content[1], schema.schema, f"{key}[1]")
     if isinstance(schema, dict):
         return _find_in_object(content, schema, key)
     if isinstance(schema, Items):

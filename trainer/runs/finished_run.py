@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Of each epoch: numbers, and columns that may be undefined where the split lacks a class.
 _HISTORY = ("epoch", "step", "learning_rate", "loss", "validation_loss", "seconds")
 _FIGURES = ("validation_accuracy", "validation_balanced_accuracy")
+# What config.json of earlier versions does not say of the data set.
+_EARLIER_DATASET = {"split_unit": "", "balanced_splits": [], "folds": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,16 +197,18 @@ def _read_run(run_dir: str) -> FinishedRun:
                 f"{os.path.join(run_dir, run_files.HISTORY)} has {len(history)} epochs and "
                 f"{run_files.SAMPLER_AUDIT} {len(audit['epochs'])}: one of them was cut or edited"
             )
+        if decoupled := settings.get("decoupled"):
+            TrainConfig.from_json(decoupled["from_config"])  # its values are checked
         return FinishedRun(
             path=run_dir,
             config=TrainConfig.from_json(settings["config"]),
             versions=settings["versions"],
-            dataset=settings["dataset"],
+            dataset=_EARLIER_DATASET | settings["dataset"],
             history=history,
             metrics=read_metrics(run_dir, names),
             samples=_read_json(run_dir, run_files.SAMPLER_COUNTS, names),
             audit=audit,
-            decoupled=settings.get("decoupled"),
+            decoupled=decoupled,
             network=(_read_optional(run_dir, run_files.NETWORK, names) or {}).get("parts"),
         )
     except UserError as error:  # of a setting's value, which names no file

@@ -113,7 +113,7 @@ def run_command(run: FinishedRun) -> str:
     if not run.decoupled:
         return describe_command(run.config)
     flags = {name: run.decoupled[name] for name in ("from_run", "method")}
-    flags |= {"run_dir": run.config.run_dir} | run.decoupled["flags"]
+    flags |= {"run_dir": run.config.run_dir} | run.decoupled.get("flags", {})
     words = [shlex.quote(f"--{name}={value}") for name, value in flags.items()]
     return " \\\n    ".join(["python -m trainer.decouple", *words])
 
@@ -123,7 +123,7 @@ def _summarize(run: FinishedRun, ends: Intervals) -> str:
     return (
         f"On {_total(run, 'test'):,} test images at {_mix(run, 'test')}: accuracy "
         f"**{test['accuracy']:.1%}** ({_ends(ends['accuracy'])}), balanced accuracy "
-        f"**{test['balanced_accuracy']:.1%}** ({_ends(ends['balanced_accuracy'])}; "
+        f"**{_number(test['balanced_accuracy'])}** ({_ends(ends['balanced_accuracy'])}; "
         f"{len(run.class_names)} classes, chance is {100 / len(run.class_names):.2g}%). Intervals "
         "are of 95%, over groups of test images."
     )
@@ -251,9 +251,10 @@ def _describe_decoupling(run: FinishedRun) -> str:
             "times the log class shares of training were subtracted (post hoc logit adjustment, "
             "Menon et al. 2021)."
         )
+    chosen = run.decoupled.get("tau_from", "it is not known why")
     return (
         f" That was the training of {source}. Its output weights were then divided by their "
-        f"norms to the power tau = {run.decoupled['tau']:g} ({run.decoupled['tau_from']}), "
+        f"norms to the power tau = {run.decoupled['tau']:g} ({chosen}), "
         "without bias (tau-normalisation, Kang et al. 2020)."
     )
 

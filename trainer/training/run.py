@@ -159,11 +159,16 @@ def describe_results(run_dir: str, metrics: Mapping[str, Mapping[str, Any]]) -> 
     width = max(map(len, [*names, "balanced accuracy"])) + 8
     lines = ["", f"{'':{width}}" + "".join(f"{split:>12}" for split in metrics)]
     for key in ("accuracy", "balanced_accuracy"):
-        values = "".join(f"{m[key]:12.1%}" for m in metrics.values())
+        values = "".join(_percent(m[key]) for m in metrics.values())
         lines.append(f"{key.replace('_', ' '):{width}}{values}")
     for name in names:
-        values = "".join(f"{m['per_class'][name]['recall']:12.1%}" for m in metrics.values())
+        values = "".join(_percent(m["per_class"][name]["recall"]) for m in metrics.values())
         lines.append(f"{'recall ' + name:{width}}{values}")
     lines += filter(None, [class_lists.left_out(len(of_all), run_files.METRICS)])
     lines += ["", f"{run_dir}/report.md has all results; the model is {run_dir}/model.keras"]
     return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    """A cell of the table; a dash where a metric is undefined, as without images of a class."""
+    return f"{'–':>12}" if value is None else f"{value:12.1%}"
