@@ -217,7 +217,7 @@ def test_missing_data_and_unknown_arguments_end_with_one_line(tmp_path, monkeypa
         ),
         (
             ["--sampler=smote"],
-            "none|undersample|oversample|oversample_exact|rejection|weighted|progressive",
+            "--sampler=smote is not one of none, undersample, oversample, oversample_exact, reject",
         ),
         (["stray"], "stray"),
         ([], "`python -m beam_pipelines.build`"),

@@ -25,7 +25,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def addresses():
     """Of two servers, each a process of its own."""
-    ports = [equality.free_ports(1)[0] for _ in range(2)]
+    ports = equality.free_ports(2)
     servers = [
         processes.Process("trainer.decode_server", f"--port={port}", "--host=localhost")
         for port in ports
