@@ -19,7 +19,7 @@ from trainer.distribution import strategies
 from trainer.evaluation.predictions import compute_metrics, read_predictions
 from trainer.input.split_batches import SplitSource
 from trainer.models.classifier import create_model
-from trainer.runs import run_directory, run_files
+from trainer.runs import file_hashes, run_directory, run_files
 from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig
 from trainer.training import output_layer, second_stage
@@ -255,6 +255,7 @@ def test_cosine_output_layers_are_refused(source, tmp_path):
     (ldam / "config.json").write_text(json.dumps(content))
     model = create_model("tiny", image_size=32, channels=1, num_classes=4, cosine_scale=30.0)
     run_directory.save_model(str(ldam), model)
+    file_hashes.write(str(ldam))
     with pytest.raises(UserError, match="--loss=ldam_drw"):
         second_stage.decouple(str(ldam), str(tmp_path / "new"), "tau_norm")
 

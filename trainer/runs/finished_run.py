@@ -15,7 +15,7 @@ from cxr_tfrecords import csv_rows, dataset_dir, files
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages import class_lists
 from cxr_tfrecords.pages.markdown import code
-from trainer.runs import remote_run, run_files
+from trainer.runs import file_hashes, remote_run, run_files
 from trainer.runs.run_schema import find_run_problem
 from trainer.settings import chosen_classes
 from trainer.settings.config import TrainConfig
@@ -69,14 +69,17 @@ class FinishedRun:
         """The predictions on `validation` or `test`; their file is read once.
 
         Raises:
-          UserError: the file is missing, or does not hold the predictions on this split.
+          UserError: the file is missing, was changed, or does not hold the predictions on this
+            split.
         """
         # Imported here: it needs scipy, which --help of the commands must not.
         from trainer.evaluation.predictions import read_predictions
 
         if split not in self._predictions:
             path = run_files.predictions_path(self.path, split)
-            self._predictions[split] = read_predictions(path, self.dataset["counts"][split])
+            predictions = read_predictions(path, self.dataset["counts"][split])
+            file_hashes.check(path)
+            self._predictions[split] = predictions
         return self._predictions[split]
 
     @property

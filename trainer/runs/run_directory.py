@@ -27,7 +27,7 @@ from cxr_tfrecords.errors import UserError, first_line
 from cxr_tfrecords.files import replacing
 from trainer.epochs.audit import SamplerAudit
 from trainer.models import keras_files
-from trainer.runs import remote_run, run_files, same_run
+from trainer.runs import file_hashes, remote_run, run_files, same_run
 from trainer.settings.config import TrainConfig
 
 
@@ -80,8 +80,9 @@ def start_run(
 
 def reopen(run_dir: str) -> None:
     """Makes a finished run unfinished, before its epochs grow: its results are of fewer epochs."""
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(os.path.join(run_dir, run_files.REPORT))
+    for name in (run_files.REPORT, run_files.FILE_HASHES):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(run_dir, name))
 
 
 def write_json(path: str, content: Any) -> None:
@@ -139,7 +140,8 @@ def load_model(run_dir: str, num_classes: int = 0) -> keras.Model:
       num_classes: that the model must tell apart; 0: any number.
 
     Raises:
-      UserError: it is missing or damaged, a weight is not finite, or it is of other classes.
+      UserError: it is missing, damaged or of another run, a weight is not finite, or it is of
+        other classes.
     """
     path = os.path.join(remote_run.local(run_dir), run_files.MODEL)
     try:
@@ -148,13 +150,14 @@ def load_model(run_dir: str, num_classes: int = 0) -> keras.Model:
             raise ValueError(
                 f"it has {model.output_shape[-1]} outputs, but its run {num_classes} classes"
             )
-        return model
     # A damaged file makes Keras, zipfile and HDF5 raise errors of any type.
     except Exception as error:
         reason = first_line(error, 160)
         raise UserError(
             f"{path} cannot be read ({reason}): name a finished run whose model was kept"
         ) from error
+    file_hashes.check(path)
+    return model
 
 
 @contextlib.contextmanager

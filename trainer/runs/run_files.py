@@ -13,6 +13,7 @@ RUN/
   model.keras            the trained model, which loads without this package
   network.json           its parts with shapes and parameters
   metrics.json           computed from the predictions
+  file_hashes.json       of the predictions and the model, see trainer.runs.file_hashes
   diverged.json          only of a try of `trainer.compare --tune` whose loss became NaN or infinite
   out_of_distribution.npz  from trainer.predict, see trainer.deployment.fitted_detector
   *.png, report.md       pictures and a page that shows them
@@ -33,6 +34,7 @@ CHECKPOINTS = "checkpoints"
 RESUME = "resume"  # below it: the checkpoints to resume from
 MODEL = "model.keras"
 METRICS = "metrics.json"
+FILE_HASHES = "file_hashes.json"
 NETWORK = "network.json"
 OUT_OF_DISTRIBUTION = "out_of_distribution.npz"
 REPORT = "report.md"

@@ -19,6 +19,7 @@ from trainer.evaluation.predictions import Predictions, compute_metrics, write_p
 from trainer.input import split_batches
 from trainer.models.network_parts import network_parts
 from trainer.runs import (
+    file_hashes,
     initial_run,
     remote_run,
     report,
@@ -114,6 +115,7 @@ def write_results(
     parts = {"parts": network_parts(model)}
     run_directory.write_json(os.path.join(run_dir, run_files.NETWORK), parts)
     run_directory.write_json(os.path.join(run_dir, run_files.METRICS), metrics)
+    file_hashes.write(run_dir)
     report_pictures.write_pictures(run_dir)
     report.write_report(run_dir)
 

@@ -21,6 +21,7 @@ from trainer.deployment.image_sources import read_file
 from trainer.deployment.predicted_files import predict_files
 from trainer.deployment.predictor import Classifier
 from trainer.evaluation.predictions import read_predictions
+from trainer.models import keras_files
 from trainer.runs.finished_run import read_run
 from trainer.settings.config import TrainConfig
 from trainer.training.run import run
@@ -103,6 +104,16 @@ def test_a_path_its_bytes_and_its_pixels_give_the_same_answer(trained, classifie
     assert answers.classes == [helpers.CLASS_NAMES[answers.logits[0].argmax()]] * 3
     for probabilities in answers.probabilities.values():
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+def test_the_model_of_another_run_is_refused(trained, tmp_path):
+    """Its answers would be corrected and cut by the thresholds of this one."""
+    run_dir = shutil.copytree(trained.run_dir, tmp_path / "run")
+    other = keras_files.load(f"{run_dir}/model.keras")
+    other.set_weights([0.5 * weights for weights in other.get_weights()])
+    keras_files.save(f"{run_dir}/model.keras", other)
+    with pytest.raises(UserError, match=r"model\.keras is not the file that the run's training"):
+        Classifier.load(run_dir)
 
 
 def test_a_model_that_gives_no_numbers_answers_nothing(classifier, monkeypatch):
