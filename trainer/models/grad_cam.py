@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_tfrecords import images as image_files
-from trainer.models import keras_files, tf_internals
+from trainer.models import keras_files
 from trainer.models.classifier import feature_map
 
 _HEAT = 0.5
@@ -27,7 +27,6 @@ class GradCam:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        tf_internals.own_generated_code()
         features = feature_map(model)
         self._backbone = keras.Model(model.inputs[0], features)
         self._head = keras.Model(features, model.output)

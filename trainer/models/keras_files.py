@@ -30,7 +30,7 @@ def load(path: str) -> keras.Model:
     with temporary.of_libraries("keras"):  # Keras leaves a folder in $TMPDIR if it is killed
         model = keras.models.load_model(path, compile=False)
     for variable in model.variables:
-        if not np.isfinite(keras.ops.convert_to_numpy(variable).astype(np.float64)).all():
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
             raise ValueError(f"its weights {variable.path} are NaN or infinite")
     return model
 

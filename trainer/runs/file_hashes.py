@@ -11,9 +11,8 @@ import os
 from cxr_tfrecords import files
 from cxr_tfrecords.checks import seal
 from cxr_tfrecords.errors import UserError
+from cxr_tfrecords.sealed_files import read_sealed
 from trainer.runs import run_files, same_run
-
-_WRITER = "the training"
 
 
 def write(run_dir: str) -> None:
@@ -35,8 +34,6 @@ def check(path: str) -> None:
     if not os.path.exists(known):
         return
     remedy = "restore it from a copy, or train the run again in another --run_dir"
-    content = files.read_named_json(known, remedy)
-    if problem := seal.find_change(content, _WRITER):
-        raise UserError(f"{known} {problem}")
+    content = read_sealed(known, remedy, "the training")
     if content["sha256"].get(os.path.basename(path)) != same_run.hash_file(path):
         raise UserError(f"{path} is not the file that the run's training has written: {remedy}")

@@ -235,6 +235,7 @@ def read_kept_run(run_dir: str, flag: str) -> FinishedRun:
     Raises:
       UserError: the run is not finished, its model was deleted, or see `read_run`.
     """
+    check_named(run_dir, flag)
     folder = remote_run.local(run_dir)
     check_one_run(folder)
     if not run_files.is_finished(folder):
