@@ -17,6 +17,7 @@ WORKER = [
     "apache-beam>=2.77,<3",
     "fsspec>=2024.6",
     "google-crc32c>=1.5",
+    "kornia-rs>=0.2,<0.3",
     "numpy>=2.0,<3",
     "opencv-python-headless>=4.12",
     "pillow>=11",

@@ -80,7 +80,7 @@ def append(
             return BuildResult(before, 0, 0, (note,))
         existing = existing.without(changed)
         scratch.make()
-        first, second, threads = local_cores.spread(options, threads, len(new))
+        first, second, threads = local_cores.spread(options, threads, new.listed)
         inspected, todo = passes.inspect_sources(new, scratch, work, first, threads)
         columns = CombinedRows(existing, inspected)
         notes = (note, *check_protection(has_ids(columns), salt))

@@ -70,7 +70,7 @@ def build(
         whole or absent.
     """
     config = dataclasses.replace(config, salt_id="" if salt is None else salt_id(salt))
-    first, second, threads = local_cores.spread(options, threads, len(sources))
+    first, second, threads = local_cores.spread(options, threads, sources.listed)
     tfds_metadata.slugs(sources.class_names)  # refuses names before hours of work, not after
     scratch = Scratch(files.join(output_dir, workdir.FOLDER))
     named = f"--output_dir={output_dir}"

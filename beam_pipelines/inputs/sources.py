@@ -71,6 +71,7 @@ class FileList:
 
     Attributes:
       label_counts: label -> number of files.
+      num_bytes: of all files, as far as it is known.
       newest_ns: time of the last change of any file, ns since 1970; 0 where it is not known.
       may_hold_ids: a table names patients or other groups, or a file may be DICOM by its name.
       digest: hex digest of names, sizes and all that a user's table says of them.
@@ -79,7 +80,7 @@ class FileList:
     def __init__(self, rows: Iterable[SourceFile]) -> None:
         """Writes the rows, whose order is kept: it must not depend on the file system's."""
         self.label_counts: collections.Counter[int] = collections.Counter()
-        self.newest_ns = 0
+        self.num_bytes = self.newest_ns = 0
         self.may_hold_ids = False
         stack = contextlib.ExitStack()
         weakref.finalize(self, stack.close)
@@ -91,6 +92,7 @@ class FileList:
                 columns = {name: [getattr(row, name) for row in block] for name in SCHEMA.names}
                 stream.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
                 self.label_counts.update(columns["label"])
+                self.num_bytes += sum(columns["num_bytes"])
                 self.may_hold_ids |= any(columns["tie"]) or not all(
                     name.lower().endswith(WITHOUT_IDS) for name in columns["filename"]
                 )

@@ -115,6 +115,16 @@ TARGETS = (
         1.25,
     ),
     Target(
+        "this-png CPU / own-png CPU",
+        lambda runs: _cpu(runs, "this-png") / _cpu(runs, "own-png"),
+        1.2,
+    ),
+    Target(
+        "this-raw CPU / own-raw CPU",
+        lambda runs: _cpu(runs, "this-raw") / _cpu(runs, "own-raw"),
+        1.25,
+    ),
+    Target(
         "floor-png wall / this-png wall",
         lambda runs: (
             _number(runs["this-png"]["images_per_s"]) / _number(runs["floor-png"]["images_per_s"])

@@ -15,40 +15,71 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.build.image_files import Source, class_names, list_sources, png_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SHARD_SIZE = 1024
 
 
 def floor_png(folder: str, out: str, size: int) -> None:
-    """What cannot be saved: this project's own functions in the plainest of loops."""
-    _floor(folder, out, size, "png")
+    """The plainest of loops: OpenCV decodes, resizes and encodes."""
+    _loop(folder, out, size, "png", _by_opencv)
 
 
 def floor_raw(folder: str, out: str, size: int) -> None:
-    _floor(folder, out, size, "raw")
+    _loop(folder, out, size, "raw", _by_opencv)
 
 
-def _floor(folder: str, out: str, size: int, encoding: str) -> None:
+def own_png(folder: str, out: str, size: int) -> None:
+    """The same loop with this project's decoder: a build takes longer by what it does besides."""
+    _loop(folder, out, size, "png", _by_this_project)
+
+
+def own_raw(folder: str, out: str, size: int) -> None:
+    _loop(folder, out, size, "raw", _by_this_project)
+
+
+def _by_opencv(path: str) -> np.ndarray:
+    import cv2
+
+    gray = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    if gray is None:
+        raise ValueError(f"{path} could not be decoded")
+    return gray
+
+
+def _by_this_project(path: str) -> np.ndarray:
+    from cxr_tfrecords import images
+
+    with open(path, "rb") as file:
+        return images.decode(file.read()).pixels
+
+
+def _loop(
+    folder: str, out: str, size: int, encoding: str, decode: Callable[[str], np.ndarray]
+) -> None:
     from cxr_tfrecords import tfrecord
 
     sources = list_sources(folder)
     os.makedirs(out)
     for start in range(0, len(sources), _SHARD_SIZE):
-        shard = _floor_records(sources[start : start + _SHARD_SIZE], size, encoding)
+        shard = _records(sources[start : start + _SHARD_SIZE], size, encoding, decode)
         path = os.path.join(out, f"{start // _SHARD_SIZE:05d}.tfrecord")
         tfrecord.write_records(path, shard)
 
 
-def _floor_records(sources: list[Source], size: int, encoding: str) -> Iterator[bytes]:
+def _records(
+    sources: list[Source], size: int, encoding: str, decode: Callable[[str], np.ndarray]
+) -> Iterator[bytes]:
     from cxr_tfrecords import images, records
 
     for source in sources:
-        with open(source.path, "rb") as file:
-            decoded = images.decode(file.read())
-        pixels = images.resize(images.to_channels(decoded.pixels, 1), size)
+        decoded = decode(source.path)
+        pixels = images.resize(images.to_channels(decoded, 1), size)
         yield records.serialize_example(
             records.Record(
                 encoded=images.encode(pixels, encoding),
@@ -57,9 +88,9 @@ def _floor_records(sources: list[Source], size: int, encoding: str) -> Iterator[
                 filename=source.name,
                 sha256="",
                 group="",
-                source_height=decoded.pixels.shape[0],
-                source_width=decoded.pixels.shape[1],
-                source_format=decoded.format,
+                source_height=decoded.shape[0],
+                source_width=decoded.shape[1],
+                source_format="PNG",
             )
         )
 
@@ -168,6 +199,8 @@ def _tf_example(source: Source, size: int) -> bytes:
 _FUNCTIONS: dict[str, Callable[[str, str, int], None]] = {
     "floor-png": floor_png,
     "floor-raw": floor_raw,
+    "own-png": own_png,
+    "own-raw": own_raw,
     "webdataset": webdataset,
     "hf-parquet": hf_parquet,
     "tfds-generator": tfds_generator,

@@ -1,5 +1,7 @@
 """How a build uses the cores of one machine."""
 
+import dataclasses
+
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
@@ -13,32 +15,53 @@ from tests.beam_pipelines.radiographs import write_radiographs
 
 CONFIG = BuildConfig(near_distance=-1, image_size=24)
 MANY = local_cores.PROCESSES_FROM_FILES
+LARGE = local_cores.PROCESSES_FROM_BYTES
 PROCESSES = ["--direct_running_mode=multi_processing"]
 
 
-def spread(monkeypatch, cores, *, arguments=(), threads=0, num_files=MANY, of_pass=0):
+@dataclasses.dataclass
+class Listed:
+    """What is asked of a list of files."""
+
+    num_files: int
+    num_bytes: int = 0
+
+    def __len__(self):
+        return self.num_files
+
+
+def spread(monkeypatch, cores, *, arguments=(), threads=0, num_files=MANY, num_bytes=0, of_pass=0):
     """Mode and workers of a pass, and threads a worker."""
     monkeypatch.setattr(local_cores, "usable_cores", lambda: cores)
     given = beam_flags.parse(list(arguments), [])
     before = given.get_all_options()
-    *passes, found = local_cores.spread(given, threads, num_files)
+    *passes, found = local_cores.spread(given, threads, Listed(num_files, num_bytes))
     assert given.get_all_options() == before  # they are the caller's
     direct = passes[of_pass].view_as(DirectOptions)
     return direct.direct_running_mode, direct.direct_num_workers, found
 
 
 @pytest.mark.parametrize(
-    ("cores", "num_files", "expected"),
+    ("cores", "num_files", "num_bytes", "expected"),
     [
-        (16, MANY, ("multi_processing", 16, 1)),
-        (4, MANY, ("multi_processing", 4, 1)),
-        (4, MANY - 1, ("in_memory", 1, 4)),
-        (3, 100 * MANY, ("in_memory", 1, 3)),
-        (1, MANY, ("in_memory", 1, 1)),
+        (16, MANY, 0, ("multi_processing", 16, 1)),
+        (3, MANY, 0, ("multi_processing", 3, 1)),
+        (3, 8, LARGE, ("multi_processing", 3, 1)),
+        (3, MANY - 1, LARGE - 1, ("in_memory", 1, 3)),
+        (2, 100 * MANY, 100 * LARGE, ("in_memory", 1, 2)),
+        (1, MANY, LARGE, ("in_memory", 1, 1)),
     ],
 )
-def test_many_cores_get_processes_where_they_pay(monkeypatch, cores, num_files, expected):
-    assert spread(monkeypatch, cores, num_files=num_files) == expected
+def test_many_cores_get_processes_where_they_pay(
+    monkeypatch, cores, num_files, num_bytes, expected
+):
+    found = spread(monkeypatch, cores, num_files=num_files, num_bytes=num_bytes)
+    assert found == expected
+
+
+def test_the_bytes_of_all_files_are_counted():
+    files = [sources.SourceFile(f"{n}.png", 0, num_bytes=n) for n in range(10_000)]
+    assert sources.FileList(files).num_bytes == sum(range(10_000))
 
 
 @pytest.mark.parametrize(
@@ -99,5 +122,6 @@ def test_each_pass_gets_its_options(monkeypatch, tmp_path, is_appended):
 
 def test_the_runner_stays_the_local_one(monkeypatch):
     monkeypatch.setattr(local_cores, "usable_cores", lambda: 8)
-    options, _, _ = local_cores.spread(beam_flags.parse(["--runner=DirectRunner"], []), 0, MANY)
+    given = beam_flags.parse(["--runner=DirectRunner"], [])
+    options, _, _ = local_cores.spread(given, 0, Listed(MANY))
     assert beam_flags.runs_locally(options)
