@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -36,6 +35,7 @@ from trainer.balancing.mixup import Mixing
 from trainer.balancing.samplers import EpochPlan
 from trainer.input import batch_ops, decode_service, decoded_split, shard_reading
 from trainer.input.distributed_iterator import distribute, untuned
+from trainer.input.split_records import damaged_shard
 
 _MIB = 2**20
 
@@ -262,12 +262,8 @@ def explained_reads(data: DatasetDir) -> Iterator[None]:
         faults = verify.verify(data.path).faults
         if not faults:
             raise
-        raise UserError(
-            f"damaged shard: {os.path.join(data.path, faults[0])}"
-            + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
-            + f"; `python -m cxr_tfrecords.verify {shlex.quote(data.path)}` lists all faults, "
-            "`python -m beam_pipelines.build --overwrite` builds the directory again"
-        ) from error
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise damaged_shard(data, os.path.join(data.path, faults[0]) + more) from error
 
 
 def _host_slots(
