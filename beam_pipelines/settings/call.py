@@ -117,8 +117,8 @@ class BuildCall:
     worker_threads: int = setting(
         0,
         RUNS,
-        "Threads in a worker. 0: DirectRunner uses all cores, by threads or, from 4 cores and "
-        "10,000 files on, by a process for each core; another runner's workers have 1.",
+        "Threads in a worker. 0: DirectRunner uses all cores, by threads or, from 3 cores and "
+        "10,000 files or 500 MB on, by a process for each core; another runner's workers have 1.",
         within="[0, inf)",
     )
 
