@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Source(NamedTuple):
@@ -29,19 +32,26 @@ def list_sources(folder: str) -> list[Source]:
     return images
 
 
-def png_of(path: str, size: int) -> bytes:
-    """The image as a gray PNG with the options of this build, so that all store the same bytes."""
+def gray_of(path: str) -> np.ndarray:
+    """The gray values of a file, uint8 [height, width], as OpenCV reads them."""
     import cv2
 
     cv2.setNumThreads(1)  # its pool would only cost CPU on images this small
     gray = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if gray is None:
         raise ValueError(f"{path} could not be decoded")
+    return gray
+
+
+def png_of(path: str, size: int) -> bytes:
+    """The image as a gray PNG with the options of this build, so that all store the same bytes."""
+    import cv2
+
     # images.PNG_OPTIONS, which would import more than a peer needs.
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
     options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    resized = cv2.resize(gray, (size, size), interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(gray_of(path), (size, size), interpolation=cv2.INTER_AREA)
     ok, data = cv2.imencode(".png", resized, options)
     if not ok:
         raise ValueError(f"{path} could not be encoded")

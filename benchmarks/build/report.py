@@ -103,27 +103,17 @@ def _cheapest(round_runs: dict[str, Run], *systems: str) -> float:
     return min(figures)
 
 
+def _cpu_ratio(system: str, to: str, bound: float) -> Target:
+    return Target(
+        f"{system} CPU / {to} CPU", lambda runs: _cpu(runs, system) / _cpu(runs, to), bound
+    )
+
+
 TARGETS = (
-    Target(
-        "this-png CPU / floor-png CPU",
-        lambda runs: _cpu(runs, "this-png") / _cpu(runs, "floor-png"),
-        1.2,
-    ),
-    Target(
-        "this-raw CPU / floor-raw CPU",
-        lambda runs: _cpu(runs, "this-raw") / _cpu(runs, "floor-raw"),
-        1.25,
-    ),
-    Target(
-        "this-png CPU / own-png CPU",
-        lambda runs: _cpu(runs, "this-png") / _cpu(runs, "own-png"),
-        1.2,
-    ),
-    Target(
-        "this-raw CPU / own-raw CPU",
-        lambda runs: _cpu(runs, "this-raw") / _cpu(runs, "own-raw"),
-        1.25,
-    ),
+    _cpu_ratio("this-png", "floor-png", 1.2),
+    _cpu_ratio("this-raw", "floor-raw", 1.25),
+    _cpu_ratio("this-png", "own-png", 1.2),
+    _cpu_ratio("this-raw", "own-raw", 1.25),
     Target(
         "floor-png wall / this-png wall",
         lambda runs: (
@@ -137,11 +127,7 @@ TARGETS = (
         lambda runs: _cpu(runs, "this-png") / _cheapest(runs, "webdataset", "hf-parquet"),
         1.0,
     ),
-    Target(
-        "this-png CPU / tfds-beam CPU",
-        lambda runs: _cpu(runs, "this-png") / _cpu(runs, "tfds-beam"),
-        0.6,
-    ),
+    _cpu_ratio("this-png", "tfds-beam", 0.6),
     Target(
         "this-raw peak memory, MB",
         lambda runs: _number(runs["this-raw"]["peak_pss_mb"]),

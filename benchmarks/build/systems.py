@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.build.image_files import Source, class_names, list_sources, png_of
+from benchmarks.build.image_files import Source, class_names, gray_of, list_sources, png_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,11 +27,11 @@ _SHARD_SIZE = 1024
 
 def floor_png(folder: str, out: str, size: int) -> None:
     """The plainest of loops: OpenCV decodes, resizes and encodes."""
-    _loop(folder, out, size, "png", _by_opencv)
+    _loop(folder, out, size, "png", gray_of)
 
 
 def floor_raw(folder: str, out: str, size: int) -> None:
-    _loop(folder, out, size, "raw", _by_opencv)
+    _loop(folder, out, size, "raw", gray_of)
 
 
 def own_png(folder: str, out: str, size: int) -> None:
@@ -41,15 +41,6 @@ def own_png(folder: str, out: str, size: int) -> None:
 
 def own_raw(folder: str, out: str, size: int) -> None:
     _loop(folder, out, size, "raw", _by_this_project)
-
-
-def _by_opencv(path: str) -> np.ndarray:
-    import cv2
-
-    gray = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-    if gray is None:
-        raise ValueError(f"{path} could not be decoded")
-    return gray
 
 
 def _by_this_project(path: str) -> np.ndarray:

@@ -50,20 +50,19 @@ def decode_split(
 
 def _decoded(record: Record, data: DatasetDir) -> np.ndarray:
     """uint8 [S, S, C], the same values that `records.parse_example` gives."""
-    if data.encoding == "jpeg":  # decoders differ by some gray levels
-        image = tf.io.decode_jpeg(record.encoded, channels=data.channels).numpy()
-        if image.shape != (data.image_size, data.image_size, data.channels):
-            raise tf.errors.DataLossError(None, None, f"{record.filename}: {image.shape}")
-    else:
-        try:
-            image = decoding.decode_stored(
-                record.encoded, data.encoding, data.image_size, data.channels
-            )
-        except decoding.BadImageError as error:
-            raise tf.errors.DataLossError(None, None, f"{record.filename}: {error}") from error
-    if data.mask == "none":
+    size, channels = data.image_size, data.channels
+    try:
+        if data.encoding == "jpeg":  # decoders differ by some gray levels
+            image = tf.io.decode_jpeg(record.encoded, channels=channels).numpy()
+        else:
+            image = decoding.decode_stored(record.encoded, data.encoding, size, channels)
+        lungs = None if data.mask == "none" else decoding.decode_mask(record.mask or b"") > 0
+    except decoding.BadImageError as error:
+        raise tf.errors.DataLossError(None, None, f"{record.filename}: {error}") from error
+    if image.shape != (size, size, channels) or (lungs is not None and lungs.shape != (size, size)):
+        raise tf.errors.DataLossError(None, None, f"{record.filename}: of another size")
+    if lungs is None:
         return image
-    lungs = decoding.decode_mask(record.mask or b"") > 0
     return np.where((lungs if data.mask == "lungs" else ~lungs)[:, :, None], image, 0)
 
 
